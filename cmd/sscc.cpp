@@ -1,0 +1,240 @@
+// sscc: the command line (PLAN_LANGUAGE section 3). Parses, calls the driver, prints, and maps failures to exit statuses:
+// 0 done, 1 the model, recipe, plan or data is refused, 2 usage, 3 the environment failed, 70 a bug of ours.
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include <CLI/CLI.hpp>
+#include <chrono>
+#include <iostream>
+
+#include "compiler/driver/build.h"
+#include "compiler/driver/compile.h"
+#include "compiler/driver/explain.h"
+#include "compiler/ir/print.h"
+#include "compiler/program/print.h"
+#include "compiler/report/check_report.h"
+#include "compiler/report/diagnostics_formats.h"
+#include "compiler/simulate/interpret.h"
+#include "compiler/support/check.h"
+
+namespace {
+
+using namespace sscc;
+
+constexpr int refused = 1, usage = 2, environment = 3, bug = 70;
+
+struct CommandLine {
+  Request request;
+  std::string output, target = "", emit = "binary", format = "text", color = "auto", dump, op;
+  std::vector<std::string> shapes, settings, warnings;
+  int jobs = 0;
+  bool time_report = false, verbose = false, quiet = false, force = false, warnings_are_errors = false;
+};
+
+class UsageError : public std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+
+void add_common(CLI::App& app, CommandLine& line) {
+  app.add_option("MODEL", line.request.model, "the ONNX model; - is standard input")->required();
+  app.add_option("--train", line.request.recipe, "training recipe (JSON); wins over the plan's own");
+  app.add_option("--set", line.settings, "k=v: value of a plan parameter")->allow_extra_args(false);
+  app.add_option("--shape", line.shapes, "input=8x128: shape of a graph input")->allow_extra_args(false);
+  app.add_option("--target", line.target, "cuda or cpu");
+  app.add_option("--dump-ir", line.dump, "write the IR after every step into this folder");
+  app.add_option("-j", line.jobs, "jobs of the build");
+  app.add_option("-W", line.warnings, "no-NAME silences a warning, error turns warnings into errors")->allow_extra_args(false);
+  app.add_option("--diagnostics-format", line.format, "text, json or sarif")->check(CLI::IsMember({"text", "json", "sarif"}));
+  app.add_option("--color", line.color, "auto, always or never")->check(CLI::IsMember({"auto", "always", "never"}));
+  app.add_flag("--time-report", line.time_report, "seconds by step");
+  app.add_flag("-v", line.verbose, "say more");
+  app.add_flag("-q", line.quiet, "say less");
+}
+
+void add_plan(CLI::App& app, CommandLine& line) { app.add_option("--plan", line.request.plan, "the parallelization plan (JSON); - is standard input"); }
+
+// "input=8x128", "k=v"
+std::pair<std::string, std::string> key_value(const std::string& text, const char* option) {
+  const size_t at = text.find('=');
+  if (at == std::string::npos || at == 0) throw UsageError(std::string(option) + " needs NAME=VALUE, not '" + text + "'");
+  return {text.substr(0, at), text.substr(at + 1)};
+}
+
+void finish_options(CommandLine& line, Diagnostics& diagnostics) {
+  for (const std::string& text : line.settings) line.request.settings.push_back(key_value(text, "--set"));
+  for (const std::string& text : line.shapes) {
+    const auto [name, dims] = key_value(text, "--shape");
+    std::vector<int64_t> shape;
+    std::stringstream stream(dims);
+    for (std::string word; std::getline(stream, word, 'x');) {
+      char* end = nullptr;
+      shape.push_back(std::strtoll(word.c_str(), &end, 10));
+      if (word.empty() || *end != 0 || shape.back() <= 0) throw UsageError("--shape needs positive lengths such as 8x128, not '" + dims + "'");
+    }
+    line.request.shapes[name] = shape;
+  }
+  if (!line.target.empty() && line.target != "cpu" && line.target != "cuda") throw UsageError("--target is cuda or cpu, not '" + line.target + "'");
+  if (line.target == "cuda") throw UsageError("--target cuda is not in this version; use --target cpu");
+  for (const std::string& warning : line.warnings) {
+    if (warning == "error") diagnostics.warnings_are_errors = true;
+    else if (warning.starts_with("no-")) diagnostics.silenced.push_back(warning.substr(3));
+    else throw UsageError("unknown warning option -W" + warning + "; known are -Wno-NAME and -Werror");
+  }
+}
+
+bool use_color(const CommandLine& line) { return line.color == "always" || (line.color == "auto" && isatty(STDERR_FILENO)); }
+
+int64_t peak_rss() {
+  rusage use{};
+  getrusage(RUSAGE_SELF, &use);
+  return static_cast<int64_t>(use.ru_maxrss) * 1024;
+}
+
+// Diagnostics as text go to stderr; as JSON a refusal is the one object on stdout.
+int print_diagnostics(const CommandLine& line, const Diagnostics& diagnostics, bool is_refusal) {
+  if (line.format == "sarif") {
+    std::cout << to_sarif(diagnostics, SSCC_VERSION);
+  } else if (line.format == "json") {
+    if (is_refusal) std::cout << refusal_json(diagnostics);
+  } else {
+    for (const Diagnostic& diagnostic : diagnostics.all())
+      if (!line.quiet || diagnostic.severity == Severity::error) std::cerr << to_text(diagnostic, use_color(line)) << "\n";
+  }
+  return is_refusal ? refused : 0;
+}
+
+void print_times(const CommandLine& line, const Compilation& compilation) {
+  if (!line.time_report) return;
+  for (const auto& [step, seconds] : compilation.seconds) fprintf(stderr, "%9.3f ms  %s\n", seconds * 1e3, step.c_str());
+}
+
+void need_plan(const CommandLine& line) {
+  if (line.request.plan.empty()) throw UsageError("--plan PLAN.json is missing");
+}
+
+After dump_after(const CommandLine& line) {
+  if (line.dump.empty()) return {};
+  return [folder = line.dump, count = 0](const char* step, const Compilation& c) mutable { dump_step(folder, count++, step, c); };
+}
+
+int run_check(CommandLine& line, Diagnostics& diagnostics) {
+  need_plan(line);
+  const auto begin = std::chrono::steady_clock::now();
+  Compilation c;
+  const bool good = compile(line.request, c, diagnostics, "", dump_after(line));
+  print_times(line, c);
+  if (!good) return print_diagnostics(line, diagnostics, true);
+  print_diagnostics(line, diagnostics, false);
+  const CheckFacts facts = facts_of(c);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  if (line.format == "json") std::cout << with_compile(check_json(c.programs, facts, diagnostics), seconds, peak_rss(), c.seconds);
+  if (line.format == "text" && !line.quiet) std::cout << check_summary(c.programs, facts);
+  return 0;
+}
+
+int run_compile(CommandLine& line, Diagnostics& diagnostics) {
+  need_plan(line);
+  static const std::map<std::string, std::string> last_step = {{"graph", "differentiate"}, {"transformed", "transform"}, {"scheduled", "order"}, {"program", ""}, {"source", ""}, {"binary", ""}};
+  if (!last_step.contains(line.emit)) throw UsageError("--emit is graph, transformed, scheduled, program, source or binary, not '" + line.emit + "'");
+  const bool text = line.emit != "source" && line.emit != "binary";
+  if (!text && line.output.empty()) throw UsageError("-o DIR is missing");
+  if (!text) check_output(line.output, line.force);
+  if (!text && !line.quiet && line.target.empty()) std::cerr << "sscc: target cpu\n";
+  line.request.needs_weights = !text;
+  Compilation c;
+  const bool good = compile(line.request, c, diagnostics, last_step.at(line.emit), dump_after(line));
+  print_times(line, c);
+  if (!good) return print_diagnostics(line, diagnostics, true);
+  print_diagnostics(line, diagnostics, false);
+  if (line.emit == "program") {
+    std::cout << print(c.programs);
+  } else if (text) {
+    std::cout << print(c.module);
+  } else {
+    build({line.request.model, line.output, line.emit == "binary", line.jobs, line.force, SSCC_VERSION}, c, diagnostics);
+    if (line.format == "json") std::cout << check_json(c.programs, facts_of(c), diagnostics);
+    else if (!line.quiet) std::cerr << "sscc: wrote " << line.output << " (" << c.programs.ranks.size() << " ranks, " << c.programs.bodies.size() << " programs)\n";
+  }
+  return 0;
+}
+
+int run_run(CommandLine& line, const std::vector<std::string>& flags, Diagnostics& diagnostics) {
+  need_plan(line);
+  std::vector<const char*> argv = {"sscc run"};
+  for (const std::string& flag : flags) argv.push_back(flag.c_str());
+  rt::Options options;
+  bool help = false;
+  if (const int status = rt::parse_options(static_cast<int>(argv.size()), argv.data(), options, help); status != 0 || help) return status;
+  options.quiet |= line.quiet;
+  line.request.needs_weights = true;
+  Compilation c;
+  const bool good = compile(line.request, c, diagnostics, "", dump_after(line));
+  print_times(line, c);
+  if (!good) return print_diagnostics(line, diagnostics, true);
+  print_diagnostics(line, diagnostics, false);
+  return interpret(c.programs, options);
+}
+
+int run_explain(CommandLine& line, Diagnostics& diagnostics) {
+  Compilation c;
+  const bool planned = !line.request.plan.empty();
+  const bool good = compile(line.request, c, diagnostics, planned ? "order" : "recognize");
+  if (!good) return print_diagnostics(line, diagnostics, true);
+  print_diagnostics(line, diagnostics, false);
+  std::cout << explain(c.module, line.op);
+  return 0;
+}
+
+int dispatch(int argc, char** argv, CommandLine& line, Diagnostics& diagnostics) {
+  CLI::App app{"sscc " SSCC_VERSION ": compiles an ONNX model and a parallelization plan to one native program for each rank"};
+  app.set_version_flag("--version", "sscc " SSCC_VERSION);
+  app.footer("Other commands: sscc check | run | explain MODEL --plan PLAN ...; sscc COMMAND --help");
+  add_common(app, line);
+  add_plan(app, line);
+  app.add_option("-o", line.output, "the build folder");
+  app.add_option("--emit", line.emit, "graph, transformed, scheduled, program, source or binary (default)");
+  app.add_flag("--force", line.force, "replace a folder that sscc did not write");
+
+  const std::string command = argc > 1 ? argv[1] : "";
+  for (const char* later : {"expand", "report", "diff", "search", "checkpoint"})
+    if (command == later) throw UsageError("'sscc " + command + "' is not in this version; see sscc --help");
+  CLI::App check{"everything short of code", "sscc check"}, run{"all ranks as threads of one process", "sscc run"}, explain{"operators, axes and what became of them", "sscc explain"};
+  CLI::App* chosen = command == "check" ? &check : command == "run" ? &run : command == "explain" ? &explain : &app;
+  if (chosen != &app) {
+    add_common(*chosen, line);
+    add_plan(*chosen, line);
+    --argc;
+    ++argv;
+  }
+  if (chosen == &run) run.allow_extras()->footer("The flags of rank programs too: --data --steps --log --outputs --grads --final --timeout --seed");
+  if (chosen == &explain) explain.add_option("--op", line.op, "only operators whose name matches this glob");
+  try {
+    chosen->parse(argc, argv);
+  } catch (const CLI::ParseError& error) {
+    return chosen->exit(error) == 0 ? 0 : usage;
+  }
+  finish_options(line, diagnostics);
+  if (chosen == &check) return run_check(line, diagnostics);
+  if (chosen == &run) return run_run(line, run.remaining(), diagnostics);
+  if (chosen == &explain) return run_explain(line, diagnostics);
+  return run_compile(line, diagnostics);
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  CommandLine line;
+  Diagnostics diagnostics;
+  try {
+    return dispatch(argc, argv, line, diagnostics);
+  } catch (const UsageError& error) {
+    std::cerr << "sscc: " << error.what() << "\n";
+    return usage;
+  } catch (const EnvironmentError& error) {
+    std::cerr << "sscc: " << error.what() << "\n";
+    return environment;
+  } catch (const std::exception& error) {
+    std::cerr << "sscc: bug: " << error.what() << "\n";
+    return bug;
+  }
+}

@@ -1,0 +1,15 @@
+// Files that are part of the sscc binary: the runtime's sources and the templates of a build folder. Written by embed.cmake when sscc is built.
+#pragma once
+
+#include <string_view>
+
+#include "llvm/ADT/ArrayRef.h"
+
+namespace sscc {
+
+struct EmbeddedFile { std::string_view path, text; };   // path within a build folder, "src/runtime/kernels/contract.cpp"
+
+// Sorted by path.
+llvm::ArrayRef<EmbeddedFile> embedded_files();
+
+}  // namespace sscc

@@ -1,0 +1,32 @@
+// From Programs to the build folder of `--target cpu` (PLAN_LANGUAGE section 4): readable source, weights, manifest and, unless told to stop
+// before, binaries. The folder is self-contained: it builds with CMake, Ninja and a C++20 compiler, and needs MPI, OpenBLAS and oneDNN only.
+#pragma once
+
+#include <string>
+
+#include "compiler/program/program.h"
+
+namespace sscc {
+
+struct EmitOptions {
+  std::string folder;
+  bool build = true;         // false (`--emit source`): everything but bin/
+  int jobs = 0;              // of the build; 0: as many as there are processors
+  bool force = false;        // replace a folder that sscc did not write
+  std::string version;       // of sscc
+  std::string onnx_hash;     // SHA-256 of the .onnx file, in hexadecimal
+  std::string plan_hash;     // SHA-256 of the plan
+  // Texts of the files beside the program; an empty one is not written.
+  std::string plan_expanded_json, check_json, schedule_svg, trace_json;
+};
+
+// Refuses a folder that may not be written: a file, or a non-empty folder that sscc did not write (unless `force`). Call it before long work.
+// Throws EnvironmentError.
+void check_output_folder(const std::string& folder, bool force);
+
+// Writes the folder beside its final place and renames it, so that a half-written one is never seen under its name. A folder that sscc wrote
+// is replaced. Equal inputs give equal bytes, bin/ excepted. When the build fails, its output stays in FOLDER.log and the folder is not
+// touched. Throws EnvironmentError.
+void emit_cpu(const Programs& programs, const EmitOptions& options);
+
+}  // namespace sscc

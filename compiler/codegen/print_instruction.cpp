@@ -1,0 +1,279 @@
+#include "compiler/codegen/print_instruction.h"
+
+#include "compiler/codegen/source_text.h"
+#include "compiler/support/check.h"
+
+namespace sscc {
+namespace {
+
+constexpr size_t columns = 150;
+
+bool contiguous(const View& view) {
+  int64_t stride = 1;
+  for (size_t d = view.dims.size(); d-- > 0;) {
+    if (view.dims[d] != 1 && view.strides[d] != stride) return false;
+    stride *= view.dims[d];
+  }
+  return true;
+}
+
+// A call under construction: its function and its arguments, operands of the instruction for the most part.
+class Call {
+ public:
+  Call(std::string function, const Body& body, const Instruction& instruction, const ProgramNames& names, FusedFunctions& fused)
+      : body(body), instruction(instruction), names(names), fused(fused), function_(std::move(function)) {}
+
+  const Body& body;
+  const Instruction& instruction;
+  const ProgramNames& names;
+  FusedFunctions& fused;
+
+  Call& function(std::string name) {
+    function_ = std::move(name);
+    return *this;
+  }
+  Call& word(std::string text) {
+    arguments_.push_back(std::move(text));
+    return *this;
+  }
+  Call& number(int64_t value) { return word(integer_literal(value)); }
+  Call& real(double value) { return word(double_literal(value)); }
+  Call& list(llvm::ArrayRef<int64_t> values) { return word(braces(values)); }
+  // Operands that a kernel can do without may be missing at the end of the list.
+  Call& operands(llvm::ArrayRef<View> views, size_t count) {
+    for (size_t i = 0; i < count; ++i) word(i < views.size() ? text_of(views[i]) : "no_tensor");
+    return *this;
+  }
+  Call& outs(size_t count) { return operands(instruction.outs, count); }
+  Call& ins(size_t count) { return operands(instruction.ins, count); }
+  Call& operand_list(llvm::ArrayRef<View> views) {
+    std::string text = "{";
+    for (const View& view : views) text += (text.size() > 1 ? ", " : "") + text_of(view);
+    return word(text + "}");
+  }
+  Call& constant(int32_t index) { return word(index < 0 ? "0" : "rank.offset_constant(" + std::to_string(index) + ")"); }
+  Call& ignore_index(int64_t index) { return word(index == INT64_MIN ? "no_ignore_index" : integer_literal(index)); }
+  Call& accumulation() { return word(instruction.accumulate ? "accumulate" : "overwrite"); }
+
+  std::string statement() const {
+    std::string line = "  " + function_ + "(";
+    const std::string indent(line.size(), ' ');
+    std::string result;
+    for (size_t i = 0; i < arguments_.size(); ++i) {
+      const std::string argument = arguments_[i] + (i + 1 < arguments_.size() ? "," : "");
+      if (i > 0 && line.size() + argument.size() + 3 > columns) {
+        result += line + "\n";
+        line = indent + argument;
+      } else {
+        line += (i > 0 ? " " : "") + argument;
+      }
+    }
+    return result + line + ");\n";
+  }
+
+ private:
+  std::string text_of(const View& view) const {
+    std::string text = "view(buf::" + names.buffers[static_cast<size_t>(view.buffer.index)] + ", ";
+    const bool plain = contiguous(view);
+    if (view.offset != 0 || !plain) text += std::to_string(view.offset) + ", ";
+    text += braces(view.dims);
+    if (!plain) text += ", " + braces(view.strides);
+    return text + ")";
+  }
+
+  std::string function_;
+  std::vector<std::string> arguments_;
+};
+
+template <class Expression>
+const Expression& expression_of(const Call& call) {
+  return std::get<Expression>(call.instruction.expression);
+}
+
+void print_pointwise(Call& call) {
+  const Instruction& instruction = call.instruction;
+  const auto& expression = expression_of<PointwiseExpression>(call);
+  const bool single =
+      expression.steps.size() == 1 && instruction.outs.size() == 1 && expression.steps[0].dtype == call.body.buffers[instruction.outs[0].buffer].dtype;
+  if (!single) {
+    call.function("fused::" + call.fused.name_for(call.body, instruction)).operand_list(instruction.outs).operand_list(instruction.ins).accumulation();
+    return;
+  }
+  const rt::ScalarStep& step = expression.steps[0];
+  llvm::SmallVector<View, 3> arguments;  // a step may name operands in any order
+  for (int i = 0; i < rt::arity_of(step.function); ++i) arguments.push_back(instruction.ins[static_cast<size_t>(step.args[i])]);
+  call.outs(1).word(std::string("Scalar::") + rt::name_of(step.function)).operand_list(arguments);
+  const bool has_constants = step.alpha != 0 || step.beta != 0;
+  call.word(has_constants ? "{" + double_literal(step.alpha) + ", " + double_literal(step.beta) + "}" : "{}").accumulation();
+}
+
+void print_update(Call& call) {
+  const Instruction& instruction = call.instruction;
+  const size_t moments = instruction.outs.size() - 1;
+  SSCC_CHECK(instruction.ins.size() >= 2 + moments, "an update reads its parameter, its gradient and its moments");
+  const llvm::ArrayRef<View> ins = instruction.ins;
+  call.outs(3).ins(2).operands(ins.slice(2, moments), 2).operands(ins.drop_front(2 + moments), 1);
+  call.word(call.names.rule(expression_of<UpdateExpression>(call).rule)).word("rank.step()");
+}
+
+void print_communication(Call& call) {
+  const auto& communication = expression_of<Communication>(call);
+  const Opcode opcode = call.instruction.opcode;
+  switch (opcode) {
+    case Opcode::send: call.function("rank.send").ins(1).number(communication.peer); break;
+    case Opcode::receive: call.function("rank.receive").outs(1).number(communication.peer); break;
+    case Opcode::all_reduce: call.function("rank.all_reduce").outs(1).number(communication.group); break;
+    case Opcode::all_gather: call.function("rank.all_gather").outs(1).ins(1).number(communication.group); break;
+    case Opcode::reduce_scatter: call.function("rank.reduce_scatter").outs(1).ins(1).number(communication.group); break;
+    default: SSCC_CHECK(false, "not a communication");
+  }
+  if (opcode == Opcode::all_reduce || opcode == Opcode::reduce_scatter) call.word(std::string("Join::") + word_of(communication.join));
+  call.number(communication.transfer).word("micro_batch");
+}
+
+void print_capture(Call& call) {
+  const auto& capture = expression_of<Capture>(call);
+  switch (capture.what) {
+    case Capture::What::loss: call.function("rank.capture_loss").ins(1); break;
+    case Capture::What::grad_norm: call.function("rank.capture_grad_norm").ins(1); break;
+    case Capture::What::output:
+      call.function("rank.capture_output").word(string_literal(capture.tensor)).ins(1).number(capture.regions).word("micro_batch");
+      break;
+    case Capture::What::gradient: call.function("rank.capture_gradient").word(string_literal(capture.tensor)).ins(1).number(capture.regions); break;
+  }
+}
+
+void print_lookup(Call& call) {
+  const auto& index = expression_of<IndexExpression>(call);
+  switch (call.instruction.opcode) {
+    case Opcode::gather: call.outs(1).ins(2).number(index.dim).constant(index.offset).number(index.length); break;
+    case Opcode::scatter_add: call.outs(1).ins(2).number(index.dim).constant(index.offset).number(index.length).accumulation(); break;
+    case Opcode::pick: call.outs(1).ins(2).number(index.dim).constant(index.offset).ignore_index(index.ignore_index); break;
+    case Opcode::cross_entropy_grad: call.outs(1).ins(4).number(index.dim).constant(index.offset).ignore_index(index.ignore_index); break;
+    default: SSCC_CHECK(false, "not a lookup");
+  }
+}
+
+void print_arguments(Call& call) {
+  switch (call.instruction.opcode) {
+    case Opcode::contract: {
+      const auto& contraction = expression_of<ContractExpression>(call);
+      call.outs(1).ins(2).word(string_literal(contraction.equation)).real(contraction.scale).accumulation();
+      break;
+    }
+    case Opcode::pointwise: print_pointwise(call); break;
+    case Opcode::reduce: {
+      const auto& reduction = expression_of<ReduceExpression>(call);
+      Shape dims;
+      for (int d = 0; d < rt::max_rank; ++d) {
+        if (reduction.reduced >> d & 1) dims.push_back(d);
+      }
+      call.outs(1).ins(1).word("over(" + braces(dims) + ")").word(std::string("Join::") + word_of(reduction.join)).real(reduction.scale).accumulation();
+      break;
+    }
+    case Opcode::copy: call.outs(1).ins(1).accumulation(); break;
+    case Opcode::fill: call.outs(1).real(expression_of<FillValue>(call).value); break;
+    case Opcode::gather:
+    case Opcode::scatter_add:
+    case Opcode::pick:
+    case Opcode::cross_entropy_grad: print_lookup(call); break;
+    case Opcode::softmax: call.outs(1).ins(1).number(expression_of<DimExpression>(call).dim); break;
+    case Opcode::softmax_grad: call.outs(1).ins(2).number(expression_of<DimExpression>(call).dim); break;
+    case Opcode::layer_norm: {
+      const auto& norm = expression_of<NormExpression>(call);
+      call.outs(3).ins(3).number(norm.first_dim).real(norm.epsilon);
+      break;
+    }
+    case Opcode::layer_norm_grad: call.outs(1).ins(5).number(expression_of<NormExpression>(call).first_dim); break;
+    case Opcode::layer_norm_grad_scale: call.outs(2).ins(4).number(expression_of<NormExpression>(call).first_dim).accumulation(); break;
+    case Opcode::pad: {
+      const auto& padding = expression_of<PadExpression>(call);
+      call.outs(1).ins(1).list(padding.starts).list(padding.steps).accumulation();
+      break;
+    }
+    case Opcode::update: print_update(call); break;
+    case Opcode::send:
+    case Opcode::receive:
+    case Opcode::all_reduce:
+    case Opcode::all_gather:
+    case Opcode::reduce_scatter: print_communication(call); break;
+    case Opcode::capture: print_capture(call); break;
+  }
+}
+
+// The kernel's name; communication and captures replace it.
+const char* kernel_of(Opcode opcode) {
+  switch (opcode) {
+    case Opcode::contract: return "contract";
+    case Opcode::pointwise: return "pointwise";
+    case Opcode::reduce: return "reduce";
+    case Opcode::copy: return "copy";
+    case Opcode::fill: return "fill";
+    case Opcode::gather: return "gather";
+    case Opcode::scatter_add: return "scatter_add";
+    case Opcode::softmax: return "softmax";
+    case Opcode::softmax_grad: return "softmax_grad";
+    case Opcode::layer_norm: return "layer_norm";
+    case Opcode::layer_norm_grad: return "layer_norm_grad";
+    case Opcode::layer_norm_grad_scale: return "layer_norm_grad_scale";
+    case Opcode::pick: return "pick";
+    case Opcode::cross_entropy_grad: return "cross_entropy_grad";
+    case Opcode::pad: return "pad";
+    case Opcode::update: return "update";
+    default: return "";
+  }
+}
+
+}  // namespace
+
+const char* word_of(DType type) {
+  switch (type) {
+    case DType::f32: return "f32";
+    case DType::f64: return "f64";
+    case DType::f16: return "f16";
+    case DType::bf16: return "bf16";
+    case DType::i64: return "i64";
+    case DType::i32: return "i32";
+    case DType::i8: return "i8";
+    case DType::u8: return "u8";
+    case DType::b1: return "b1";
+  }
+  return "";
+}
+
+const char* word_of(Join join) {
+  switch (join) {
+    case Join::sum: return "sum";
+    case Join::max: return "max";
+    case Join::min: return "min";
+    case Join::logsumexp: return "logsumexp";
+  }
+  return "";
+}
+
+std::string type_and_shape(const Body& body, const View& view) {
+  std::string text = word_of(body.buffers[view.buffer].dtype);
+  for (size_t d = 0; d < view.dims.size(); ++d) text += (d ? "x" : " ") + std::to_string(view.dims[d]);
+  return text;
+}
+
+bool operator==(const NamedRule& named, const rt::UpdateRule& rule) {
+  const rt::UpdateRule& a = named.rule;
+  return a.optimizer == rule.optimizer && a.lr == rule.lr && a.momentum == rule.momentum && a.beta1 == rule.beta1 && a.beta2 == rule.beta2 &&
+         a.eps == rule.eps && a.weight_decay == rule.weight_decay;
+}
+
+const std::string& ProgramNames::rule(const rt::UpdateRule& rule) const {
+  for (const NamedRule& named : update_rules) {
+    if (named == rule) return named.name;
+  }
+  SSCC_CHECK(false, "an update rule without a name");
+}
+
+std::string print_instruction(const Body& body, const Instruction& instruction, const ProgramNames& names, FusedFunctions& fused) {
+  Call call(kernel_of(instruction.opcode), body, instruction, names, fused);
+  print_arguments(call);
+  return call.statement();
+}
+
+}  // namespace sscc

@@ -1,0 +1,76 @@
+#include "compiler/driver/build.h"
+
+#include <cerrno>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+
+#include "compiler/codegen/emit_cpu.h"
+#include "compiler/ir/print.h"
+#include "compiler/program/print.h"
+#include "compiler/simulate/predict.h"
+#include "llvm/ADT/StringExtras.h"
+#include "llvm/Support/SHA256.h"
+
+namespace sscc {
+namespace {
+
+std::string hex_digest(llvm::SHA256& hash) { return llvm::toHex(hash.final(), true); }
+
+std::string hash_of_text(const std::string& text) {
+  llvm::SHA256 hash;
+  hash.update(llvm::StringRef(text));
+  return hex_digest(hash);
+}
+
+std::string hash_of_file(const std::string& path) {
+  std::ifstream file(path, std::ios::binary);
+  if (!file) throw EnvironmentError(path + ": " + std::strerror(errno));
+  llvm::SHA256 hash;
+  std::vector<char> block(1 << 20);
+  while (file.read(block.data(), static_cast<std::streamsize>(block.size())) || file.gcount() > 0)
+    hash.update(llvm::StringRef(block.data(), static_cast<size_t>(file.gcount())));
+  return hex_digest(hash);
+}
+
+}  // namespace
+
+CheckFacts facts_of(const Compilation& c) {
+  const Machine machine;
+  const Prediction prediction = predict(c.programs, machine);
+  CheckFacts facts;
+  facts.equivalent = c.equivalent;
+  facts.deadlock_free = c.deadlock_free;
+  facts.makespan_seconds = prediction.makespan_seconds;
+  facts.bubble_fraction = prediction.bubble_fraction;
+  facts.reference_device = "1 TFLOP/s, 200 GB/s memory, 20 GB/s links, 10 us latency";
+  return facts;
+}
+
+void check_output(const std::string& folder, bool force) { check_output_folder(folder, force); }
+
+void build(const BuildRequest& request, const Compilation& c, const Diagnostics& diagnostics) {
+  EmitOptions options;
+  options.folder = request.folder;
+  options.build = request.binaries;
+  options.jobs = request.jobs;
+  options.force = request.force;
+  options.version = request.version;
+  options.onnx_hash = request.model == "-" ? "" : hash_of_file(request.model);
+  options.plan_hash = hash_of_text(c.plan.text);
+  options.check_json = check_json(c.programs, facts_of(c), diagnostics);
+  emit_cpu(c.programs, options);
+}
+
+void dump_step(const std::string& folder, int number, const std::string& step, const Compilation& c) {
+  std::error_code error;
+  std::filesystem::create_directories(folder, error);
+  char prefix[8];
+  snprintf(prefix, sizeof prefix, "%02d.", number);
+  const std::string path = folder + "/" + prefix + step + ".txt";
+  std::ofstream file(path);
+  if (!file) throw EnvironmentError(path + ": " + std::strerror(errno));
+  file << (c.programs.ranks.empty() ? print(c.module) : print(c.programs));
+}
+
+}  // namespace sscc

@@ -1,0 +1,29 @@
+// What a command does with a compilation: a build folder, figures, dumps.
+#pragma once
+
+#include <string>
+
+#include "compiler/driver/compile.h"
+#include "compiler/report/check_report.h"
+
+namespace sscc {
+
+CheckFacts facts_of(const Compilation& compilation);
+
+// Refuses a folder that may not be written (EnvironmentError); before long work.
+void check_output(const std::string& folder, bool force);
+
+struct BuildRequest {
+  std::string model, folder;
+  bool binaries = true;
+  int jobs = 0;
+  bool force = false;
+  std::string version;
+};
+// Writes the build folder. Throws EnvironmentError.
+void build(const BuildRequest& request, const Compilation& compilation, const Diagnostics& diagnostics);
+
+// FOLDER/NN.STEP.txt: the module, or from `lower` on the programs, after a step.
+void dump_step(const std::string& folder, int number, const std::string& step, const Compilation& compilation);
+
+}  // namespace sscc

@@ -1,0 +1,36 @@
+// The straight line from a model and a plan to programs.
+#pragma once
+
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "compiler/plan/plan.h"
+#include "compiler/program/program.h"
+#include "compiler/support/diagnostics.h"
+
+namespace sscc {
+
+struct Request {
+  std::string model, plan, recipe;                       // paths; "-": standard input; empty recipe: the plan's own, or inference
+  Settings settings;                                     // --set
+  std::map<std::string, std::vector<int64_t>> shapes;    // --shape
+  bool needs_weights = false;                            // the weights' data must be there (everything but check)
+};
+
+// What is known after each step; `after` is called with the step's name when it has ended.
+struct Compilation {
+  Module module;
+  Plan plan;
+  Recipe recipe;
+  Programs programs;
+  bool equivalent = false, deadlock_free = false;
+  std::vector<std::pair<std::string, double>> seconds;   // by step
+};
+using After = std::function<void(const char* step, const Compilation&)>;
+
+// Runs every step, or up to and including `last` (empty: all). Stops after a step that reported an error; false then.
+bool compile(const Request& request, Compilation& compilation, Diagnostics& diagnostics, const std::string& last = "", const After& after = {});
+
+}  // namespace sscc

@@ -1,0 +1,13 @@
+// The module as text, for people, golden tests and bug reports (docs/ir.md). compiler/ir/parse.h reads it back.
+#pragma once
+
+#include <string>
+
+#include "compiler/ir/module.h"
+
+namespace sscc {
+
+// Tensors, operators in order (with what the passes so far have added: splits, stages, pieces), segments, timetable, deliveries.
+std::string print(const Module& module);
+
+}  // namespace sscc

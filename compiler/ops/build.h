@@ -1,0 +1,66 @@
+// Building operators: the one way in which importers, gradients and decompositions add operators to a module. Each function infers the
+// result's shape and type, makes the output tensor, attaches the kind's axis rule and appends the operator to the module's order.
+//
+// Axis names are contract (PLAN_LANGUAGE section 2, `dim`): contractions made from MatMul and Gemm have m n k and leading b0 b1 ..., Einsum its
+// letters, gather v, reductions d0.. and r0.., everything else d0 d1 ... of output 0.
+#pragma once
+
+#include <string>
+
+#include "compiler/ir/module.h"
+
+namespace sscc {
+
+// What a new operator inherits: its name, ONNX type, phase and (for gradients) forward operator.
+struct Origin {
+  std::string name;
+  std::string type;
+  Phase phase = Phase::forward;
+  OpId forward;
+};
+
+class Builder {
+ public:
+  Builder(Module& module, Origin origin) : module_(module), origin_(std::move(origin)) {}
+
+  // The name of the next result; default: a unique name made from the origin's.
+  Builder& named(std::string tensor_name);
+  // Write the next result as one more addend of an existing tensor (a gradient with several contributions).
+  Builder& into(TensorId tensor);
+  // Backward: forward axis of each axis of the next operator, by axis name ("m" -> index in the forward rule). Where not set, an axis takes
+  // the forward axis of the same name, if there is one.
+  Builder& forward_axes(std::map<std::string, int> by_name);
+
+  TensorId pointwise(Scalar function, llvm::ArrayRef<TensorId> inputs, double alpha = 0, double beta = 0, std::optional<DType> dtype = {});
+  TensorId contract(TensorId lhs, std::string lhs_labels, TensorId rhs, std::string rhs_labels, std::string out_labels, double scale = 1);
+  TensorId reduce(TensorId in, llvm::ArrayRef<int> dims, bool keep_dims, Join join, double scale = 1);
+  TensorId reshape(TensorId in, Shape shape);
+  TensorId transpose(TensorId in, llvm::ArrayRef<int> permutation);
+  TensorId slice(TensorId in, Shape starts, Shape lengths, Shape steps);
+  llvm::SmallVector<TensorId, 4> split(TensorId in, int dim, llvm::ArrayRef<int64_t> lengths);
+  TensorId concat(llvm::ArrayRef<TensorId> inputs, int dim);
+  TensorId pad(TensorId in, Shape shape, Shape starts, Shape steps);
+  TensorId expand(TensorId in, Shape shape);
+  TensorId gather(TensorId data, TensorId indices, int dim);
+  TensorId scatter_add(TensorId indices, TensorId dy, int dim, Shape shape);
+  TensorId softmax(TensorId in, int dim);
+  TensorId softmax_grad(TensorId y, TensorId dy, int dim);
+  struct Norm { TensorId y, mean, rstd; };
+  Norm layer_norm(TensorId x, TensorId scale, TensorId bias, int first_dim, double epsilon);
+  TensorId layer_norm_grad(TensorId dy, TensorId x, TensorId scale, TensorId mean, TensorId rstd, int first_dim);
+  std::pair<TensorId, TensorId> layer_norm_grad_scale(TensorId dy, TensorId x, TensorId mean, TensorId rstd, int first_dim);
+  TensorId pick(TensorId logits, TensorId labels, int dim, int64_t ignore_index);
+  TensorId cross_entropy_grad(TensorId logits, TensorId lse, TensorId labels, TensorId dloss, int dim, int64_t ignore_index);
+  // The operator added last.
+  OpId last() const { return last_; }
+
+ private:
+  Module& module_;
+  Origin origin_;
+  OpId last_;
+  std::string name_;
+  TensorId into_;
+  std::map<std::string, int> forward_axes_;
+};
+
+}  // namespace sscc

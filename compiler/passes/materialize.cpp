@@ -1,0 +1,308 @@
+// From overlap of views to transfers (the uncovered-region method).
+//
+// For each tensor, the sources are what its producers' pieces write (a region, a part of the join) or its homes; the needs are what its readers' pieces
+// read (a region, the whole join). A need is covered exactly once: we keep the list of (region, part) still uncovered and take from each source
+// in turn what it has of it; the device's own sources first, then those that have sent least. A source whose part is a sum of more than is
+// uncovered cannot be taken apart and is passed over.
+//
+//   x = x{0..1/2} on rank 0 + x{1/2..1} on rank 1, needed whole on both     ->  one exchange {0, 1}      (an all-reduce)
+//   x[0:4] on rank 0, x[4:8] on rank 1, x[0:8] needed on both               ->  one exchange {0, 1}      (an all-gather)
+//   x[0:8] on rank 0, x[2:6] needed on rank 1                               ->  one message of x[2:6]
+//
+// Devices that need the same region and can cover it among themselves form groups, each as small as possible: with replicas, several groups
+// side by side. Everybody else receives point to point, also from devices that a group has just served.
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "compiler/passes/passes.h"
+#include "compiler/support/check.h"
+
+namespace sscc {
+namespace {
+
+struct Source {
+  int32_t device = 0;
+  OpId op;  // invalid: a home, or (with received) what a group left
+  int32_t piece = 0;
+  Region region;
+  Part part;
+};
+
+struct Need {
+  int32_t device = 0;
+  int segment = 0;
+  OpId before;      // invalid: end of the segment
+  size_t position = 0;
+};
+
+class Materializer {
+ public:
+  explicit Materializer(Module& module) : module_(module), sent_(static_cast<size_t>(module.mesh.size()), 0) {
+    position_.assign(static_cast<size_t>(module.ops.size()), 0);
+    segment_.assign(static_cast<size_t>(module.ops.size()), -1);
+    for (size_t i = 0; i < module.order.size(); ++i) position_[static_cast<size_t>(module.order[i].index)] = i;
+    for (size_t s = 0; s < module.segments.size(); ++s)
+      for (OpId id : module.segments[s].ops) segment_[static_cast<size_t>(id.index)] = static_cast<int>(s);
+  }
+
+  void run() {
+    const auto readers = module_.consumers();
+    for (int64_t t = 0; t < module_.tensors.size(); ++t) {
+      const TensorId tensor(t);
+      std::map<int32_t, std::vector<std::pair<Region, Need>>> needs;  // by device, in order of first use
+      for (OpId reader : readers[static_cast<size_t>(t)]) add_reader(needs, tensor, reader);
+      add_host_needs(needs, tensor);
+      if (!needs.empty()) deliver(tensor, needs);
+    }
+  }
+
+ private:
+  using Needs = std::map<int32_t, std::vector<std::pair<Region, Need>>>;
+
+  int epilogue() const { return static_cast<int>(module_.segments.size()) - 1; }
+
+  // Where a value must be there for a reader. A value of the step that micro-batches read is brought once, at the prologue's end.
+  Need need_of(TensorId tensor, int32_t device, OpId reader) {
+    const size_t r = static_cast<size_t>(reader.index);
+    const SegmentKind kind = module_.segments[static_cast<size_t>(segment_[r])].kind;
+    const auto& producers = module_.tensors[tensor].producers;
+    const bool from_prologue = !producers.empty() && segment_[static_cast<size_t>(producers[0].index)] == 0;
+    if (from_prologue && kind != SegmentKind::prologue) return {device, 0, OpId(), module_.order.size()};
+    return {device, segment_[r], reader, position_[r]};
+  }
+
+  void add_reader(Needs& needs, TensorId tensor, OpId reader) {
+    const Op& op = module_.ops[reader];
+    for (size_t i = 0; i < op.inputs.size(); ++i) {
+      if (op.inputs[i] != tensor) continue;
+      for (const Piece& piece : op.pieces) add(needs, region_of(module_, op, static_cast<int>(i), piece), need_of(tensor, piece.device, reader));
+    }
+  }
+
+  // One entry for each device and region; one that lies in a region that is there by then is served by that.
+  static void add(Needs& needs, Region region, Need need) {
+    auto& list = needs[need.device];
+    for (const auto& [there, first] : list)
+      if (there.contains(region)) return;
+    list.push_back({std::move(region), need});
+  }
+
+  // Values that the host or the next step reads: loss and gradient norm, outputs where they are made, new versions at home.
+  void add_host_needs(Needs& needs, TensorId tensor) {
+    const Tensor& t = module_.tensors[tensor];
+    const Need end{0, epilogue(), OpId(), module_.order.size()};
+    if (tensor == module_.loss || tensor == module_.grad_norm) {
+      // Rank 0 logs it; whoever makes it has it whole as well, so that ranks stay alike.
+      std::set<int32_t> devices = {0};
+      for (OpId producer : t.producers)
+        for (const Piece& piece : module_.ops[producer].pieces) devices.insert(piece.device);
+      for (int32_t device : devices) {
+        Need need = end;
+        need.device = device;
+        add(needs, Region(t.shape), need);
+      }
+    }
+    if (t.next_version_of.valid())
+      for (const Home& home : module_.homes[t.next_version_of]) {
+        Need need = end;
+        need.device = home.device;
+        add(needs, home.region, need);
+      }
+    if (std::find(module_.outputs.begin(), module_.outputs.end(), tensor) == module_.outputs.end()) return;
+    std::set<std::string> seen;
+    for (OpId producer : t.producers) {
+      const Op& op = module_.ops[producer];
+      const int output = static_cast<int>(op.inputs.size() + static_cast<size_t>(std::find(op.outputs.begin(), op.outputs.end(), tensor) - op.outputs.begin()));
+      for (const Piece& piece : op.pieces) {
+        Region region = region_of(module_, op, output, piece);
+        if (seen.insert(region.to_string()).second)
+          add(needs, std::move(region), {piece.device, segment_[static_cast<size_t>(producer.index)], OpId(), module_.order.size()});
+      }
+    }
+  }
+
+  std::vector<Source> sources_of(TensorId tensor) {
+    std::vector<Source> sources;
+    const Tensor& t = module_.tensors[tensor];
+    for (OpId producer : t.producers) {
+      const Op& op = module_.ops[producer];
+      for (size_t o = 0; o < op.outputs.size(); ++o) {
+        if (op.outputs[o] != tensor) continue;
+        for (size_t p = 0; p < op.pieces.size(); ++p)
+          sources.push_back({op.pieces[p].device, producer, static_cast<int32_t>(p), region_of(module_, op, static_cast<int>(op.inputs.size() + o), op.pieces[p]),
+                             part_of(module_, producer, static_cast<int>(o), op.pieces[p])});
+      }
+    }
+    if (t.producers.empty())
+      for (const Home& home : module_.homes[tensor]) sources.push_back({home.device, OpId(), 0, home.region, Part()});
+    return sources;
+  }
+
+  // -- covering ----------------------------------------------------------------------------------------------------------------------------
+
+  struct Uncovered { Region region; Part part; };
+
+  // Take from `source` what it has of the uncovered; the contributions taken are appended to `taken`.
+  static void take(std::vector<Uncovered>& uncovered, const Source& source, std::vector<Contribution>& taken) {
+    std::vector<Uncovered> rest;
+    for (Uncovered& u : uncovered) {
+      const Region common = intersect(u.region, source.region);
+      if (common.empty() || !u.part.contains(source.part)) {
+        rest.push_back(std::move(u));
+        continue;
+      }
+      taken.push_back({source.device, source.op, source.piece, common, source.part});
+      const Part left = subtract(u.part, source.part);
+      if (!left.empty()) rest.push_back({common, left});
+      for (Region& outside : subtract(u.region, common)) rest.push_back({std::move(outside), u.part});
+    }
+    uncovered = std::move(rest);
+  }
+
+  // Contributions by device, of one covering.
+  static std::vector<Message> as_messages(const std::vector<Contribution>& taken, int32_t to) {
+    std::map<int32_t, Message> by_device;
+    for (const Contribution& c : taken) {
+      Message& message = by_device[c.device];
+      message.from = c.device;
+      message.to = to;
+      message.contributions.push_back(c);
+    }
+    std::vector<Message> result;
+    for (auto& [device, message] : by_device) {
+      message.region = box_of(message.contributions);
+      result.push_back(std::move(message));
+    }
+    return result;
+  }
+
+  // The box that the contributions lie in.
+  static Region box_of(const std::vector<Contribution>& contributions) {
+    Region box = contributions[0].region;
+    for (const Contribution& c : contributions)
+      for (size_t d = 0; d < box.rank(); ++d) box.dim(d) = unite(box.dim(d), c.region.dim(d));
+    return box;
+  }
+
+  // -- deliveries ----------------------------------------------------------------------------------------------------------------------------
+
+  void deliver(TensorId tensor, const Needs& needs) {
+    std::vector<Source> sources = sources_of(tensor);
+    SSCC_CHECK(!sources.empty(), "tensor without a source: " + module_.tensors[tensor].name);
+    std::map<int32_t, std::vector<const Source*>> by_device;
+    for (const Source& source : sources) by_device[source.device].push_back(&source);
+
+    // Needs that remain after looking at the device itself, by region (in order of first use).
+    std::vector<std::pair<Region, std::vector<Need>>> groups;
+    for (const auto& [device, list] : needs)
+      for (const auto& [region, need] : list) {
+        if (deliver_locally(tensor, region, need, by_device[device])) continue;
+        auto it = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == region; });
+        if (it == groups.end()) {
+          groups.push_back({region, {}});
+          it = groups.end() - 1;
+        }
+        it->second.push_back(need);
+      }
+    std::vector<Source> received;  // complete values that groups leave on their devices
+    std::vector<std::pair<Region, Need>> rest;
+    for (auto& [region, waiting] : groups) form_groups(tensor, region, waiting, by_device, received, rest);
+    for (const auto& [region, need] : rest) receive(tensor, region, need, sources, received);
+  }
+
+  bool deliver_locally(TensorId tensor, const Region& region, const Need& need, const std::vector<const Source*>& own) {
+    std::vector<Uncovered> uncovered = {{region, Part()}};
+    std::vector<Contribution> taken;
+    for (const Source* source : own) take(uncovered, *source, taken);
+    if (!uncovered.empty()) return false;
+    Delivery delivery;
+    delivery.how = Delivery::How::local;
+    delivery.tensor = tensor;
+    delivery.region = region;
+    delivery.devices = {need.device};
+    delivery.messages = as_messages(taken, need.device);
+    delivery.segment = need.segment;
+    delivery.before = need.before;
+    module_.deliveries.push_back(std::move(delivery));
+    return true;
+  }
+
+  // Devices that need one region: groups that cover it among themselves. Those left over go to `rest`.
+  void form_groups(TensorId tensor, const Region& region, std::vector<Need>& waiting, const std::map<int32_t, std::vector<const Source*>>& by_device,
+                   std::vector<Source>& received, std::vector<std::pair<Region, Need>>& rest) {
+    std::sort(waiting.begin(), waiting.end(), [](const Need& a, const Need& b) { return a.device < b.device; });
+    while (!waiting.empty()) {
+      std::vector<Uncovered> uncovered = {{region, Part()}};
+      std::vector<Contribution> taken;
+      std::vector<size_t> members;
+      for (size_t w = 0; w < waiting.size() && !uncovered.empty(); ++w) {
+        if (waiting[w].segment != waiting[0].segment) continue;
+        const size_t before = taken.size();
+        if (auto own = by_device.find(waiting[w].device); own != by_device.end())
+          for (const Source* source : own->second) take(uncovered, *source, taken);
+        if (taken.size() > before) members.push_back(w);
+      }
+      if (!uncovered.empty() || members.empty() || members[0] != 0) {
+        rest.push_back({region, waiting[0]});
+        waiting.erase(waiting.begin());
+        continue;
+      }
+      Delivery delivery;
+      delivery.how = Delivery::How::exchange;
+      delivery.tensor = tensor;
+      delivery.region = region;
+      const Need* first = &waiting[members[0]];
+      for (size_t m : members) {
+        delivery.devices.push_back(waiting[m].device);
+        if (waiting[m].position < first->position) first = &waiting[m];
+        received.push_back({waiting[m].device, OpId(), 0, region, Part()});
+      }
+      delivery.segment = first->segment;
+      delivery.before = first->before;
+      delivery.messages = as_messages(taken, -1);
+      for (Message& message : delivery.messages) message.to = message.from;
+      module_.deliveries.push_back(std::move(delivery));
+      for (size_t m = members.size(); m-- > 0;) waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(members[m]));
+    }
+  }
+
+  void receive(TensorId tensor, const Region& region, const Need& need, const std::vector<Source>& sources, const std::vector<Source>& received) {
+    std::vector<const Source*> candidates;
+    for (const Source& source : received)
+      if (source.region.contains(region)) candidates.push_back(&source);
+    for (const Source& source : sources) candidates.push_back(&source);
+    // Own first; then complete values from who has sent least, then nearest.
+    auto rank_of = [&](const Source* s) {
+      return std::tuple(s->device != need.device, !s->part.whole(), sent_[static_cast<size_t>(s->device)], std::abs(s->device - need.device), s->device);
+    };
+    std::stable_sort(candidates.begin(), candidates.end(), [&](const Source* a, const Source* b) { return rank_of(a) < rank_of(b); });
+    std::vector<Uncovered> uncovered = {{region, Part()}};
+    std::vector<Contribution> taken;
+    for (const Source* source : candidates) take(uncovered, *source, taken);
+    SSCC_CHECK(uncovered.empty(), "nobody has " + region.to_string() + " of " + module_.tensors[tensor].name);
+    Delivery delivery;
+    delivery.how = Delivery::How::point_to_point;
+    delivery.tensor = tensor;
+    delivery.region = region;
+    delivery.devices = {need.device};
+    delivery.messages = as_messages(taken, need.device);
+    delivery.segment = need.segment;
+    delivery.before = need.before;
+    const int64_t size = static_cast<int64_t>(rt::size_of(module_.tensors[tensor].dtype));
+    for (const Message& message : delivery.messages)
+      if (message.from != message.to) sent_[static_cast<size_t>(message.from)] += message.region.elements() * size;
+    module_.deliveries.push_back(std::move(delivery));
+  }
+
+  Module& module_;
+  std::vector<size_t> position_;
+  std::vector<int> segment_;
+  std::vector<int64_t> sent_;  // bytes by device so far
+};
+
+}  // namespace
+
+void materialize(Module& module) { Materializer(module).run(); }
+
+}  // namespace sscc

@@ -1,0 +1,329 @@
+// op-order: what runs as a unit, and each device's timetable.
+//
+// A stage's forward operators make one segment, its backward operators another; both run once for each micro-batch. What depends on
+// parameters and constants alone, or on inputs alone and is needed by all micro-batches (the count of labels that are not ignored), runs once at
+// the start of a step (prologue); what needs every micro-batch (updates, norms, the sum of the loss) runs at its end (epilogue).
+//
+// A schedule is a closed form: the list of (segment, micro-batch) of each device. With S stages and n micro-batches, stage s:
+//   (none)  F0 B0 F1 B1 ...              each device runs its stages in order, micro-batch by micro-batch
+//   gpipe   F0 .. F(n-1), B0 .. B(n-1)   2(n+S-1) steps, n micro-batches live
+//   1f1b    min(S-1-s, n) forwards, then F B alternating, then the backwards that are left; min(S-s, n) live
+// The whole order (data, schedule, `before` edges) is then run in the mind; a contradiction is a shortest cycle.
+#include <algorithm>
+#include <deque>
+#include <map>
+#include <set>
+
+#include "compiler/passes/passes.h"
+#include "compiler/support/check.h"
+#include "compiler/support/strings.h"
+
+namespace sscc {
+namespace {
+
+class Ordering {
+ public:
+  Ordering(Module& module, const Plan& plan, Diagnostics& diagnostics) : module_(module), plan_(plan), diagnostics_(diagnostics) {}
+
+  void run() {
+    apply_before();
+    if (diagnostics_.has_errors()) return;
+    make_segments();
+    make_timetable();
+    if (!diagnostics_.has_errors()) check_timetable();
+  }
+
+ private:
+  Op& op(OpId id) { return module_.ops[id]; }
+
+  // -- `before`: a new global order that data and the plan's edges allow ------------------------------------------------------------------
+
+  struct Edge { OpId to; int before = -1; };  // before: index of the plan's edge, -1: data
+
+  void apply_before() {
+    if (plan_.order.before.empty()) return;
+    std::map<OpId, std::vector<Edge>> edges;
+    const auto readers = module_.consumers();
+    for (OpId id : module_.order)
+      for (TensorId output : op(id).outputs)
+        for (OpId reader : readers[static_cast<size_t>(output.index)]) edges[id].push_back({reader, -1});
+    for (size_t b = 0; b < plan_.order.before.size(); ++b) {
+      const auto& [first, second] = plan_.order.before[b];
+      const std::vector<OpId> earlier = selected(first), later = selected(second);
+      if (diagnostics_.has_errors()) return;
+      for (OpId a : earlier)
+        for (OpId c : later)
+          if (a != c) edges[a].push_back({c, static_cast<int>(b)});
+    }
+    std::map<OpId, int> waiting;
+    for (const auto& [from, list] : edges)
+      for (const Edge& edge : list) ++waiting[edge.to];
+    std::map<OpId, size_t> position;
+    for (size_t i = 0; i < module_.order.size(); ++i) position[module_.order[i]] = i;
+    std::set<std::pair<size_t, OpId>> ready;
+    for (OpId id : module_.order)
+      if (waiting[id] == 0) ready.insert({position[id], id});
+    std::vector<OpId> result;
+    while (!ready.empty()) {
+      const OpId id = ready.begin()->second;
+      ready.erase(ready.begin());
+      result.push_back(id);
+      for (const Edge& edge : edges[id])
+        if (--waiting[edge.to] == 0) ready.insert({position[edge.to], edge.to});
+    }
+    if (result.size() != module_.order.size()) return report_cycle(edges);
+    module_.order = std::move(result);
+  }
+
+  std::vector<OpId> selected(const Selector& selector) {
+    std::vector<OpId> result = selector.select(module_);
+    if (!selector.phase) std::erase_if(result, [&](OpId id) { return op(id).phase != Phase::forward; });
+    if (result.empty()) diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator");
+    return result;
+  }
+
+  // The shortest cycle that a plan's edge closes, by breadth-first search from the edge's end back to its beginning.
+  void report_cycle(const std::map<OpId, std::vector<Edge>>& edges) {
+    std::vector<std::pair<OpId, int>> best;  // (operator, the plan's edge that leads to it or -1)
+    for (const auto& [start, list] : edges)
+      for (const Edge& first : list) {
+        if (first.before < 0) continue;
+        std::map<OpId, std::pair<OpId, int>> from{{first.to, {start, first.before}}};
+        std::deque<OpId> queue{first.to};
+        while (!queue.empty() && !from.contains(start)) {
+          const OpId id = queue.front();
+          queue.pop_front();
+          if (auto it = edges.find(id); it != edges.end())
+            for (const Edge& edge : it->second)
+              if (from.try_emplace(edge.to, id, edge.before).second) queue.push_back(edge.to);
+        }
+        if (!from.contains(start)) continue;
+        std::vector<std::pair<OpId, int>> cycle;
+        OpId at = start;
+        do {
+          cycle.push_back({at, from[at].second});
+          at = from[at].first;
+        } while (at != start);
+        if (best.empty() || cycle.size() < best.size()) best = cycle;
+        if (best.size() == 2) break;
+      }
+    SSCC_CHECK(!best.empty(), "an order that cannot be sorted has a cycle through an edge of the plan");
+    std::reverse(best.begin(), best.end());
+    std::string story;
+    Location where = plan_.order.where;
+    for (const auto& [id, before] : best) {
+      story += story.empty() ? "" : "; then ";
+      story += quoted(op(id).name) + " on rank " + (op(id).pieces.empty() ? std::string("?") : std::to_string(op(id).pieces[0].device));
+      if (before >= 0) {
+        where = plan_.order.before[static_cast<size_t>(before)].first.where;
+        story += " (after the one before it by " + where.pointer + ", line " + std::to_string(where.line) + ")";
+      } else {
+        story += " (reads what the one before it makes)";
+      }
+    }
+    diagnostics_.error(Code::contradictory_order, where, "the order contradicts itself, in every micro-batch: " + story + "; and so on in a circle",
+                       "remove one of these edges", op(best[0].first).name);
+  }
+
+  // -- segments ------------------------------------------------------------------------------------------------------------------------------
+
+  void make_segments() {
+    int stages = 1;
+    for (OpId id : module_.order) stages = std::max(stages, op(id).stage + 1);
+    std::vector<Segment> segments;
+    segments.push_back({-1, SegmentKind::prologue, {}});
+    for (int s = 0; s < stages; ++s) segments.push_back({s, SegmentKind::forward, {}});
+    for (int s = 0; s < stages; ++s) segments.push_back({s, SegmentKind::backward, {}});
+    segments.push_back({-1, SegmentKind::epilogue, {}});
+    const size_t epilogue = segments.size() - 1;
+
+    // What a step operator may run before the micro-batches: nothing upstream belongs to a micro-batch.
+    std::vector<char> early(static_cast<size_t>(module_.tensors.size()), 1), alone(static_cast<size_t>(module_.tensors.size()), 1);
+    for (int64_t t = 0; t < module_.tensors.size(); ++t) {
+      const Tensor& tensor = module_.tensors[TensorId(t)];
+      if (!tensor.producers.empty()) continue;
+      alone[static_cast<size_t>(t)] = tensor.role == Role::parameter || tensor.role == Role::constant;
+    }
+    for (OpId id : module_.order) {
+      Op& o = op(id);
+      bool from_step = o.scope == Scope::step && o.phase == Phase::forward, from_parameters = o.phase == Phase::forward;
+      for (TensorId input : o.inputs) {
+        if (!input.valid()) continue;
+        from_step &= early[static_cast<size_t>(input.index)] != 0;
+        from_parameters &= alone[static_cast<size_t>(input.index)] != 0;
+      }
+      const bool cut = module_.cut.count > 1;
+      size_t segment;
+      if (o.phase == Phase::update) {
+        segment = epilogue;
+      } else if (from_parameters || (cut && from_step)) {
+        segment = 0;
+      } else if (cut && o.scope == Scope::step) {
+        segment = epilogue;
+      } else if (o.phase == Phase::backward && prologue_.contains(o.forward)) {
+        segment = epilogue;
+      } else {
+        segment = 1 + static_cast<size_t>(o.stage) + (o.phase == Phase::backward ? static_cast<size_t>(stages) : 0);
+      }
+      if (segment == 0) prologue_.insert(id);
+      segments[segment].ops.push_back(id);
+      for (TensorId output : o.outputs) {
+        if (!output.valid()) continue;
+        early[static_cast<size_t>(output.index)] &= segment == 0;
+        alone[static_cast<size_t>(output.index)] &= from_parameters;
+      }
+    }
+    module_.segments = std::move(segments);
+    stages_ = stages;
+  }
+
+  // -- timetable -----------------------------------------------------------------------------------------------------------------------------
+
+  int forward_of(int stage) const { return 1 + stage; }
+  int backward_of(int stage) const { return 1 + stages_ + stage; }
+
+  void make_timetable() {
+    const int64_t devices = module_.mesh.size();
+    const int n = static_cast<int>(module_.cut.count);
+    std::vector<std::set<int>> runs(static_cast<size_t>(devices));  // segments of a device
+    for (size_t s = 0; s < module_.segments.size(); ++s)
+      for (OpId id : module_.segments[s].ops)
+        for (const Piece& piece : op(id).pieces) runs[static_cast<size_t>(piece.device)].insert(static_cast<int>(s));
+    const std::string& schedule = plan_.order.schedule;
+    if (schedule == "1f1b") check_one_stage_a_device(runs);
+    if (diagnostics_.has_errors()) return;
+    module_.timetable.resize(static_cast<size_t>(devices));
+    for (int64_t d = 0; d < devices; ++d) {
+      const std::set<int>& mine = runs[static_cast<size_t>(d)];
+      std::vector<Slot>& list = module_.timetable[static_cast<size_t>(d)];
+      auto add = [&](int segment, int micro_batch) {
+        if (mine.contains(segment)) list.push_back({segment, micro_batch});
+      };
+      list.push_back({0, 0});
+      if (schedule == "gpipe") {
+        gpipe(n, add);
+      } else if (schedule == "1f1b") {
+        one_forward_one_backward(n, mine, add);
+      } else {
+        for (int m = 0; m < n; ++m) {
+          for (int s = 0; s < stages_; ++s) add(forward_of(s), m);
+          for (int s = stages_; s-- > 0;) add(backward_of(s), m);
+        }
+      }
+      list.push_back({static_cast<int>(module_.segments.size()) - 1, 0});
+    }
+  }
+
+  // Forward of micro-batch m in stage s at step m + s, backward at (n + S - 1) + m + (S - 1 - s).
+  template <class Add>
+  void gpipe(int n, Add add) {
+    for (int step = 0; step < n + stages_ - 1; ++step)
+      for (int s = 0; s < stages_; ++s)
+        if (step - s >= 0 && step - s < n) add(forward_of(s), step - s);
+    for (int step = 0; step < n + stages_ - 1; ++step)
+      for (int s = stages_; s-- > 0;)
+        if (const int m = step - (stages_ - 1 - s); m >= 0 && m < n) add(backward_of(s), m);
+  }
+
+  template <class Add>
+  void one_forward_one_backward(int n, const std::set<int>& mine, Add add) {
+    int stage = 0;
+    while (stage < stages_ - 1 && !mine.contains(forward_of(stage))) ++stage;
+    const int warm_up = std::min(stages_ - 1 - stage, n);
+    for (int m = 0; m < warm_up; ++m) add(forward_of(stage), m);
+    for (int m = warm_up; m < n; ++m) {
+      add(forward_of(stage), m);
+      add(backward_of(stage), m - warm_up);
+    }
+    for (int m = n - warm_up; m < n; ++m) add(backward_of(stage), m);
+  }
+
+  void check_one_stage_a_device(const std::vector<std::set<int>>& runs) {
+    for (size_t d = 0; d < runs.size(); ++d) {
+      int held = 0;
+      for (int s = 0; s < stages_; ++s) held += runs[d].contains(forward_of(s));
+      if (held > 1) {
+        diagnostics_.error(Code::schedule_does_not_fit, plan_.order.where,
+                           "schedule '1f1b' runs one stage a device, and rank " + std::to_string(d) + " has " + std::to_string(held),
+                           "use 'gpipe', or give each device one stage");
+        return;
+      }
+    }
+  }
+
+  // Run the timetable in the mind: a device takes its next slot when every operator that the slot's operators read from has run for that micro-batch.
+  void check_timetable() {
+    const size_t devices = module_.timetable.size();
+    const auto needs = segment_needs();
+    std::set<std::pair<int, int>> done_everywhere;  // (segment, micro-batch): all its devices have run it
+    std::map<std::pair<int, int>, int> left;
+    for (const auto& list : module_.timetable)
+      for (const Slot& slot : list) ++left[{slot.segment, slot.micro_batch}];
+    std::vector<size_t> next(devices, 0);
+    bool moved = true;
+    while (moved) {
+      moved = false;
+      for (size_t d = 0; d < devices; ++d)
+        while (next[d] < module_.timetable[d].size()) {
+          const Slot slot = module_.timetable[d][next[d]];
+          bool ready = true;
+          for (int needed : needs[static_cast<size_t>(slot.segment)])
+            ready &= ran(needed, slot, left);
+          if (!ready) break;
+          --left[{slot.segment, slot.micro_batch}];
+          ++next[d];
+          moved = true;
+        }
+    }
+    for (size_t d = 0; d < devices; ++d)
+      if (next[d] < module_.timetable[d].size()) {
+        const Slot slot = module_.timetable[d][next[d]];
+        std::string waits;
+        for (int needed : needs[static_cast<size_t>(slot.segment)])
+          if (!ran(needed, slot, left)) waits = module_.segments[static_cast<size_t>(needed)].name();
+        diagnostics_.error(Code::contradictory_order, plan_.order.where,
+                           "rank " + std::to_string(d) + " waits for ever in segment " + module_.segments[static_cast<size_t>(slot.segment)].name() + " of micro-batch " +
+                               std::to_string(slot.micro_batch) + " for segment " + waits + ", which needs it",
+                           "assign operators so that stages follow one another, or leave out the schedule");
+        return;
+      }
+  }
+
+  bool ran(int needed, const Slot& slot, std::map<std::pair<int, int>, int>& left) {
+    const Segment& s = module_.segments[static_cast<size_t>(needed)];
+    const SegmentKind kind = module_.segments[static_cast<size_t>(slot.segment)].kind;
+    if (s.kind == SegmentKind::prologue || s.kind == SegmentKind::epilogue) return left[{needed, 0}] == 0;
+    if (kind != SegmentKind::epilogue) return left[{needed, slot.micro_batch}] == 0;
+    for (int m = 0; m < static_cast<int>(module_.cut.count); ++m)
+      if (left[{needed, m}] != 0) return false;
+    return true;
+  }
+
+  // Segments that a segment reads from (itself not).
+  std::vector<std::set<int>> segment_needs() {
+    std::map<OpId, int> segment_of;
+    for (size_t s = 0; s < module_.segments.size(); ++s)
+      for (OpId id : module_.segments[s].ops) segment_of[id] = static_cast<int>(s);
+    std::vector<std::set<int>> needs(module_.segments.size());
+    for (size_t s = 0; s < module_.segments.size(); ++s)
+      for (OpId id : module_.segments[s].ops)
+        for (TensorId input : op(id).inputs) {
+          if (!input.valid()) continue;
+          for (OpId producer : module_.tensors[input].producers)
+            if (auto it = segment_of.find(producer); it != segment_of.end() && it->second != static_cast<int>(s)) needs[s].insert(it->second);
+        }
+    return needs;
+  }
+
+  Module& module_;
+  const Plan& plan_;
+  Diagnostics& diagnostics_;
+  std::set<OpId> prologue_;
+  int stages_ = 1;
+};
+
+}  // namespace
+
+void order(Module& module, const Plan& plan, Diagnostics& diagnostics) { Ordering(module, plan, diagnostics).run(); }
+
+}  // namespace sscc

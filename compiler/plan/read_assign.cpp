@@ -1,0 +1,217 @@
+// assign: stages, and places of single operators.
+#include <algorithm>
+
+#include "compiler/plan/plan_reader.h"
+#include "compiler/support/strings.h"
+
+namespace sscc {
+
+namespace {
+
+const char* const place_forms = "a place: {AXIS: COORDINATE}, \"all\", a device number, {\"devices\": ..} or \"host\"";
+
+bool is_device_range(const std::string& text) {
+  size_t dots = text.find("..");
+  auto digits = [](std::string_view t) { return !t.empty() && t.find_first_not_of("0123456789") == std::string_view::npos; };
+  return digits(std::string_view(text).substr(0, dots)) && (dots == std::string::npos || digits(std::string_view(text).substr(dots + 2)));
+}
+
+}  // namespace
+
+// Rules may name axes of any mesh in the plan, so those that places bring along are gathered before rules are read.
+void PlanReader::collect_other_meshes(const JsonValue& value) {
+  const JsonValue* mesh = value.find("devices") ? value.find("mesh") : nullptr;
+  if (mesh)
+    for (const JsonValue::Key& key : mesh->keys) other_mesh_axes_.insert(key.name);
+  for (const JsonValue& item : value.items) collect_other_meshes(item);
+}
+
+void PlanReader::read_assign(const JsonValue& value) {
+  if (!expect_array(value, "a list of rules")) return;
+  for (const JsonValue& rule : value.items) read_assign_rule(rule);
+  if (!mesh_given_) make_mesh_of_device_numbers();
+}
+
+void PlanReader::read_assign_rule(const JsonValue& value) {
+  if (!expect_object(value, language::assign_rule, "a rule: an object with 'stages' or 'ops'")) return;
+  rule_holds_ = read_when(value);
+  AssignRule rule;
+  rule.where = at(value);
+  size_t errors_before = diagnostics_.all().size();
+  if (value.find("stages"))
+    read_stages(value, rule);
+  else if (value.find("ops"))
+    read_placement(value, rule);
+  else
+    expect_key(value, "stages", "a rule has 'stages' and 'cut_before' or 'balance', or 'ops' and 'on'");
+  if (rule_holds_ && diagnostics_.all().size() == errors_before) result_.plan.assign.push_back(std::move(rule));
+  rule_holds_ = true;
+}
+
+// -- stages -----------------------------------------------------------------------------------------------------------------------------
+
+void PlanReader::read_stages(const JsonValue& value, AssignRule& rule) {
+  refuse_other_keys(value, language::assign_rule, "'stages'", {"stages", "cut_before", "balance", "place", "when"});
+  const JsonValue* cut_before = value.find("cut_before");
+  const JsonValue* balance = value.find("balance");
+  if (!cut_before && !balance) expect_key(value, "cut_before", "or 'balance'");
+  if (cut_before && balance) error(Code::unknown_key, at_key(value, "balance"), "stages have 'cut_before' or 'balance', not both");
+
+  if (cut_before && expect_array(*cut_before, "a list of selectors, one for each stage but the first")) {
+    for (const JsonValue& item : cut_before->items) {
+      auto selector = read_selector(item);
+      if (!selector) continue;
+      check_selector(*selector);
+      rule.cut_before.push_back(std::move(*selector));
+    }
+  }
+  if (balance) {
+    if (balance->is(Kind::string) && (balance->string == "flops" || balance->string == "bytes"))
+      rule.balance = balance->string;
+    else
+      wrong_type(*balance, "\"flops\" or \"bytes\"");
+  }
+
+  const JsonValue& stages = *value.find("stages");
+  if (stages.is(Kind::array)) {
+    for (const JsonValue& place : stages.items) read_place(place);
+    if (rule_holds_) refuse(Feature::stages_of_places, at_key(value, "stages"));
+    return;
+  }
+  auto axis = read_mesh_axis(stages);
+  if (!axis) return;
+  rule.stages = *axis;
+  int64_t length = length_of(*axis);
+  read_stage_places(value, rule, balance ? length : static_cast<int64_t>(rule.cut_before.size()) + 1);
+}
+
+// `stages`: how many there are, by the cuts; with `balance` one for each coordinate ("v": two, a list: as many as it has).
+void PlanReader::read_stage_places(const JsonValue& value, AssignRule& rule, int64_t stages) {
+  int64_t length = length_of(rule.stages);
+  const JsonValue* place = value.find("place");
+  if (!place || (place->is(Kind::string) && place->string == "loop")) {
+    for (int64_t i = 0; i < stages; ++i) rule.stage_coordinates.push_back(i % length);
+    return;
+  }
+  if (place->is(Kind::string) && place->string == "v") {
+    if (!rule.balance.empty()) stages = 2 * length;
+    for (int64_t i = 0; i < stages; ++i) {
+      int64_t step = i % (2 * length);
+      rule.stage_coordinates.push_back(step < length ? step : 2 * length - 1 - step);
+    }
+    return;
+  }
+  const std::string expected = "\"loop\", \"v\" or a list with the coordinate of each stage, 0 to " + std::to_string(length - 1);
+  if (!place->is(Kind::array) || place->items.empty()) return wrong_type(*place, expected);
+  bool is_refused = false;
+  for (const JsonValue& item : place->items) {
+    if (item.is(Kind::array)) {
+      expect_integers(item, 0, length - 1, expected);
+      is_refused = true;
+    } else if (auto coordinate = expect_integer(item, 0, length - 1, expected)) {
+      rule.stage_coordinates.push_back(*coordinate);
+    }
+  }
+  if (is_refused && rule_holds_) refuse(Feature::replicated_stages, at_key(value, "place"));
+}
+
+// -- places -----------------------------------------------------------------------------------------------------------------------------
+
+void PlanReader::read_placement(const JsonValue& value, AssignRule& rule) {
+  refuse_other_keys(value, language::assign_rule, "'ops'", {"ops", "on", "when"});
+  rule.ops = read_selector(*value.find("ops"));
+  if (rule.ops) check_selector(*rule.ops);
+  const JsonValue* on = expect_key(value, "on", place_forms);
+  if (!on) return;
+  if (!on->is(Kind::array)) {
+    if (auto place = read_place(*on)) rule.on.push_back(std::move(*place));
+    return;
+  }
+  if (on->items.empty()) return wrong_type(*on, "a place, or a list of places, one for each piece");
+  for (const JsonValue& item : on->items)
+    if (auto place = read_place(item)) rule.on.push_back(std::move(*place));
+}
+
+std::optional<Place> PlanReader::read_place(const JsonValue& value) {
+  Place place;
+  place.where = at(value);
+  if (value.is(Kind::string) && value.string == "all") return place;
+  if (value.is(Kind::string) && value.string == "host") {
+    if (rule_holds_) refuse(Feature::host, at(value));
+    return {};
+  }
+  if (value.is(Kind::object)) {
+    if (!value.find("devices")) return read_coordinates(value);
+    check_device_place(value);
+    return {};
+  }
+  auto device = expect_integer(value, 0, INT32_MAX - 1, place_forms);
+  if (!device) return {};
+  int64_t devices = result_.plan.mesh.size();
+  if (mesh_given_ && mesh_readable_ && *device >= devices) {
+    error(Code::no_place, at(value), "device " + std::to_string(*device) + " does not exist",
+          "the mesh has devices 0 to " + std::to_string(devices - 1));
+    return {};
+  }
+  place.kind = Place::Kind::device;
+  place.device = *device;
+  return place;
+}
+
+std::optional<Place> PlanReader::read_coordinates(const JsonValue& value) {
+  Place place;
+  place.where = at(value);
+  place.kind = Place::Kind::coordinates;
+  if (value.items.empty()) {
+    wrong_type(value, place_forms);
+    return {};
+  }
+  for (size_t i = 0; i < value.items.size(); ++i) {
+    JsonValue key;
+    key.kind = Kind::string;
+    key.string = value.keys[i].name;
+    key.begin = value.items[i].begin;
+    key.end = value.items[i].end;
+    auto axis = read_mesh_axis(key);
+    auto coordinate = expect_integer(value.items[i], 0, INT32_MAX, "a coordinate of at least 0");
+    if (!axis || !coordinate) continue;
+    if (*coordinate >= length_of(*axis) && result_.plan.mesh.find(*axis) >= 0)
+      error(Code::no_place, at(value.items[i]), "mesh axis " + quoted(*axis) + " has no coordinate " + std::to_string(*coordinate),
+            "its coordinates are 0 to " + std::to_string(length_of(*axis) - 1));
+    place.coordinates[*axis] = *coordinate;
+  }
+  if (place.coordinates.size() != value.items.size()) return {};
+  return place;
+}
+
+void PlanReader::check_device_place(const JsonValue& value) {
+  expect_object(value, language::device_place);
+  const JsonValue& devices = *value.find("devices");
+  auto check = [&](const JsonValue& item) {
+    bool good = (item.is(Kind::integer) && item.integer >= 0) || (item.is(Kind::string) && is_device_range(item.string));
+    if (!good) wrong_type(item, "a device number, a range like \"2..5\", or a list of them");
+  };
+  if (devices.is(Kind::array))
+    std::for_each(devices.items.begin(), devices.items.end(), check);
+  else
+    check(devices);
+  const JsonValue* mesh = value.find("mesh");
+  if (mesh && !mesh->is(Kind::object)) {
+    wrong_type(*mesh, "an object of axes and their lengths");
+  } else if (mesh) {
+    for (const JsonValue& length : mesh->items) expect_integer(length, 1, INT32_MAX, "a length of at least 1");
+    if (rule_holds_) refuse(Feature::own_mesh, at_key(value, "mesh"));
+  }
+  if (rule_holds_ && !mesh) refuse(Feature::device_list, at_key(value, "devices"));
+}
+
+// Without `mesh`, places by number say how many devices there are: one axis `d`.
+void PlanReader::make_mesh_of_device_numbers() {
+  int64_t devices = 1;
+  for (const AssignRule& rule : result_.plan.assign)
+    for (const Place& place : rule.on)
+      if (place.kind == Place::Kind::device) devices = std::max(devices, place.device + 1);
+  if (devices > 1) result_.plan.mesh.axes = {{"d", devices}};
+}
+
+}  // namespace sscc

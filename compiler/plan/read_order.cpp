@@ -1,0 +1,150 @@
+// order and communication.
+#include <algorithm>
+
+#include "compiler/plan/plan_reader.h"
+#include "compiler/support/strings.h"
+
+namespace sscc {
+
+namespace {
+
+// "<stage>F<n>", B, I or W, each with ".k" for the pass; "<stage>U".
+bool is_block_name(std::string_view text) {
+  auto skip_digits = [&] {
+    size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+    text.remove_prefix(digits);
+    return digits > 0;
+  };
+  if (!skip_digits() || text.empty()) return false;
+  char kind = text.front();
+  text.remove_prefix(1);
+  if (kind == 'U') return text.empty();
+  if (std::string_view("FBIW").find(kind) == std::string_view::npos || !skip_digits()) return false;
+  if (text.empty()) return true;
+  text.remove_prefix(text.front() == '.' ? 1 : 0);
+  return skip_digits() && text.empty();
+}
+
+}  // namespace
+
+void PlanReader::read_order(const JsonValue& value) {
+  if (!expect_object(value, language::order)) return;
+  result_.plan.order.where = at(value);
+  const char* first = nullptr;
+  for (const char* key : {"schedule", "timetable", "blocks"}) {
+    if (!value.find(key)) continue;
+    if (first)
+      error(Code::unknown_key, at_key(value, key), "an order has one of 'schedule', 'timetable' and 'blocks', and " + quoted(first) + " is there");
+    first = first ? first : key;
+  }
+  if (value.find("repetend") && !value.find("blocks")) error(Code::unknown_key, at_key(value, "repetend"), "'repetend' goes with 'blocks'");
+  if (const JsonValue* schedule = value.find("schedule")) read_schedule(*schedule);
+  if (value.find("timetable")) check_timetable(value);
+  if (value.find("blocks")) check_blocks(value);
+  if (const JsonValue* before = value.find("before")) read_before(*before);
+}
+
+void PlanReader::read_schedule(const JsonValue& value) {
+  auto name = expect_word(value, language::schedules);
+  if (!name) return;
+  if (!is_supported_schedule(*name)) {
+    error(Code::unsupported, at(value), "schedule " + quoted(*name) + " is not supported by this version of sscc", "use " + supported_schedules());
+    return;
+  }
+  result_.plan.order.schedule = *name;
+}
+
+void PlanReader::read_before(const JsonValue& value) {
+  const std::string expected = "a pair of selectors [A, B]: what A selects ends before what B selects begins";
+  if (!expect_array(value, "a list of pairs of selectors")) return;
+  for (const JsonValue& pair : value.items) {
+    if (!pair.is(Kind::array) || pair.items.size() != 2) {
+      wrong_type(pair, expected);
+      continue;
+    }
+    auto first = read_selector(pair.items[0]);
+    auto second = read_selector(pair.items[1]);
+    if (first) check_selector(*first);
+    if (second) check_selector(*second);
+    if (first && second) result_.plan.order.before.emplace_back(std::move(*first), std::move(*second));
+  }
+}
+
+// -- what is checked and then refused -----------------------------------------------------------------------------------------------------
+
+void PlanReader::check_block_name(const JsonValue& value) {
+  if (!value.is(Kind::string) || !is_block_name(value.string)) wrong_type(value, "a block like \"0F0\", \"1B3\", \"0W2\", \"0F0.1\" or \"0U\"");
+}
+
+void PlanReader::check_timetable(const JsonValue& order) {
+  const JsonValue& timetable = *order.find("timetable");
+  if (expect_array(timetable, "a list of lists of blocks, one for each device")) {
+    for (const JsonValue& device : timetable.items) {
+      if (!expect_array(device, "a list of blocks like \"0F0\"")) continue;
+      for (const JsonValue& block : device.items) check_block_name(block);
+    }
+  }
+  refuse(Feature::timetable, at_key(order, "timetable"));
+}
+
+void PlanReader::check_blocks(const JsonValue& order) {
+  const JsonValue& blocks = *order.find("blocks");
+  if (expect_array(blocks, "a list of objects with 'block' and 'step'")) {
+    for (const JsonValue& block : blocks.items) {
+      if (!expect_object(block, language::block)) continue;
+      if (const JsonValue* name = expect_key(block, "block")) check_block_name(*name);
+      if (const JsonValue* step = expect_key(block, "step")) expect_integer(*step, 0, INT32_MAX, "a step of at least 0");
+      if (const JsonValue* span = block.find("span")) expect_integer(*span, 1, INT32_MAX, "a number of steps of at least 1");
+    }
+  }
+  if (const JsonValue* repetend = order.find("repetend")) {
+    auto range = expect_integers(*repetend, 0, INT32_MAX, "two steps [a, b]");
+    if (range && (range->size() != 2 || (*range)[0] >= (*range)[1])) wrong_type(*repetend, "two steps [a, b] with a < b");
+  }
+  refuse(Feature::blocks, at_key(order, "blocks"));
+}
+
+void PlanReader::check_communication(const JsonValue& value) {
+  if (!expect_array(value, "a list of rules")) return;
+  bool any_holds = false;
+  for (const JsonValue& rule : value.items) {
+    if (!expect_object(rule, language::communication_rule, "a rule: an object with 'lowering' or 'compress'")) continue;
+    rule_holds_ = read_when(rule);
+    any_holds = any_holds || rule_holds_;
+    check_communication_rule(rule);
+    rule_holds_ = true;
+  }
+  if (any_holds) refuse(Feature::communication, at_key(document_.root(), "communication"));
+}
+
+void PlanReader::check_communication_rule(const JsonValue& rule) {
+  if (const JsonValue* tensor = rule.find("tensor")) expect_string(*tensor, "a glob on tensor names");
+  if (const JsonValue* phase = rule.find("phase")) expect_word(*phase, language::phases);
+  const JsonValue* over = rule.find("over");
+  if (over && !(over->is(Kind::string) && over->string == "stages")) read_mesh_axis(*over);
+  if (const JsonValue* from = rule.find("from")) check_stage_or_place(*from);
+  if (const JsonValue* to = rule.find("to")) check_stage_or_place(*to);
+  if (const JsonValue* lowering = rule.find("lowering")) expect_word(*lowering, language::lowerings);
+  if (const JsonValue* compress = rule.find("compress")) check_compression(*compress);
+  if (!rule.find("lowering") && !rule.find("compress")) expect_key(rule, "lowering", "or 'compress'");
+}
+
+void PlanReader::check_stage_or_place(const JsonValue& value) {
+  // A number is that of a stage here.
+  if (value.is(Kind::integer))
+    expect_integer(value, 0, INT32_MAX, "a stage of at least 0, or a place");
+  else
+    read_place(value);
+}
+
+void PlanReader::check_compression(const JsonValue& value) {
+  const std::string expected = "\"bf16\", {\"top_k\": SHARE} or {\"int8_block\": LENGTH}";
+  if (value.is(Kind::string) && value.string == "bf16") return;
+  if (!value.is(Kind::object)) return wrong_type(value, expected);
+  expect_object(value, language::compression);
+  if (value.items.size() != 1) wrong_type(value, expected);
+  if (const JsonValue* share = value.find("top_k")) expect_number(*share, 1e-12, 1, "a share of the elements above 0 and below 1");
+  if (const JsonValue* length = value.find("int8_block")) expect_integer(*length, 1, INT32_MAX, "a number of elements of at least 1");
+}
+
+}  // namespace sscc

@@ -1,0 +1,54 @@
+#include "compiler/plan/refusals.h"
+
+#include <algorithm>
+#include <string_view>
+#include <vector>
+
+#include "compiler/support/strings.h"
+
+namespace sscc {
+
+namespace {
+
+const Refusal refusals[] = {
+    {Feature::store, "'store'", "split the update operators instead: {\"ops\": {\"phase\": \"update\"}, \"dim\": \"d0\", \"split\": AXIS}"},
+    {Feature::recompute, "'recompute'", ""},
+    {Feature::deal, "'deal'", "use {\"over\": AXIS, \"sizes\": [..]} or the mesh axis alone"},
+    {Feature::rotate, "'rotate'", "leave it out: every device then starts with piece 0"},
+    {Feature::uneven_time, "an uneven split in time", "use {\"time\": n}"},
+    {Feature::named_axis, "an axis named by what it is,", "name it by a tensor: \"TENSOR:DIM\""},
+    {Feature::replicated_stages, "a stage held at several coordinates", "give each stage one coordinate"},
+    {Feature::stages_of_places, "'stages' as a list of places", "use a mesh axis"},
+    {Feature::device_list, "a place of several devices", "use a mesh coordinate, \"all\" or one device number"},
+    {Feature::own_mesh, "a place with a mesh of its own", "use the plan's mesh"},
+    {Feature::host, "the place 'host'", ""},
+    {Feature::timetable, "'timetable'", "use 'schedule' or 'before'"},
+    {Feature::blocks, "'blocks'", "use 'schedule' or 'before'"},
+    {Feature::precision_bf16, "precision 'bf16'", "use 'f32'"},
+    {Feature::precision_f16, "precision 'f16'", "use 'f32'"},
+    {Feature::communication, "'communication'", "leave it out: the compiler chooses"},
+    {Feature::recycle, "'recycle' in a recipe", ""},
+    {Feature::state, "'state' in a recipe", ""},
+};
+
+const std::vector<std::string> schedules_done = {"gpipe", "1f1b"};
+
+}  // namespace
+
+const Refusal* refusal_of(Feature feature) {
+  const Refusal* found = std::find_if(std::begin(refusals), std::end(refusals), [&](const Refusal& r) { return r.feature == feature; });
+  return found == std::end(refusals) ? nullptr : found;
+}
+
+bool is_supported_schedule(const std::string& name) { return std::find(schedules_done.begin(), schedules_done.end(), name) != schedules_done.end(); }
+
+std::string supported_schedules() {
+  std::string text;
+  for (size_t i = 0; i < schedules_done.size(); ++i) {
+    if (i > 0) text += i + 1 == schedules_done.size() ? " or " : ", ";
+    text += quoted(schedules_done[i]);
+  }
+  return text;
+}
+
+}  // namespace sscc

@@ -1,0 +1,20 @@
+// The checkers: what is proven of the programs of a build. They know nothing of how the programs were made, and read programs (and, for lineage, the
+// logical model they are said to compute) only. A refusal is the smallest story that shows why.
+#pragma once
+
+#include "compiler/program/program.h"
+#include "compiler/support/diagnostics.h"
+
+namespace sscc {
+
+// Every rank's step runs to its end, and no message is left over.
+bool check_deadlock(const Programs& programs, Diagnostics& diagnostics);
+
+// Whatever an instruction reads is what was last written to that buffer: no other live buffer lies on it; everything lies inside the arena.
+bool check_memory(const Programs& programs, Diagnostics& diagnostics);
+
+// Every reader of a logical tensor gets exactly the region and the whole join that its operator needs, from this step's micro-batches, each
+// contribution once; every trainable parameter gets its new version at every home.
+bool check_lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics);
+
+}  // namespace sscc

@@ -1,0 +1,120 @@
+// The arena as bytes with an owner. A write makes the buffer's copy the owner of the bytes that the view spans; a read must find that it still is.
+#include <map>
+
+#include "compiler/program/check.h"
+#include "compiler/support/strings.h"
+
+namespace sscc {
+namespace {
+
+struct Owner {
+  BufferId buffer;
+  int64_t copy = 0;
+  bool operator==(const Owner&) const = default;
+};
+
+class Arena {
+ public:
+  explicit Arena(int64_t bytes) { owners_[0] = {bytes, Owner{}}; }
+
+  void write(int64_t begin, int64_t end, Owner owner) {
+    cut(begin);
+    cut(end);
+    auto it = owners_.find(begin);
+    while (it != owners_.end() && it->first < end) it = owners_.erase(it);
+    owners_[begin] = {end, owner};
+  }
+
+  // The owner of a byte in [begin, end) that is not `owner`; invalid buffer and true for none.
+  bool owned(int64_t begin, int64_t end, Owner owner, Owner& other) const {
+    auto it = std::prev(owners_.upper_bound(begin));
+    for (; it != owners_.end() && it->first < end; ++it)
+      if (!(it->second.second == owner)) {
+        other = it->second.second;
+        return false;
+      }
+    return true;
+  }
+
+ private:
+  void cut(int64_t at) {
+    auto it = owners_.upper_bound(at);
+    if (it == owners_.begin()) return;
+    --it;
+    if (it->first == at || it->second.first <= at) return;
+    const auto [end, owner] = it->second;
+    it->second.first = at;
+    owners_[at] = {end, owner};
+  }
+  std::map<int64_t, std::pair<int64_t, Owner>> owners_;  // begin -> (end, owner); covers the arena without gaps
+};
+
+class Checker {
+ public:
+  Checker(const Body& body, Diagnostics& diagnostics) : body_(body), diagnostics_(diagnostics), arena_(body.arena_bytes) {}
+
+  bool run() {
+    for (int64_t b = 0; b < body_.buffers.size(); ++b) {
+      const Buffer& buffer = body_.buffers[BufferId(b)];
+      if (buffer.offset < 0 || buffer.offset % 64 != 0 || buffer.offset + (buffer.copies - 1) * buffer.stride + bytes(buffer) > body_.arena_bytes)
+        return refuse("buffer " + quoted(buffer.name) + " lies outside the arena");
+      if (buffer.source == Buffer::Source::none) continue;
+      for (int64_t k = 0; k < buffer.copies; ++k) arena_.write(buffer.offset + k * buffer.stride, buffer.offset + k * buffer.stride + bytes(buffer), {BufferId(b), k});
+    }
+    for (const ProgramSlot& slot : body_.schedule)
+      for (const Instruction& i : body_.segments[static_cast<size_t>(slot.segment)].instructions) {
+        for (const View& view : i.ins)
+          if (!read(view, slot, i)) return false;
+        for (const View& view : i.outs) {
+          if (i.accumulate && !read(view, slot, i)) return false;
+          const auto [begin, end, owner] = span(view, slot);
+          if (begin < end) arena_.write(begin, end, owner);
+        }
+      }
+    return true;
+  }
+
+ private:
+  struct Bytes { int64_t begin, end; Owner owner; };
+  static int64_t bytes(const Buffer& buffer) { return buffer.elements * static_cast<int64_t>(rt::size_of(buffer.dtype)); }
+
+  Bytes span(const View& view, const ProgramSlot& slot) const {
+    const Buffer& buffer = body_.buffers[view.buffer];
+    const int64_t copy = slot.micro_batch % buffer.copies, size = static_cast<int64_t>(rt::size_of(buffer.dtype));
+    int64_t last = view.offset;
+    for (size_t d = 0; d < view.dims.size(); ++d) {
+      if (view.dims[d] == 0) return {0, 0, {}};
+      last += (view.dims[d] - 1) * view.strides[d];
+    }
+    const int64_t base = buffer.offset + copy * buffer.stride;
+    return {base + view.offset * size, base + (last + 1) * size, {view.buffer, copy}};
+  }
+
+  bool read(const View& view, const ProgramSlot& slot, const Instruction& i) {
+    const auto [begin, end, owner] = span(view, slot);
+    Owner other;
+    if (begin >= end || arena_.owned(begin, end, owner, other)) return true;
+    const std::string by = other.buffer.valid() ? "buffer " + quoted(body_.buffers[other.buffer].name) + " lies on it" : "nothing was written there";
+    return refuse(std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " + body_.segments[static_cast<size_t>(slot.segment)].name + ", micro-batch " +
+                  std::to_string(slot.micro_batch) + ") reads buffer " + quoted(body_.buffers[view.buffer].name) + ", but " + by);
+  }
+
+  bool refuse(std::string why) {
+    diagnostics_.error(Code::memory_conflict, {}, std::move(why));
+    return false;
+  }
+
+  const Body& body_;
+  Diagnostics& diagnostics_;
+  Arena arena_;
+};
+
+}  // namespace
+
+bool check_memory(const Programs& programs, Diagnostics& diagnostics) {
+  bool good = true;
+  for (const Body& body : programs.bodies) good &= Checker(body, diagnostics).run();
+  return good;
+}
+
+}  // namespace sscc

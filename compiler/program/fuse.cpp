@@ -1,0 +1,159 @@
+// Fusion of pointwise instructions.
+//
+//   t1 = scale_shift(x); t2 = tanh(t1); t3 = mul(t2, y)      ->      t3 = [scale_shift, tanh, mul](x, y)
+//
+// Neighbours over the same elements join a group; an input that an earlier member makes becomes a step of the expression, and a result that nobody
+// outside reads never reaches memory. Layout operators are views by now, so neighbours in the model are neighbours here.
+#include <algorithm>
+#include <set>
+
+#include "compiler/program/lower.h"
+#include "compiler/support/check.h"
+
+namespace sscc {
+namespace {
+
+constexpr size_t max_inputs = 12, max_steps = 24;
+
+bool same(const View& a, const View& b) { return a.buffer == b.buffer && a.offset == b.offset && a.dims == b.dims && a.strides == b.strides; }
+
+// How many views of all instructions read each buffer.
+std::vector<int64_t> count_reads(const Body& body) {
+  std::vector<int64_t> reads(static_cast<size_t>(body.buffers.size()), 0);
+  for (const ProgramSegment& segment : body.segments)
+    for (const Instruction& i : segment.instructions) {
+      for (const View& view : i.ins) ++reads[static_cast<size_t>(view.buffer.index)];
+      if (i.accumulate)
+        for (const View& view : i.outs) ++reads[static_cast<size_t>(view.buffer.index)];
+    }
+  return reads;
+}
+
+class Group {
+ public:
+  explicit Group(const std::vector<int64_t>& reads) : reads_(reads) {}
+
+  bool accepts(const Instruction& next) const {
+    if (next.opcode != Opcode::pointwise || next.accumulate) return false;
+    if (members_.empty()) return true;
+    if (next.outs[0].dims != members_[0].outs[0].dims || members_.size() >= max_steps) return false;
+    size_t fresh = 0;
+    for (const View& in : next.ins) {
+      bool made = false;
+      for (const Instruction& member : members_)
+        for (const View& out : member.outs) {
+          made |= same(out, in);
+          if (out.buffer == in.buffer && !same(out, in)) return false;
+        }
+      fresh += !made;
+    }
+    for (const Instruction& member : members_)
+      for (const View& out : next.outs) {
+        for (const View& in : member.ins)
+          if (in.buffer == out.buffer) return false;
+        for (const View& other : member.outs)
+          if (other.buffer == out.buffer) return false;
+      }
+    return inputs_ + fresh <= max_inputs;
+  }
+
+  void add(Instruction instruction) {
+    inputs_ += instruction.ins.size();
+    members_.push_back(std::move(instruction));
+  }
+
+  void flush(std::vector<Instruction>& result) {
+    if (members_.size() == 1) result.push_back(std::move(members_[0]));
+    if (members_.size() > 1) result.push_back(fused());
+    members_.clear();
+    inputs_ = 0;
+  }
+
+ private:
+  Instruction fused() const {
+    Instruction result;
+    result.opcode = Opcode::pointwise;
+    result.op = members_.back().op;
+    result.tensor = members_.back().tensor;
+    std::set<std::string> origins;
+    PointwiseExpression expression;
+    std::vector<std::pair<View, int32_t>> made;  // view -> step
+    std::map<int32_t, int64_t> inside;           // reads of a buffer inside the group
+    for (const Instruction& member : members_) {
+      if (origins.insert(member.origin).second) result.origin += (result.origin.empty() ? "" : ", ") + member.origin;
+      const auto& e = std::get<PointwiseExpression>(member.expression);
+      const int32_t base = static_cast<int32_t>(expression.steps.size());
+      for (rt::ScalarStep step : e.steps) {
+        for (int a = 0; a < rt::arity_of(step.function); ++a)
+          step.args[a] = step.args[a] < 0 ? ~(base + ~step.args[a]) : argument(result, made, member.ins[static_cast<size_t>(step.args[a])]);
+        expression.steps.push_back(step);
+      }
+      for (const View& in : member.ins) ++inside[in.buffer.index];
+      for (size_t o = 0; o < member.outs.size(); ++o) made.push_back({member.outs[o], base + e.results[o]});
+    }
+    for (const auto& [view, step] : made)
+      if (reads_[static_cast<size_t>(view.buffer.index)] > inside[view.buffer.index] || step + 1 == static_cast<int32_t>(expression.steps.size())) {
+        result.outs.push_back(view);
+        expression.results.push_back(step);
+      }
+    result.expression = std::move(expression);
+    return result;
+  }
+
+  static int32_t argument(Instruction& result, const std::vector<std::pair<View, int32_t>>& made, const View& in) {
+    for (const auto& [view, step] : made)
+      if (same(view, in)) return ~step;
+    for (size_t i = 0; i < result.ins.size(); ++i)
+      if (same(result.ins[i], in)) return static_cast<int32_t>(i);
+    result.ins.push_back(in);
+    return static_cast<int32_t>(result.ins.size()) - 1;
+  }
+
+  const std::vector<int64_t>& reads_;
+  std::vector<Instruction> members_;
+  size_t inputs_ = 0;
+};
+
+// Buffers that no instruction names any more are taken out; the others keep their order.
+void drop_unused_buffers(Body& body) {
+  std::vector<char> used(static_cast<size_t>(body.buffers.size()), 0);
+  auto each_view = [&](auto visit) {
+    for (ProgramSegment& segment : body.segments)
+      for (Instruction& i : segment.instructions) {
+        for (View& view : i.outs) visit(view);
+        for (View& view : i.ins) visit(view);
+      }
+  };
+  each_view([&](View& view) { used[static_cast<size_t>(view.buffer.index)] = 1; });
+  Store<Buffer, BufferId> kept;
+  std::vector<BufferId> renamed(used.size());
+  for (int64_t b = 0; b < body.buffers.size(); ++b)
+    if (used[static_cast<size_t>(b)] || body.buffers[BufferId(b)].source != Buffer::Source::none)
+      renamed[static_cast<size_t>(b)] = kept.add(std::move(body.buffers[BufferId(b)]));
+  each_view([&](View& view) { view.buffer = renamed[static_cast<size_t>(view.buffer.index)]; });
+  body.buffers = std::move(kept);
+}
+
+}  // namespace
+
+void fuse(Programs& programs) {
+  for (Body& body : programs.bodies) {
+    const std::vector<int64_t> reads = count_reads(body);
+    for (ProgramSegment& segment : body.segments) {
+      std::vector<Instruction> result;
+      Group group(reads);
+      for (Instruction& i : segment.instructions) {
+        if (!group.accepts(i)) group.flush(result);
+        if (group.accepts(i))
+          group.add(std::move(i));
+        else
+          result.push_back(std::move(i));
+      }
+      group.flush(result);
+      segment.instructions = std::move(result);
+    }
+    drop_unused_buffers(body);
+  }
+}
+
+}  // namespace sscc

@@ -1,0 +1,263 @@
+#include "compiler/program/lower.h"
+
+#include <algorithm>
+
+#include "compiler/ops/ops.h"
+#include "compiler/program/lower_rank.h"
+#include "compiler/support/check.h"
+
+namespace sscc {
+namespace {
+
+using Key = LoweringPlan::Key;
+using Event = LoweringPlan::Event;
+
+class Planner {
+ public:
+  explicit Planner(const Module& module) : module_(module) {
+    const size_t devices = static_cast<size_t>(module.mesh.size());
+    plan_.events.resize(devices);
+    plan_.contributed_to.resize(devices);
+    plan_.segment_of.assign(static_cast<size_t>(module.ops.size()), -1);
+    for (size_t s = 0; s < module.segments.size(); ++s)
+      for (OpId id : module.segments[s].ops) plan_.segment_of[static_cast<size_t>(id.index)] = static_cast<int>(s);
+    position_.assign(static_cast<size_t>(module.ops.size()), -1);
+    for (size_t i = 0; i < module.order.size(); ++i) position_[static_cast<size_t>(module.order[i].index)] = static_cast<int64_t>(i);
+  }
+
+  LoweringPlan run() {
+    for (OpId id : module_.order) {
+      const Op& op = module_.ops[id];
+      for (size_t p = 0; p < op.pieces.size(); ++p) {
+        Event event;
+        event.key = {position(id), 1, static_cast<int64_t>(p)};
+        event.segment = segment_of(id);
+        event.op = id;
+        event.piece = static_cast<int32_t>(p);
+        add(op.pieces[p].device, event);
+      }
+    }
+    for (size_t d = 0; d < module_.deliveries.size(); ++d) add_delivery(static_cast<int32_t>(d));
+    for (auto& events : plan_.events) std::sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.key < b.key; });
+    return std::move(plan_);
+  }
+
+ private:
+  int64_t position(OpId id) const { return position_[static_cast<size_t>(id.index)]; }
+  int segment_of(OpId id) const { return plan_.segment_of[static_cast<size_t>(id.index)]; }
+  void add(int32_t device, Event event) { plan_.events[static_cast<size_t>(device)].push_back(event); }
+
+  // A delivery without an operator to stand before stands behind the tensor's last producer.
+  Key delivery_key(const Delivery& delivery, int32_t index) const {
+    if (delivery.before.valid()) return {position(delivery.before), 0, index};
+    int64_t last = -1;
+    for (OpId producer : module_.tensors[delivery.tensor].producers) last = std::max(last, position(producer));
+    return {last, 2, index};
+  }
+
+  void add_delivery(int32_t index) {
+    const Delivery& delivery = module_.deliveries[static_cast<size_t>(index)];
+    Event event;
+    event.what = Event::What::delivery;
+    event.key = delivery_key(delivery, index);
+    event.segment = delivery.segment;
+    event.delivery = index;
+    for (int32_t device : delivery.devices) add(device, event);
+    const auto& group = delivery.devices;
+    plan_.transfer.push_back(next_transfer(delivery.tensor, group));
+    plan_.message_transfer.emplace_back();
+    for (size_t m = 0; m < delivery.messages.size(); ++m) {
+      const Message& message = delivery.messages[m];
+      auto& contributed = plan_.contributed_to[static_cast<size_t>(message.from)];
+      if (contributed.empty() || contributed.back() != index) contributed.push_back(index);
+      const bool travels = delivery.how == Delivery::How::point_to_point && message.from != message.to;
+      plan_.message_transfer.back().push_back(travels ? next_transfer(delivery.tensor, {message.from, message.to}) : -1);
+      if (travels) add_send(delivery, index, static_cast<int32_t>(m), event);
+    }
+  }
+
+  // The same number for ranks that play the same part, so that they can share a program: counted for each tensor and set of ranks.
+  int32_t next_transfer(TensorId tensor, const std::vector<int32_t>& ranks) {
+    const int32_t ordinal = transfers_[{tensor, ranks}]++;
+    return tensor.index * 64 + ordinal % 64;
+  }
+
+  // A sender sends as soon as it has what it sends; sums over micro-batches at the receiver's place, when they are complete.
+  void add_send(const Delivery& delivery, int32_t index, int32_t m, const Event& receive) {
+    const Message& message = delivery.messages[static_cast<size_t>(m)];
+    Event send = receive;
+    send.what = Event::What::send;
+    send.message = m;
+    const bool made_in_micro_batches = module_.cut.count > 1 && module_.tensors[delivery.tensor].scope == Scope::step;
+    Key key{-1, 2, index};
+    int segment = -1;
+    for (const Contribution& c : message.contributions) {
+      Key made = {-1, 2, index};
+      int in = -1;
+      if (c.op.valid()) {
+        made.position = position(c.op);
+        in = segment_of(c.op);
+      } else {
+        for (size_t d = 0; d < module_.deliveries.size(); ++d) {  // a group left it here
+          const Delivery& other = module_.deliveries[d];
+          if (other.tensor != delivery.tensor || static_cast<int32_t>(d) == index || !other.region.contains(c.region)) continue;
+          if (std::find(other.devices.begin(), other.devices.end(), message.from) == other.devices.end()) continue;
+          made = delivery_key(other, static_cast<int32_t>(d));
+          made.order_class = made.order_class == 0 ? 0 : 2;
+          made.index = static_cast<int64_t>(module_.deliveries.size()) + index;
+          in = other.segment;
+        }
+      }
+      if (key < made) key = made;
+      segment = std::max(segment, in);
+    }
+    const SegmentKind kind = segment >= 0 ? module_.segments[static_cast<size_t>(segment)].kind : SegmentKind::prologue;
+    if (segment >= 0 && !(made_in_micro_batches && (kind == SegmentKind::forward || kind == SegmentKind::backward))) {
+      send.key = key;
+      send.segment = segment;
+    }
+    add(message.from, send);
+  }
+
+  const Module& module_;
+  LoweringPlan plan_;
+  std::vector<int64_t> position_;
+  std::map<std::pair<TensorId, std::vector<int32_t>>, int32_t> transfers_;
+};
+
+FileTensor file_tensor(const Module& module, TensorId id, Shape shape) {
+  const Tensor& t = module.tensors[id];
+  return {t.name, t.dtype, std::move(shape), t.trainable, t.weight};
+}
+
+// The shape that files hold: of the whole step.
+Shape whole_shape(const Module& module, TensorId id) {
+  Shape shape = module.tensors[id].shape;
+  if (module.tensors[id].scope == Scope::step) return shape;
+  if (auto it = module.cut.where.find(id); it != module.cut.where.end())
+    for (const StepCut::Where& where : it->second) shape[static_cast<size_t>(where.dim)] *= module.cut.count;
+  return shape;
+}
+
+}  // namespace
+
+Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch) {
+  const Tensor& t = module.tensors[id];
+  if (t.scope == Scope::step || module.cut.count == 1) return region;
+  const TensorId named = t.micro_batch_of.valid() ? t.micro_batch_of : id;
+  auto it = module.cut.where.find(named);
+  if (it == module.cut.where.end()) return region;
+  Region whole = region;
+  for (const StepCut::Where& where : it->second) {
+    const int64_t piece = where.length / module.cut.count;  // of the factor
+    llvm::SmallVector<Interval, 8> moved;
+    for (const Interval& each : region.dim(static_cast<size_t>(where.dim)).list())
+      for (int64_t at = each.begin; at < each.end;) {  // runs inside one copy of the factor's piece
+        const int64_t block = where.stride * piece;
+        const int64_t end = std::min(each.end, (at / block + 1) * block);
+        const int64_t shift = (at / block) * (where.stride * where.length - block) + micro_batch * block;
+        moved.push_back({at + shift, end + shift});
+        at = end;
+      }
+    whole.dim(static_cast<size_t>(where.dim)) = Intervals(moved);
+  }
+  return whole;
+}
+
+namespace {
+
+// FLOPs of one piece: the share of every axis that it works on.
+double flops_of(const Module& module, const Op& op, const Piece& piece) {
+  double flops = static_cast<double>(definition(op.kind).flops(module, op));
+  if (!op.storage.empty()) {
+    const Shape& whole = module.tensors[op.inputs[0]].shape;
+    return flops * static_cast<double>(op.storage[static_cast<size_t>(piece.coordinates[0])].elements()) / static_cast<double>(elements(whole));
+  }
+  for (const Split& split : op.splits) {
+    bool counted = false;  // an axis that several splits divide counts once
+    for (const Split& earlier : op.splits) {
+      if (&earlier == &split) break;
+      counted |= earlier.axis == split.axis;
+    }
+    if (counted) continue;
+    flops *= static_cast<double>(axis_positions(op, split.axis, piece).length()) / static_cast<double>(op.rule.axes[static_cast<size_t>(split.axis)].length);
+  }
+  return flops;
+}
+
+void count_flops(const Module& module, Programs& programs) {
+  std::vector<double> by_rank(programs.ranks.size(), 0);
+  double model = 0;
+  for (OpId id : module.order) {
+    const Op& op = module.ops[id];
+    const double times = op.scope == Scope::micro_batch ? static_cast<double>(module.cut.count) : 1;
+    model += times * static_cast<double>(definition(op.kind).flops(module, op));
+    for (const Piece& piece : op.pieces) by_rank[static_cast<size_t>(piece.device)] += times * flops_of(module, op, piece);
+  }
+  programs.model_flops_per_step = static_cast<int64_t>(model);
+  for (size_t r = 0; r < by_rank.size(); ++r) programs.ranks[r].flops_per_step = static_cast<int64_t>(by_rank[r]);
+}
+
+// A text that tells bodies apart: everything but constants.
+void describe(std::string& text, const View& view) {
+  text += 'v' + std::to_string(view.buffer.index) + '+' + std::to_string(view.offset);
+  for (size_t d = 0; d < view.dims.size(); ++d) text += ',' + std::to_string(view.dims[d]) + ':' + std::to_string(view.strides[d]);
+}
+
+std::string describe(const Body& body) {
+  std::string text;
+  for (const Buffer& b : body.buffers)
+    text += b.name + '|' + std::to_string(static_cast<int>(b.dtype)) + ' ' + std::to_string(b.elements) + ' ' + std::to_string(b.copies) + b.tensor + std::to_string(b.regions) + '\n';
+  for (const ProgramSegment& segment : body.segments) {
+    text += segment.name + '\n';
+    for (const Instruction& i : segment.instructions) {
+      text += std::to_string(static_cast<int>(i.opcode)) + (i.accumulate ? "+" : "") + ' ' + std::to_string(i.op.index) + ' ' + std::to_string(i.tensor.index);
+      for (const View& view : i.outs) describe(text, view);
+      text += '<';
+      for (const View& view : i.ins) describe(text, view);
+      if (const auto* c = std::get_if<Communication>(&i.expression))
+        text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer);
+      if (const auto* p = std::get_if<PadExpression>(&i.expression))
+        for (int64_t s : p->starts) text += 'p' + std::to_string(s);
+      text += '\n';
+    }
+  }
+  for (const ProgramSlot& slot : body.schedule) text += std::to_string(slot.segment) + '.' + std::to_string(slot.micro_batch) + ' ';
+  return text;
+}
+
+}  // namespace
+
+Programs lower(const Module& module) {
+  const LoweringPlan plan = Planner(module).run();
+  Programs programs;
+  programs.model = module.name;
+  programs.training = module.loss.valid();
+  std::map<std::string, int32_t> bodies;
+  for (int64_t device = 0; device < module.mesh.size(); ++device) {
+    RankLowering rank(module, plan, static_cast<int32_t>(device));
+    rank.run();
+    auto [it, fresh] = bodies.try_emplace(describe(rank.body), static_cast<int32_t>(programs.bodies.size()));
+    if (fresh) programs.bodies.push_back(std::move(rank.body));
+    int32_t stage = -1;
+    for (const Slot& slot : module.timetable[static_cast<size_t>(device)])
+      if (stage < 0) stage = module.segments[static_cast<size_t>(slot.segment)].stage;
+    programs.ranks.push_back({static_cast<int32_t>(device), it->second, std::max(stage, 0), std::move(rank.constants), 0});
+  }
+  for (int64_t t = 0; t < module.tensors.size(); ++t) {
+    const Tensor& tensor = module.tensors[TensorId(t)];
+    if (!tensor.producers.empty()) continue;
+    if (tensor.role == Role::parameter) programs.parameters.push_back(file_tensor(module, TensorId(t), tensor.shape));
+    if (tensor.role == Role::constant && tensor.weight) programs.constants.push_back(file_tensor(module, TensorId(t), tensor.shape));
+  }
+  for (TensorId id : module.inputs) {
+    programs.inputs.push_back(file_tensor(module, id, whole_shape(module, id)));
+    if (programs.tokens_per_step == 0 && module.tensors[id].dtype == DType::i64) programs.tokens_per_step = elements(whole_shape(module, id));
+  }
+  for (TensorId id : module.labels) programs.labels.push_back(file_tensor(module, id, whole_shape(module, id)));
+  for (TensorId id : module.outputs) programs.outputs.push_back(file_tensor(module, id, whole_shape(module, id)));
+  count_flops(module, programs);
+  return programs;
+}
+
+}  // namespace sscc

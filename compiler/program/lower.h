@@ -1,0 +1,20 @@
+// From the module to one program for each rank.
+//
+// Every device's pieces and deliveries are laid out in one global order (the module's), each in its segment; ranks whose programs differ in
+// constants only share a body. No compute operator is added, split, moved or reordered here: what appears are copies where a strided view
+// cannot serve, zeros before sums over micro-batches, and captures for the host.
+#pragma once
+
+#include "compiler/program/program.h"
+
+namespace sscc {
+
+Programs lower(const Module& module);
+
+// Pointwise instructions that follow one another over the same elements become one; values that nobody else reads never reach memory.
+void fuse(Programs& programs);
+
+// Life, copies and arena offset of every buffer; the size of the arena.
+void plan_buffers(Programs& programs);
+
+}  // namespace sscc

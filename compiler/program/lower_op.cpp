@@ -1,0 +1,291 @@
+// One piece of one operator, lowered: layout operators become views where strides allow it, the others one kernel each.
+#include <algorithm>
+
+#include "compiler/program/lower_rank.h"
+#include "compiler/support/check.h"
+
+namespace sscc {
+
+namespace {
+
+bool is_layout_kind(const Op& o, const Module& module) {
+  switch (o.kind) {
+    case Kind::reshape: case Kind::transpose: case Kind::slice: case Kind::split: case Kind::expand: return true;
+    case Kind::pointwise:
+      return std::get<PointwiseAttributes>(o.attributes).function == Scalar::identity &&
+             module.tensors[o.inputs[0]].dtype == module.tensors[o.outputs[0]].dtype;
+    default: return false;
+  }
+}
+
+}  // namespace
+
+View RankLowering::input(OpId self, int index, int32_t p) {
+  const Op& o = op(self);
+  return complete(o.inputs[static_cast<size_t>(index)], region_of(module_, o, index, o.pieces[static_cast<size_t>(p)]));
+}
+
+void RankLowering::lower_op(const LoweringPlan::Event& event) {
+  const Op& o = op(event.op);
+  if (o.kind == Kind::update) return lower_update(event.op, event.piece);
+  if (o.kind == Kind::concat) return lower_concat(event.op, event.piece);
+  if (is_layout_kind(o, module_)) return lower_layout(event.op, event.piece);
+  lower_kernel(event.op, event.piece);
+}
+
+// -- outputs --------------------------------------------------------------------------------------------------------------------------------------
+
+RankLowering::Output RankLowering::output(OpId self, int index, int32_t p, bool can_add) {
+  const Op& o = op(self);
+  const Piece& piece = o.pieces[static_cast<size_t>(p)];
+  const TensorId id = o.outputs[static_cast<size_t>(index)];
+  const Region region = region_of(module_, o, static_cast<int>(o.inputs.size()) + index, piece);
+  auto which = sum_of_.find({id, self, p});
+  if (which == sum_of_.end())  // nobody takes it from here
+    return {new_value(id, region, "t:").view, false, false, index};
+  Sum& sum = sums_[id][static_cast<size_t>(which->second)];
+  if (!sum.exists) {
+    sum.value = new_value(id, region, tensor(id).gradient_of.valid() ? "g:" : "t:");
+    sum.exists = true;
+    if (sum.over_micro_batches) fill(sum.value.view, 0, 0);
+  }
+  const bool accumulate = sum.over_micro_batches || sum.written > 0;
+  ++sum.written;
+  if (accumulate && !can_add) return {new_value(id, region, "t:addend of ").view, false, true, index};
+  return {sum.value.view, accumulate, false, index};
+}
+
+void RankLowering::finish_output(OpId self, const Output& out, int32_t p) {
+  if (!out.aside) return;
+  const TensorId id = op(self).outputs[static_cast<size_t>(out.index)];
+  const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at({id, self, p}))];
+  Instruction& i = emit(Opcode::copy, self, id);
+  i.outs.push_back(sum.value.view);
+  i.ins.push_back(out.view);
+  i.accumulate = true;
+}
+
+// A view serves as the output unless others add to it.
+void RankLowering::alias_output(OpId self, int index, int32_t p, View view) {
+  const TensorId id = op(self).outputs[static_cast<size_t>(index)];
+  auto which = sum_of_.find({id, self, p});
+  if (which == sum_of_.end()) return;
+  Sum& sum = sums_[id][static_cast<size_t>(which->second)];
+  if (sum.members == 1 && !sum.over_micro_batches) {
+    sum.exists = true;
+    sum.value = {sum.region, std::move(view), false, 0};
+    return;
+  }
+  const Output out = output(self, index, p, true);
+  Instruction& i = emit(Opcode::copy, self, id);
+  i.outs.push_back(out.view);
+  i.ins.push_back(std::move(view));
+  i.accumulate = out.accumulate;
+}
+
+// -- layout ---------------------------------------------------------------------------------------------------------------------------------------
+
+void RankLowering::lower_layout(OpId self, int32_t p) {
+  const Op& o = op(self);
+  const Piece& piece = o.pieces[static_cast<size_t>(p)];
+  const int n = static_cast<int>(o.inputs.size());
+  const View from = input(self, 0, p);
+  const Region in = region_of(module_, o, 0, piece);
+  const Region out = region_of(module_, o, n, piece);
+  const Shape dims = out.local_shape();
+  switch (o.kind) {
+    case Kind::transpose:
+      return alias_output(self, 0, p, transposed(from, std::get<TransposeAttributes>(o.attributes).permutation));
+    case Kind::reshape: {
+      if (auto view = reshaped(from, dims)) return alias_output(self, 0, p, *view);
+      auto view = reshaped(contiguous(o.inputs[0], from), dims);
+      SSCC_CHECK(view, "a contiguous value has any shape");
+      return alias_output(self, 0, p, *view);
+    }
+    case Kind::slice: {
+      const auto& attributes = std::get<SliceAttributes>(o.attributes);
+      llvm::SmallVector<int64_t, 5> starts;
+      for (size_t d = 0; d < dims.size(); ++d) starts.push_back(in.dim(d).count_below(attributes.starts[d]));
+      return alias_output(self, 0, p, sliced(from, starts, dims, attributes.steps));
+    }
+    case Kind::split: {
+      const size_t dim = static_cast<size_t>(std::get<DimAttributes>(o.attributes).dim);
+      int64_t start = 0;
+      for (size_t i = 0; i < o.outputs.size(); ++i) {
+        const Shape piece_dims = region_of(module_, o, n + static_cast<int>(i), piece).local_shape();
+        llvm::SmallVector<int64_t, 5> starts(piece_dims.size(), 0), steps(piece_dims.size(), 1);
+        starts[dim] = in.dim(dim).count_below(start);
+        alias_output(self, static_cast<int>(i), p, sliced(from, starts, piece_dims, steps));
+        start += tensor(o.outputs[i]).shape[dim];
+      }
+      return;
+    }
+    default: return alias_output(self, 0, p, broadcast(from, dims));  // expand, identity
+  }
+}
+
+void RankLowering::lower_concat(OpId self, int32_t p) {
+  const Op& o = op(self);
+  const Piece& piece = o.pieces[static_cast<size_t>(p)];
+  const int n = static_cast<int>(o.inputs.size());
+  const size_t dim = static_cast<size_t>(std::get<DimAttributes>(o.attributes).dim);
+  const Region out = region_of(module_, o, n, piece);
+  const Output to = output(self, 0, p, true);
+  int64_t start = 0;
+  for (int i = 0; i < n; ++i) {
+    const View from = input(self, i, p);
+    llvm::SmallVector<int64_t, 5> starts(from.dims.size(), 0), steps(from.dims.size(), 1);
+    starts[dim] = out.dim(dim).count_below(start);
+    Instruction& copy = emit(Opcode::copy, self, o.outputs[0]);
+    copy.outs.push_back(sliced(to.view, starts, from.dims, steps));
+    copy.ins.push_back(from);
+    copy.accumulate = to.accumulate;
+    start += tensor(o.inputs[static_cast<size_t>(i)]).shape[dim];
+  }
+}
+
+// -- updates ---------------------------------------------------------------------------------------------------------------------------------------
+
+void RankLowering::lower_update(OpId self, int32_t p) {
+  const Op& o = op(self);
+  const Piece& piece = o.pieces[static_cast<size_t>(p)];
+  const TensorId new_parameter = o.outputs[0];
+  const Region region = region_of(module_, o, 0, piece);
+  const View gradient = input(self, 1, p);
+  Instruction& capture = emit(Opcode::capture, OpId(), o.inputs[1]);
+  capture.ins.push_back(gradient);
+  capture.expression = Capture{Capture::What::gradient, tensor(o.inputs[0]).name, add_region(o.inputs[0], region)};
+
+  // Everything is changed in place: the step's reads are over.
+  std::vector<View> ins, outs;
+  for (size_t i = 0; i < o.inputs.size(); ++i) ins.push_back(i == 1 ? gradient : input(self, static_cast<int>(i), p));
+  for (size_t i = 0; i < o.outputs.size(); ++i) {
+    const TensorId old = tensor(o.outputs[i]).next_version_of;
+    const Value& there = home(old);
+    std::optional<View> view = subview(there.view, there.region, region);
+    if (!view) view = new_value(o.outputs[i], region, "t:").view;
+    outs.push_back(*view);
+  }
+  Instruction& i = emit(Opcode::update, self, new_parameter);
+  i.ins.append(ins.begin(), ins.end());
+  i.outs.append(outs.begin(), outs.end());
+  i.expression = UpdateExpression{std::get<UpdateAttributes>(o.attributes).rule};
+  for (size_t k = 0; k < o.outputs.size(); ++k) {
+    auto which = sum_of_.find({o.outputs[k], self, p});
+    if (which == sum_of_.end()) continue;
+    Sum& sum = sums_[o.outputs[k]][static_cast<size_t>(which->second)];
+    sum.exists = true;
+    sum.value = {region, outs[k], false, 0};
+  }
+}
+
+// -- kernels ----------------------------------------------------------------------------------------------------------------------------------------
+
+void RankLowering::lower_kernel(OpId self, int32_t p) {
+  const Op& o = op(self);
+  const Piece& piece = o.pieces[static_cast<size_t>(p)];
+  const int n = static_cast<int>(o.inputs.size());
+  std::vector<View> ins;
+  for (int i = 0; i < n; ++i)
+    if (o.inputs[static_cast<size_t>(i)].valid()) ins.push_back(input(self, i, p));
+
+  Opcode opcode = Opcode::pointwise;
+  bool can_add = false;
+  decltype(Instruction::expression) expression;
+  auto dim = [&] { return std::get<DimAttributes>(o.attributes).dim; };
+  // The first position, of the dimension that indices look up in, that this piece has.
+  auto first_position = [&](int operand_index, int d) {
+    const Region region = region_of(module_, o, operand_index, piece);
+    SSCC_CHECK(region.dim(static_cast<size_t>(d)).is_single(), "a looked-up dimension is divided into ranges: " + o.name);
+    return region.dim(static_cast<size_t>(d)).begin_position();
+  };
+  switch (o.kind) {
+    case Kind::pointwise: {
+      const auto& a = std::get<PointwiseAttributes>(o.attributes);
+      rt::ScalarStep step;
+      step.function = a.function;
+      for (int i = 0; i < n && i < 3; ++i) step.args[i] = i;
+      step.alpha = a.alpha;
+      step.beta = a.beta;
+      step.dtype = tensor(o.outputs[0]).dtype;
+      expression = PointwiseExpression{{step}, {0}};
+      can_add = true;
+      break;
+    }
+    case Kind::contract: {
+      const auto& a = std::get<ContractAttributes>(o.attributes);
+      opcode = Opcode::contract;
+      expression = ContractExpression{a.lhs + "," + a.rhs + "->" + a.out, a.scale};
+      can_add = true;
+      break;
+    }
+    case Kind::reduce: {
+      const auto& a = std::get<ReduceAttributes>(o.attributes);
+      uint32_t mask = 0;
+      for (int d : a.dims) mask |= 1u << d;
+      opcode = Opcode::reduce;
+      expression = ReduceExpression{mask, a.join, a.scale};
+      can_add = a.join == Join::sum;
+      break;
+    }
+    case Kind::gather:
+      opcode = Opcode::gather;
+      expression = IndexExpression{dim(), add_offset(first_position(0, dim())), tensor(o.inputs[0]).shape[static_cast<size_t>(dim())], INT64_MIN};
+      break;
+    case Kind::scatter_add:
+      opcode = Opcode::scatter_add;
+      expression = IndexExpression{dim(), add_offset(first_position(n, dim())), tensor(o.outputs[0]).shape[static_cast<size_t>(dim())], INT64_MIN};
+      can_add = true;
+      break;
+    case Kind::softmax: opcode = Opcode::softmax; expression = DimExpression{dim()}; break;
+    case Kind::softmax_grad: opcode = Opcode::softmax_grad; expression = DimExpression{dim()}; break;
+    case Kind::layer_norm: case Kind::layer_norm_grad: case Kind::layer_norm_grad_scale: {
+      const auto& a = std::get<NormAttributes>(o.attributes);
+      opcode = o.kind == Kind::layer_norm ? Opcode::layer_norm : o.kind == Kind::layer_norm_grad ? Opcode::layer_norm_grad : Opcode::layer_norm_grad_scale;
+      expression = NormExpression{a.first_dim, a.epsilon};
+      can_add = o.kind == Kind::layer_norm_grad_scale;
+      break;
+    }
+    case Kind::pick: case Kind::cross_entropy_grad: {
+      const auto& a = std::get<ClassAttributes>(o.attributes);
+      opcode = o.kind == Kind::pick ? Opcode::pick : Opcode::cross_entropy_grad;
+      expression = IndexExpression{a.dim, add_offset(first_position(0, a.dim)), tensor(o.inputs[0]).shape[static_cast<size_t>(a.dim)], a.ignore_index};
+      break;
+    }
+    case Kind::pad: {
+      const auto& a = std::get<SliceAttributes>(o.attributes);
+      const Region out = region_of(module_, o, n, piece);
+      PadExpression pad;
+      for (size_t d = 0; d < out.rank(); ++d) {
+        pad.starts.push_back(out.dim(d).count_below(a.starts[d]));
+        pad.steps.push_back(a.steps[d]);
+      }
+      opcode = Opcode::pad;
+      expression = std::move(pad);
+      can_add = true;
+      break;
+    }
+    default: SSCC_CHECK(false, std::string("no kernel for ") + name_of(o.kind));
+  }
+
+  // A kernel has one accumulate flag for all outputs: if some must be added to and others not, it writes those aside.
+  std::vector<Output> outs;
+  for (size_t k = 0; k < o.outputs.size(); ++k)
+    if (o.outputs[k].valid()) outs.push_back(output(self, static_cast<int>(k), p, can_add));
+  const bool mixed = std::any_of(outs.begin(), outs.end(), [&](const Output& out) { return out.accumulate != outs[0].accumulate; });
+  for (Output& out : outs)
+    if (mixed && out.accumulate)
+      out = {new_value(o.outputs[static_cast<size_t>(out.index)], region_of(module_, o, n + out.index, piece), "t:addend of ").view, false, true, out.index};
+  Instruction& i = emit(opcode, self, o.outputs[0]);
+  i.ins.append(ins.begin(), ins.end());
+  for (const Output& out : outs) i.outs.push_back(out.view);
+  i.accumulate = outs[0].accumulate;
+  if (o.kind == Kind::reduce) {
+    const auto& a = std::get<ReduceAttributes>(o.attributes);
+    if (a.keep_dims) i.outs[0] = without_dims(i.outs[0], std::get<ReduceExpression>(expression).reduced);
+  }
+  i.expression = std::move(expression);
+  for (const Output& out : outs) finish_output(self, out, p);
+}
+
+}  // namespace sscc

@@ -1,0 +1,404 @@
+// One rank: values, deliveries and the bookkeeping of buffers. Operators are in lower_op.cpp.
+#include "compiler/program/lower_rank.h"
+
+#include <algorithm>
+
+#include "compiler/support/check.h"
+
+namespace sscc {
+
+RankLowering::RankLowering(const Module& module, const LoweringPlan& plan, int32_t device) : module_(module), plan_(plan), device_(device) {}
+
+void RankLowering::run() {
+  body.micro_batches = module_.cut.count;
+  make_segments();
+  group_contributions();
+  for (const LoweringPlan::Event& event : plan_.events[static_cast<size_t>(device_)]) {
+    segment_ = event.segment;
+    switch (event.what) {
+      case LoweringPlan::Event::What::op: lower_op(event); break;
+      case LoweringPlan::Event::What::delivery: lower_delivery(event); break;
+      case LoweringPlan::Event::What::send: lower_send(event); break;
+    }
+  }
+}
+
+void RankLowering::make_segments() {
+  for (size_t s = 0; s < module_.segments.size(); ++s) body.segments.push_back({module_.segments[s].name(), static_cast<int>(s), {}});
+  for (const Slot& slot : module_.timetable[static_cast<size_t>(device_)]) body.schedule.push_back({slot.segment, slot.micro_batch});
+}
+
+// Contributions with the same region that the same deliveries use alike become one sum. Only sums can be added to in place.
+void RankLowering::group_contributions() {
+  struct Use { Region full; std::vector<std::pair<int32_t, Region>> by; };
+  std::map<TensorId, std::vector<std::pair<std::pair<OpId, int32_t>, Use>>> uses;  // in order of the producers
+  for (int32_t index : plan_.contributed_to[static_cast<size_t>(device_)]) {
+    const Delivery& delivery = module_.deliveries[static_cast<size_t>(index)];
+    for (const Message& message : delivery.messages) {
+      if (message.from != device_) continue;
+      for (const Contribution& c : message.contributions) {
+        if (!c.op.valid()) continue;
+        auto& list = uses[delivery.tensor];
+        const std::pair<OpId, int32_t> key{c.op, c.piece};
+        auto it = std::find_if(list.begin(), list.end(), [&](const auto& each) { return each.first == key; });
+        if (it == list.end()) {
+          const Op& o = op(c.op);
+          size_t out = 0;
+          while (o.outputs[out] != delivery.tensor) ++out;
+          Use use{region_of(module_, o, static_cast<int>(o.inputs.size() + out), o.pieces[static_cast<size_t>(c.piece)]), {}};
+          list.push_back({key, std::move(use)});
+          it = list.end() - 1;
+        }
+        it->second.by.push_back({index, c.region});
+      }
+    }
+  }
+  for (auto& [id, list] : uses) {
+    std::vector<Sum>& sums = sums_[id];
+    std::vector<const Use*> first;
+    for (auto& [key, use] : list) {
+      size_t s = 0;
+      for (; s < sums.size(); ++s)
+        if (tensor(id).join == Join::sum && first[s]->full == use.full && first[s]->by == use.by) break;
+      if (s == sums.size()) {
+        Sum sum;
+        sum.region = use.full;
+        std::set<int32_t> deliveries;
+        for (const auto& each : use.by) deliveries.insert(each.first);
+        sum.uses = static_cast<int>(deliveries.size());
+        sums.push_back(std::move(sum));
+        first.push_back(&use);
+      }
+      ++sums[s].members;
+      const SegmentKind kind = module_.segments[static_cast<size_t>(plan_.segment_of[static_cast<size_t>(key.first.index)])].kind;
+      sums[s].over_micro_batches |= module_.cut.count > 1 && tensor(id).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
+      sum_of_[{id, key.first, key.second}] = static_cast<int>(s);
+    }
+  }
+}
+
+// -- instructions, constants, buffers -----------------------------------------------------------------------------------------------------------
+
+Instruction& RankLowering::emit(Opcode opcode, OpId from, TensorId id) {
+  Instruction instruction;
+  instruction.opcode = opcode;
+  instruction.op = from;
+  instruction.tensor = id;
+  if (from.valid()) {
+    const Op& o = op(from);
+    instruction.origin = o.phase == Phase::backward ? "grad of " + o.name : o.name;
+  } else if (id.valid()) {
+    instruction.origin = tensor(id).name;
+  }
+  auto& list = body.segments[static_cast<size_t>(segment_)].instructions;
+  list.push_back(std::move(instruction));
+  return list.back();
+}
+
+void RankLowering::fill(const View& view, double value, int segment) {
+  const int here = std::exchange(segment_, segment);
+  Instruction& i = emit(Opcode::fill, OpId(), TensorId());
+  i.outs.push_back(view);
+  i.expression = FillValue{value};
+  segment_ = here;
+}
+
+int32_t RankLowering::add_region(TensorId id, const Region& region) {
+  const int32_t first = static_cast<int32_t>(constants.regions.size());
+  const int64_t count = tensor(id).scope == Scope::micro_batch ? module_.cut.count : 1;
+  for (int64_t m = 0; m < count; ++m) constants.regions.push_back(to_whole(module_, id, region, m));
+  return first;
+}
+int32_t RankLowering::add_peer(int32_t rank) {
+  constants.peers.push_back(rank);
+  return static_cast<int32_t>(constants.peers.size()) - 1;
+}
+int32_t RankLowering::add_group(const std::vector<int32_t>& ranks) {
+  auto it = std::find(constants.groups.begin(), constants.groups.end(), ranks);
+  if (it != constants.groups.end()) return static_cast<int32_t>(it - constants.groups.begin());
+  constants.groups.push_back(ranks);
+  return static_cast<int32_t>(constants.groups.size()) - 1;
+}
+int32_t RankLowering::add_offset(int64_t offset) {
+  constants.offsets.push_back(offset);
+  return static_cast<int32_t>(constants.offsets.size()) - 1;
+}
+
+BufferId RankLowering::new_buffer(const std::string& name, DType dtype, int64_t count) {
+  Buffer buffer;
+  buffer.name = name;
+  buffer.dtype = dtype;
+  buffer.elements = count;
+  return body.buffers.add(std::move(buffer));
+}
+
+RankLowering::Value RankLowering::new_value(TensorId id, const Region& region, const char* prefix) {
+  const BufferId buffer = new_buffer(prefix + tensor(id).name, tensor(id).dtype, region.elements());
+  return {region, whole_buffer(buffer, region.local_shape()), true, 0};
+}
+
+// Parameters, state, constants and inputs: loaded once, or (inputs) each step, with a copy for each micro-batch.
+const RankLowering::Value& RankLowering::home(TensorId id) {
+  if (auto it = homes_.find(id); it != homes_.end()) return it->second;
+  const Tensor& t = tensor(id);
+  const std::vector<Home>& homes = module_.homes.at(id);
+  auto here = std::find_if(homes.begin(), homes.end(), [&](const Home& h) { return h.device == device_; });
+  SSCC_CHECK(here != homes.end(), t.name + " is not at home on rank " + std::to_string(device_));
+  const char* prefix = t.role == Role::parameter ? "w:" : t.role == Role::state ? "s:" : t.role == Role::constant ? "c:" : "x:";
+  Value value = new_value(id, here->region, prefix);
+  Buffer& buffer = body.buffers[value.view.buffer];
+  buffer.source = t.role == Role::parameter  ? Buffer::Source::parameter
+                  : t.role == Role::state    ? Buffer::Source::state
+                  : t.role == Role::constant ? Buffer::Source::constant
+                                             : Buffer::Source::input;
+  buffer.tensor = t.micro_batch_of.valid() ? tensor(t.micro_batch_of).name : t.name;
+  buffer.copies = t.scope == Scope::micro_batch ? module_.cut.count : 1;
+  buffer.regions = add_region(id, here->region);
+  value.owned = false;
+  return homes_.emplace(id, std::move(value)).first->second;
+}
+
+// -- values ---------------------------------------------------------------------------------------------------------------------------------------
+
+View RankLowering::complete(TensorId id, const Region& region) {
+  if (tensor(id).producers.empty() && !complete_.contains(id)) complete_[id].push_back(home(id));
+  for (const Value& value : complete_[id]) {
+    if (!value.region.contains(region)) continue;
+    if (auto view = subview(value.view, value.region, region)) return *view;
+    Value packed = new_value(id, region, "t:");
+    copy(id, packed.view, region, value.view, value.region, region, false);
+    complete_[id].push_back(packed);
+    return packed.view;
+  }
+  SSCC_CHECK(false, "rank " + std::to_string(device_) + " reads " + region.to_string() + " of " + tensor(id).name + ", which was never delivered");
+}
+
+void RankLowering::copy(TensorId id, const View& to, const Region& to_region, const View& from, const Region& from_region, const Region& region,
+                        bool accumulate) {
+  for (BoxPair& box : matching_boxes(to, to_region, from, from_region, region)) {
+    Instruction& i = emit(Opcode::copy, OpId(), id);
+    i.outs.push_back(std::move(box.a));
+    i.ins.push_back(std::move(box.b));
+    i.accumulate = accumulate;
+  }
+}
+
+View RankLowering::contiguous(TensorId id, const View& view) {
+  if (view.is_contiguous()) return view;
+  int64_t count = 1;
+  for (int64_t d : view.dims) count *= d;
+  const View packed = whole_buffer(new_buffer("t:" + tensor(id).name, tensor(id).dtype, count), view.dims);
+  Instruction& i = emit(Opcode::copy, OpId(), id);
+  i.outs.push_back(packed);
+  i.ins.push_back(view);
+  return packed;
+}
+
+View RankLowering::as_contribution(TensorId id, const Contribution& c, Region& region, bool& owned) {
+  if (c.op.valid()) {
+    const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at({id, c.op, c.piece}))];
+    SSCC_CHECK(sum.exists, "a contribution is made before it is delivered: " + tensor(id).name);
+    region = sum.region;
+    owned = sum.value.owned && sum.uses == 1;
+    return sum.value.view;
+  }
+  region = c.region;
+  owned = false;
+  return complete(id, c.region);
+}
+
+View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Contribution> contributions, bool fresh) {
+  struct Source { View view; Region region, used; bool owned; };
+  std::vector<Source> sources;
+  std::set<int> seen;  // sums: their members come together
+  int64_t covered = 0;
+  for (const Contribution& c : contributions) {
+    if (c.op.valid() && !seen.insert(sum_of_.at({id, c.op, c.piece})).second) continue;
+    Source source;
+    source.view = as_contribution(id, c, source.region, source.owned);
+    source.used = c.region;
+    covered += c.region.elements();
+    sources.push_back(std::move(source));
+  }
+  if (sources.size() == 1 && sources[0].used == region) {
+    const std::optional<View> view = subview(sources[0].view, sources[0].region, region);
+    if (view && (!fresh || (sources[0].owned && view->is_contiguous() && sources[0].region == region))) return *view;
+  }
+  const Join join = tensor(id).join;
+  if (sources.size() > 1 && join != Join::sum && covered > region.elements()) {  // side by side in a new leading dimension, then joined
+    Shape stacked = region.local_shape();
+    stacked.insert(stacked.begin(), static_cast<int64_t>(sources.size()));
+    const View stack = whole_buffer(new_buffer("t:parts of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
+    for (size_t s = 0; s < sources.size(); ++s) {
+      SSCC_CHECK(sources[s].used == region, "partial values that are joined cover the same region: " + tensor(id).name);
+      View row = whole_buffer(stack.buffer, region.local_shape());
+      row.offset = static_cast<int64_t>(s) * region.elements();
+      copy(id, row, region, sources[s].view, sources[s].region, region, false);
+    }
+    Value result = new_value(id, region, "t:");
+    Instruction& i = emit(Opcode::reduce, OpId(), id);
+    i.outs.push_back(result.view);
+    i.ins.push_back(stack);
+    i.expression = ReduceExpression{1, join, 1};
+    return result.view;
+  }
+  Value result = new_value(id, region, "t:");
+  bool overlap = covered > region.elements();
+  bool first_covers_all = sources[0].used == region;
+  if ((overlap && !first_covers_all) || covered < region.elements()) fill(result.view, 0, segment_);
+  for (size_t s = 0; s < sources.size(); ++s) {
+    const bool add = overlap && !(s == 0 && first_covers_all);
+    copy(id, result.view, region, sources[s].view, sources[s].region, sources[s].used, add);
+  }
+  return result.view;
+}
+
+// -- deliveries -----------------------------------------------------------------------------------------------------------------------------------
+
+void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
+  const Delivery& delivery = module_.deliveries[static_cast<size_t>(event.delivery)];
+  const TensorId id = delivery.tensor;
+  if (delivery.how == Delivery::How::all_gather) return lower_all_gather(delivery, event.delivery);
+  if (delivery.how == Delivery::How::reduce_scatter) return lower_reduce_scatter(delivery, event.delivery);
+  if (delivery.how == Delivery::How::local || delivery.how == Delivery::How::all_reduce) {
+    const Message* own = nullptr;
+    for (const Message& message : delivery.messages)
+      if (message.from == device_) own = &message;
+    SSCC_CHECK(own, "a member of a group contributes: " + tensor(id).name);
+    if (delivery.how == Delivery::How::local && !own->contributions[0].op.valid() && tensor(id).producers.empty()) {
+      complete(id, delivery.region);
+      return;
+    }
+    View view = assemble(id, delivery.region, own->contributions, delivery.how == Delivery::How::all_reduce);
+    if (delivery.how == Delivery::How::all_reduce) {
+      Instruction& i = emit(Opcode::all_reduce, OpId(), id);
+      i.outs.push_back(view);
+      i.ins.push_back(view);
+      i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(event.delivery)], tensor(id).join};
+    }
+    return finish_delivery(delivery, {delivery.region, view, false, 0});
+  }
+  SSCC_CHECK(delivery.how == Delivery::How::point_to_point, "exchanges are lowered by form_collectives");
+  // Receive every message, then join them with what is here.
+  std::vector<Contribution> parts;
+  for (size_t m = 0; m < delivery.messages.size(); ++m) {
+    const Message& message = delivery.messages[m];
+    if (message.from == device_) {
+      parts.insert(parts.end(), message.contributions.begin(), message.contributions.end());
+      continue;
+    }
+    Value value = new_value(id, message.region, "r:");
+    Instruction& i = emit(Opcode::receive, OpId(), id);
+    i.outs.push_back(value.view);
+    i.expression = Communication{add_peer(message.from), -1, plan_.message_transfer[static_cast<size_t>(event.delivery)][m], tensor(id).join};
+    Sum sum;  // a received message is one more contribution, under a piece number of its own
+    sum.region = message.region;
+    sum.exists = true;
+    sum.uses = 1;
+    sum.value = value;
+    sums_[id].push_back(sum);
+    const int32_t name = -1 - event.delivery * 64 - static_cast<int32_t>(m);
+    sum_of_[{id, OpId(0), name}] = static_cast<int>(sums_[id].size()) - 1;
+    parts.push_back({device_, OpId(0), name, message.region, Part::none()});
+  }
+  finish_delivery(delivery, {delivery.region, assemble(id, delivery.region, parts, false), false, 0});
+}
+
+// New versions of parameters go home; everything else is there for its readers.
+void RankLowering::finish_delivery(const Delivery& delivery, Value value) {
+  const TensorId old = tensor(delivery.tensor).next_version_of;
+  if (old.valid()) {
+    const Value& there = home(old);
+    if (value.view.buffer != there.view.buffer) copy(delivery.tensor, there.view, there.region, value.view, value.region, value.region, false);
+  }
+  complete_[delivery.tensor].push_back(std::move(value));
+  capture_after(delivery.tensor);
+}
+
+void RankLowering::lower_all_gather(const Delivery& delivery, int32_t index) {
+  const TensorId id = delivery.tensor;
+  const Message* own = nullptr;
+  for (const Message& message : delivery.messages)
+    if (message.from == device_) own = &message;
+  SSCC_CHECK(own, "a member of a group contributes: " + tensor(id).name);
+  const View mine = contiguous(id, assemble(id, own->region, own->contributions, false));
+  Shape stacked = own->region.local_shape();
+  stacked.insert(stacked.begin(), static_cast<int64_t>(delivery.devices.size()));
+  const View all = whole_buffer(new_buffer("t:blocks of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
+  Instruction& i = emit(Opcode::all_gather, OpId(), id);
+  i.outs.push_back(all);
+  i.ins.push_back(mine);
+  i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join};
+
+  // Blocks that follow one another in the outermost dimension are the value already.
+  std::vector<const Message*> blocks;
+  for (int32_t device : delivery.devices)
+    for (const Message& message : delivery.messages)
+      if (message.from == device) blocks.push_back(&message);
+  bool in_order = delivery.region.rank() > 0;
+  for (size_t d = 1; d < delivery.region.rank(); ++d)
+    in_order &= own->region.dim(d) == delivery.region.dim(d) || own->region.dim(d).length() == delivery.region.dim(d).length();
+  for (size_t b = 0; in_order && b < blocks.size(); ++b)
+    in_order &= blocks[b]->region.dim(0).is_single() &&
+                delivery.region.dim(0).count_below(blocks[b]->region.dim(0).begin_position()) == static_cast<int64_t>(b) * own->region.dim(0).length();
+  if (in_order) {
+    View view = whole_buffer(all.buffer, delivery.region.local_shape());
+    return finish_delivery(delivery, {delivery.region, view, false, 0});
+  }
+  Value result = new_value(id, delivery.region, "t:");
+  for (size_t b = 0; b < blocks.size(); ++b) {
+    View block = whole_buffer(all.buffer, own->region.local_shape());
+    block.offset = static_cast<int64_t>(b) * own->region.elements();
+    copy(id, result.view, delivery.region, block, blocks[b]->region, blocks[b]->region, false);
+  }
+  finish_delivery(delivery, std::move(result));
+}
+
+void RankLowering::lower_reduce_scatter(const Delivery& delivery, int32_t index) {
+  const TensorId id = delivery.tensor;
+  const size_t n = delivery.devices.size();
+  const size_t me = static_cast<size_t>(std::find(delivery.devices.begin(), delivery.devices.end(), device_) - delivery.devices.begin());
+  Shape stacked = delivery.regions[me].local_shape();
+  stacked.insert(stacked.begin(), static_cast<int64_t>(n));
+  const View all = whole_buffer(new_buffer("t:blocks of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
+  for (const Message& message : delivery.messages) {
+    if (message.from != device_) continue;
+    const size_t block = static_cast<size_t>(std::find(delivery.devices.begin(), delivery.devices.end(), message.to) - delivery.devices.begin());
+    View row = whole_buffer(all.buffer, message.region.local_shape());
+    row.offset = static_cast<int64_t>(block) * message.region.elements();
+    const View value = assemble(id, message.region, message.contributions, false);
+    copy(id, row, message.region, value, message.region, message.region, false);
+  }
+  Value mine = new_value(id, delivery.regions[me], "t:");
+  Instruction& i = emit(Opcode::reduce_scatter, OpId(), id);
+  i.outs.push_back(mine.view);
+  i.ins.push_back(all);
+  i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join};
+  finish_delivery(delivery, std::move(mine));
+}
+
+void RankLowering::lower_send(const LoweringPlan::Event& event) {
+  const Delivery& delivery = module_.deliveries[static_cast<size_t>(event.delivery)];
+  const Message& message = delivery.messages[static_cast<size_t>(event.message)];
+  const View view = contiguous(delivery.tensor, assemble(delivery.tensor, message.region, message.contributions, false));
+  Instruction& i = emit(Opcode::send, OpId(), delivery.tensor);
+  i.ins.push_back(view);
+  i.expression = Communication{add_peer(message.to), -1,
+                               plan_.message_transfer[static_cast<size_t>(event.delivery)][static_cast<size_t>(event.message)], tensor(delivery.tensor).join};
+}
+
+// Values that the host may ask for, as soon as they are complete.
+void RankLowering::capture_after(TensorId id) {
+  auto capture = [&](Capture::What what, const Value& value) {
+    Instruction& i = emit(Opcode::capture, OpId(), id);
+    i.ins.push_back(value.view);
+    i.expression = Capture{what, tensor(id).name, what == Capture::What::output ? add_region(id, value.region) : -1};
+  };
+  const Value& value = complete_[id].back();
+  if (!captured_.insert({id, value.region.to_string()}).second) return;
+  if (id == module_.loss) capture(Capture::What::loss, value);
+  if (id == module_.grad_norm) capture(Capture::What::grad_norm, value);
+  if (std::find(module_.outputs.begin(), module_.outputs.end(), id) != module_.outputs.end()) capture(Capture::What::output, value);
+}
+
+}  // namespace sscc

@@ -1,0 +1,124 @@
+// The lowering of one rank (used by lower.cpp alone).
+#pragma once
+
+#include <map>
+#include <set>
+
+#include "compiler/program/lower.h"
+#include "compiler/program/views.h"
+
+namespace sscc {
+
+// What all ranks share: positions, and each device's events in global order.
+struct LoweringPlan {
+  // position: of the operator in the module's order. class: 0 deliveries before it, 1 itself, 2 what can go as soon as it is done.
+  struct Key {
+    int64_t position = 0;
+    int order_class = 0;
+    int64_t index = 0;
+    auto operator<=>(const Key&) const = default;
+  };
+  struct Event {
+    Key key;
+    enum class What { op, delivery, send } what = What::op;
+    int segment = 0;
+    OpId op;
+    int32_t piece = 0;
+    int32_t delivery = 0, message = 0;
+  };
+  std::vector<std::vector<Event>> events;               // by device, sorted
+  std::vector<std::vector<int32_t>> contributed_to;     // by device: deliveries to which it contributes
+  std::vector<int32_t> transfer;                        // by delivery: number of a collective
+  std::vector<std::vector<int32_t>> message_transfer;   // by delivery and message
+  std::vector<int> segment_of;                          // by op
+};
+
+class RankLowering {
+ public:
+  RankLowering(const Module& module, const LoweringPlan& plan, int32_t device);
+  void run();
+
+  Body body;
+  Constants constants;
+
+ private:
+  // A value on this device. Complete ones have the whole part.
+  struct Value {
+    Region region;
+    View view;
+    bool owned = false;   // the buffer is this value's alone: it may be changed in place
+    int uses = 0;         // deliveries that read it
+  };
+  // Contributions of one tensor that are always used together share a value: the later ones add to it.
+  struct Sum {
+    Region region;
+    int members = 0, written = 0;
+    int uses = 0;
+    bool over_micro_batches = false;
+    Value value;
+    bool exists = false;
+  };
+
+  const Op& op(OpId id) const { return module_.ops[id]; }
+  const Tensor& tensor(TensorId id) const { return module_.tensors[id]; }
+  int epilogue() const { return static_cast<int>(module_.segments.size()) - 1; }
+
+  // set-up
+  void group_contributions();
+  void make_segments();
+
+  // events
+  void lower_op(const LoweringPlan::Event& event);
+  void lower_delivery(const LoweringPlan::Event& event);
+  void lower_send(const LoweringPlan::Event& event);
+  void lower_all_gather(const Delivery& delivery, int32_t index);
+  void lower_reduce_scatter(const Delivery& delivery, int32_t index);
+  void finish_delivery(const Delivery& delivery, Value value);
+
+  // operators
+  void lower_layout(OpId self, int32_t piece);
+  void lower_kernel(OpId self, int32_t piece);
+  void lower_update(OpId self, int32_t piece);
+  void lower_concat(OpId self, int32_t piece);
+  void capture_after(TensorId id);
+
+  // values
+  View input(OpId self, int index, int32_t piece);
+  View complete(TensorId id, const Region& region);
+  const Value& home(TensorId id);
+  BufferId new_buffer(const std::string& name, DType dtype, int64_t elements);
+  Value new_value(TensorId id, const Region& region, const char* prefix);
+  // Where a kernel writes output `index`: a view, and whether it must add. `can_add`: the kernel can; else it writes aside and a copy adds (finish_output).
+  struct Output { View view; bool accumulate = false; bool aside = false; int index = 0; };
+  Output output(OpId self, int index, int32_t piece, bool can_add);
+  void finish_output(OpId self, const Output& out, int32_t piece);
+  void alias_output(OpId self, int index, int32_t piece, View view);
+  // The join of contributions over `region`, in a view; `fresh`: in a contiguous buffer that may be changed.
+  View assemble(TensorId id, const Region& region, llvm::ArrayRef<Contribution> contributions, bool fresh);
+  View contiguous(TensorId id, const View& view);
+  View as_contribution(TensorId id, const Contribution& contribution, Region& region, bool& owned);
+  void copy(TensorId id, const View& to, const Region& to_region, const View& from, const Region& from_region, const Region& region, bool accumulate);
+
+  // instructions and constants
+  Instruction& emit(Opcode opcode, OpId op, TensorId tensor);
+  void fill(const View& view, double value, int segment);
+  int32_t add_region(TensorId id, const Region& region);
+  int32_t add_peer(int32_t rank);
+  int32_t add_group(const std::vector<int32_t>& ranks);
+  int32_t add_offset(int64_t offset);
+
+  const Module& module_;
+  const LoweringPlan& plan_;
+  int32_t device_;
+  int segment_ = 0;              // where instructions go now
+  std::map<TensorId, std::vector<Value>> complete_;
+  std::map<TensorId, Value> homes_;
+  std::map<TensorId, std::vector<Sum>> sums_;
+  std::map<std::tuple<TensorId, OpId, int32_t>, int> sum_of_;   // contribution -> index in sums_
+  std::set<std::pair<TensorId, std::string>> captured_;
+};
+
+// The positions in the whole tensor of a region of micro-batch m.
+Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch);
+
+}  // namespace sscc

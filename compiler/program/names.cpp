@@ -1,0 +1,33 @@
+#include "compiler/program/program.h"
+
+namespace sscc {
+
+const char* name_of(Opcode opcode) {
+  switch (opcode) {
+    case Opcode::contract: return "contract";
+    case Opcode::pointwise: return "pointwise";
+    case Opcode::reduce: return "reduce";
+    case Opcode::copy: return "copy";
+    case Opcode::fill: return "fill";
+    case Opcode::gather: return "gather";
+    case Opcode::scatter_add: return "scatter_add";
+    case Opcode::softmax: return "softmax";
+    case Opcode::softmax_grad: return "softmax_grad";
+    case Opcode::layer_norm: return "layer_norm";
+    case Opcode::layer_norm_grad: return "layer_norm_grad";
+    case Opcode::layer_norm_grad_scale: return "layer_norm_grad_scale";
+    case Opcode::pick: return "pick";
+    case Opcode::cross_entropy_grad: return "cross_entropy_grad";
+    case Opcode::pad: return "pad";
+    case Opcode::update: return "update";
+    case Opcode::send: return "send";
+    case Opcode::receive: return "receive";
+    case Opcode::all_reduce: return "all_reduce";
+    case Opcode::all_gather: return "all_gather";
+    case Opcode::reduce_scatter: return "reduce_scatter";
+    case Opcode::capture: return "capture";
+  }
+  return "";
+}
+
+}  // namespace sscc

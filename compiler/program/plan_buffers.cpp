@@ -1,0 +1,167 @@
+// Where every buffer lies in the arena.
+//
+// Time is (slot of the schedule, instruction in its segment). A buffer is live from its first write to its last read: within one run of a segment; over
+// several segments of a micro-batch (then with as many copies as micro-batches are in flight, the fewest K such that m and m + K never
+// overlap); or over the step. What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is free
+// while it lives. Copies of one buffer lie side by side.
+#include <algorithm>
+#include <map>
+
+#include "compiler/program/lower.h"
+#include "compiler/support/check.h"
+
+namespace sscc {
+namespace {
+
+constexpr int64_t alignment = 64;
+int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
+
+struct Range { int64_t first = 0, last = -1; };  // instructions of a segment
+struct Span { std::pair<int64_t, int64_t> first, last; };  // (slot, instruction)
+
+struct Item {
+  BufferId buffer;
+  int64_t bytes = 0;
+  bool always = false;
+  std::map<int, Range> in_segment;   // a safe cover: instructions of a segment during which it is live, in whatever slot
+  std::vector<Span> spans;           // exact, unless it lives in one segment only
+};
+
+class Planner {
+ public:
+  explicit Planner(Body& body) : body_(body) {}
+
+  void run() {
+    find_accesses();
+    for (int64_t b = 0; b < body_.buffers.size(); ++b) add_item(BufferId(b));
+    std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
+      return std::tuple(!a.always, -a.bytes) < std::tuple(!b.always, -b.bytes);
+    });
+    std::vector<const Item*> placed;  // by offset
+    for (Item& item : items_) {
+      const int64_t offset = lowest_free(placed, item);
+      body_.buffers[item.buffer].offset = offset;
+      body_.arena_bytes = std::max(body_.arena_bytes, offset + item.bytes);
+      placed.insert(std::upper_bound(placed.begin(), placed.end(), offset, [&](int64_t o, const Item* p) { return o < body_.buffers[p->buffer].offset; }), &item);
+    }
+  }
+
+ private:
+  void find_accesses() {
+    accesses_.resize(static_cast<size_t>(body_.buffers.size()));
+    for (size_t s = 0; s < body_.segments.size(); ++s) {
+      const auto& instructions = body_.segments[s].instructions;
+      for (size_t i = 0; i < instructions.size(); ++i) {
+        auto touch = [&](const View& view) {
+          auto [it, fresh] = accesses_[static_cast<size_t>(view.buffer.index)].try_emplace(static_cast<int>(s), Range{static_cast<int64_t>(i), static_cast<int64_t>(i)});
+          if (!fresh) it->second.last = static_cast<int64_t>(i);
+        };
+        for (const View& view : instructions[i].outs) touch(view);
+        for (const View& view : instructions[i].ins) touch(view);
+      }
+    }
+  }
+
+  bool repeats(int segment) const {  // runs once for each micro-batch
+    const int last = static_cast<int>(body_.segments.size()) - 1;
+    return segment != 0 && segment != last;
+  }
+
+  void add_item(BufferId id) {
+    Buffer& buffer = body_.buffers[id];
+    const auto& accesses = accesses_[static_cast<size_t>(id.index)];
+    Item item;
+    item.buffer = id;
+    const int64_t bytes = buffer.elements * static_cast<int64_t>(rt::size_of(buffer.dtype));
+    if (buffer.source != Buffer::Source::none) {
+      buffer.life = Buffer::Life::persistent;
+      item.always = true;
+    } else if (accesses.size() == 1) {
+      buffer.life = Buffer::Life::segment;
+      item.in_segment = accesses;
+    } else {
+      const bool each = std::all_of(accesses.begin(), accesses.end(), [&](const auto& a) { return repeats(a.first); });
+      buffer.life = each ? Buffer::Life::micro_batch : Buffer::Life::step;
+      find_spans(item, buffer, accesses, each);
+    }
+    buffer.stride = aligned(bytes);
+    item.bytes = (buffer.copies - 1) * buffer.stride + bytes;
+    if (item.bytes == 0) item.bytes = 1;
+    items_.push_back(std::move(item));
+  }
+
+  void find_spans(Item& item, Buffer& buffer, const std::map<int, Range>& accesses, bool each_micro_batch) {
+    std::map<int32_t, Span> by_micro_batch;  // one entry, -1, for a buffer of the step
+    for (size_t t = 0; t < body_.schedule.size(); ++t) {
+      auto it = accesses.find(body_.schedule[t].segment);
+      if (it == accesses.end()) continue;
+      const int32_t m = each_micro_batch ? body_.schedule[t].micro_batch : -1;
+      const std::pair<int64_t, int64_t> first{t, it->second.first}, last{t, it->second.last};
+      auto [span, fresh] = by_micro_batch.try_emplace(m, Span{first, last});
+      if (!fresh) span->second.last = last;
+    }
+    for (const auto& [m, span] : by_micro_batch) item.spans.push_back(span);
+    if (each_micro_batch) buffer.copies = copies_needed(item.spans);
+    // Cover by segment: every slot inside a span, in full but at its ends.
+    for (const Span& span : item.spans)
+      for (int64_t t = span.first.first; t <= span.last.first; ++t) {
+        const int segment = body_.schedule[static_cast<size_t>(t)].segment;
+        const int64_t end = static_cast<int64_t>(body_.segments[static_cast<size_t>(segment)].instructions.size());
+        const Range range{t == span.first.first ? span.first.second : 0, t == span.last.first ? span.last.second : end};
+        auto [it, fresh] = item.in_segment.try_emplace(segment, range);
+        if (!fresh) it->second = {std::min(it->second.first, range.first), std::max(it->second.last, range.last)};
+      }
+  }
+
+  // spans[m] is micro-batch m's.
+  static int64_t copies_needed(const std::vector<Span>& spans) {
+    const size_t n = spans.size();
+    for (size_t k = 1; k < n; ++k) {
+      bool fits = true;
+      for (size_t m = 0; fits && m < n; ++m)
+        for (size_t other = m + k; fits && other < n; other += k)
+          fits = spans[m].last.first < spans[other].first.first || spans[other].last.first < spans[m].first.first;
+      if (fits) return static_cast<int64_t>(k);
+    }
+    return static_cast<int64_t>(std::max<size_t>(n, 1));
+  }
+
+  static bool conflict(const Item& a, const Item& b) {
+    if (a.always || b.always) return true;
+    if (a.spans.empty() || b.spans.empty()) {  // one of them lives in single runs of a segment
+      const Item& small = a.spans.empty() ? a : b;
+      const Item& other = a.spans.empty() ? b : a;
+      const auto& [segment, range] = *small.in_segment.begin();
+      auto it = other.in_segment.find(segment);
+      return it != other.in_segment.end() && range.first <= it->second.last && it->second.first <= range.last;
+    }
+    for (const Span& x : a.spans)
+      for (const Span& y : b.spans)
+        if (x.first <= y.last && y.first <= x.last) return true;
+    return false;
+  }
+
+  // `placed` is sorted by offset: the first gap between items in conflict that is wide enough.
+  int64_t lowest_free(const std::vector<const Item*>& placed, const Item& item) const {
+    int64_t offset = 0;
+    for (const Item* other : placed) {
+      if (!conflict(*other, item)) continue;
+      const int64_t begin = body_.buffers[other->buffer].offset;
+      if (begin >= offset + item.bytes) break;
+      offset = std::max(offset, aligned(begin + other->bytes));
+    }
+    return offset;
+  }
+
+  Body& body_;
+  std::vector<std::map<int, Range>> accesses_;  // by buffer: segment -> instructions
+  std::vector<Item> items_;
+};
+
+}  // namespace
+
+void plan_buffers(Programs& programs) {
+  for (Body& body : programs.bodies) Planner(body).run();
+}
+
+}  // namespace sscc

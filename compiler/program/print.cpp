@@ -1,0 +1,79 @@
+#include "compiler/program/print.h"
+
+namespace sscc {
+namespace {
+
+std::string print_view(const Body& body, const View& view) {
+  std::string text = body.buffers[view.buffer].name + "[" + to_string(view.dims) + "]";
+  if (view.offset != 0 || !view.is_contiguous()) {
+    text += "+" + std::to_string(view.offset);
+    if (!view.is_contiguous()) {
+      text += "/";
+      for (size_t d = 0; d < view.strides.size(); ++d) text += (d ? "x" : "") + std::to_string(view.strides[d]);
+    }
+  }
+  return text;
+}
+
+std::string print_expression(const Instruction& i) {
+  if (const auto* e = std::get_if<PointwiseExpression>(&i.expression)) {
+    std::string text = " {";
+    for (size_t s = 0; s < e->steps.size(); ++s) {
+      const rt::ScalarStep& step = e->steps[s];
+      text += (s ? "; " : " ") + std::string("v") + std::to_string(s) + " = " + rt::name_of(step.function) + "(";
+      for (int a = 0; a < rt::arity_of(step.function); ++a)
+        text += (a ? ", " : "") + (step.args[a] < 0 ? "v" + std::to_string(~step.args[a]) : "in" + std::to_string(step.args[a]));
+      text += ")";
+    }
+    return text + " }";
+  }
+  if (const auto* e = std::get_if<ContractExpression>(&i.expression)) return " " + e->equation;
+  if (const auto* e = std::get_if<ReduceExpression>(&i.expression)) return " mask " + std::to_string(e->reduced);
+  if (const auto* e = std::get_if<Communication>(&i.expression))
+    return (e->group >= 0 ? " group#" + std::to_string(e->group) : " peer#" + std::to_string(e->peer)) + " transfer " + std::to_string(e->transfer);
+  if (const auto* e = std::get_if<Capture>(&i.expression)) return " " + e->tensor;
+  return "";
+}
+
+void print_body(std::string& text, const Body& body, size_t index) {
+  text += "program " + std::to_string(index) + ": arena " + std::to_string(body.arena_bytes) + " bytes\n";
+  for (const Buffer& b : body.buffers)
+    text += "  buffer " + b.name + " " + std::to_string(b.elements) + " x " + std::to_string(b.copies) + " at " + std::to_string(b.offset) + "\n";
+  for (const ProgramSegment& segment : body.segments) {
+    if (segment.instructions.empty()) continue;
+    text += "  segment " + segment.name + "\n";
+    for (const Instruction& i : segment.instructions) {
+      text += "    ";
+      for (size_t o = 0; o < i.outs.size(); ++o) text += (o ? ", " : "") + print_view(body, i.outs[o]);
+      text += std::string(i.accumulate ? " += " : " = ") + name_of(i.opcode) + print_expression(i) + " (";
+      for (size_t k = 0; k < i.ins.size(); ++k) text += (k ? ", " : "") + print_view(body, i.ins[k]);
+      text += ")  # " + i.origin + "\n";
+    }
+  }
+  text += "  schedule";
+  for (const ProgramSlot& slot : body.schedule) text += " " + body.segments[static_cast<size_t>(slot.segment)].name + "." + std::to_string(slot.micro_batch);
+  text += "\n";
+}
+
+}  // namespace
+
+std::string print(const Programs& programs) {
+  std::string text;
+  for (size_t b = 0; b < programs.bodies.size(); ++b) print_body(text, programs.bodies[b], b);
+  for (const RankProgram& rank : programs.ranks) {
+    text += "rank " + std::to_string(rank.rank) + ": program " + std::to_string(rank.body) + ", peers [";
+    for (size_t i = 0; i < rank.constants.peers.size(); ++i) text += (i ? " " : "") + std::to_string(rank.constants.peers[i]);
+    text += "], groups";
+    for (const auto& group : rank.constants.groups) {
+      text += " {";
+      for (size_t i = 0; i < group.size(); ++i) text += (i ? " " : "") + std::to_string(group[i]);
+      text += "}";
+    }
+    text += ", regions";
+    for (const Region& region : rank.constants.regions) text += " " + region.to_string();
+    text += "\n";
+  }
+  return text;
+}
+
+}  // namespace sscc

@@ -1,0 +1,36 @@
+#include "compiler/program/traffic.h"
+
+namespace sscc {
+
+bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::reduce_scatter; }
+
+int64_t bytes_of(const Body& body, const View& view) { return elements(view.dims) * static_cast<int64_t>(rt::size_of(body.buffers[view.buffer].dtype)); }
+
+Traffic count_traffic(const Programs& programs) {
+  Traffic traffic;
+  for (const RankProgram& rank : programs.ranks) {
+    const Body& body = programs.bodies[static_cast<size_t>(rank.body)];
+    std::vector<int64_t> runs(body.segments.size(), 0);
+    for (const ProgramSlot& slot : body.schedule) ++runs[static_cast<size_t>(slot.segment)];
+    for (size_t s = 0; s < body.segments.size(); ++s)
+      for (const Instruction& i : body.segments[s].instructions) {
+        if (!is_communication(i.opcode) || i.opcode == Opcode::receive) continue;  // counted where it is sent
+        const auto& c = std::get<Communication>(i.expression);
+        int64_t bytes = bytes_of(body, i.opcode == Opcode::send || i.opcode == Opcode::reduce_scatter ? i.ins[0] : i.outs[0]);
+        if (i.opcode != Opcode::send) {
+          const std::vector<int32_t>& group = rank.constants.groups[static_cast<size_t>(c.group)];
+          if (group[0] != rank.rank) continue;
+          const int64_t others = static_cast<int64_t>(group.size()) - 1;
+          bytes *= i.opcode == Opcode::all_reduce ? 2 * others : others;
+        }
+        Traffic::Kind& kind = traffic.by_kind[name_of(i.opcode)];
+        kind.count += runs[s];
+        kind.bytes += runs[s] * bytes;
+        traffic.messages += runs[s];
+        traffic.bytes += runs[s] * bytes;
+      }
+  }
+  return traffic;
+}
+
+}  // namespace sscc

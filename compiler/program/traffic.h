@@ -1,0 +1,22 @@
+// What travels in a step, counted from the programs by the contract's rules (PLAN_LANGUAGE section 3): all ranks of a call together,
+//   all_reduce 2(n-1)B, B what one rank holds;  all_gather, reduce_scatter (n-1)B, B the whole;  send B.
+#pragma once
+
+#include <map>
+#include <string>
+
+#include "compiler/program/program.h"
+
+namespace sscc {
+
+struct Traffic {
+  struct Kind { int64_t count = 0, bytes = 0; };
+  std::map<std::string, Kind> by_kind;   // a collective counts once
+  int64_t bytes = 0, messages = 0;
+};
+Traffic count_traffic(const Programs& programs);
+
+int64_t bytes_of(const Body& body, const View& view);
+bool is_communication(Opcode opcode);
+
+}  // namespace sscc

@@ -1,0 +1,29 @@
+// The JSON object of `--diagnostics-format json` and of check.json (PLAN_LANGUAGE section 3).
+#pragma once
+
+#include <string>
+
+#include "compiler/program/program.h"
+#include "compiler/support/diagnostics.h"
+
+namespace sscc {
+
+struct CheckFacts {
+  bool equivalent = false, deadlock_free = false;
+  double makespan_seconds = 0, bubble_fraction = 0;   // on the reference device
+  std::string reference_device;
+};
+
+// A refusal: {"ok": false, "diagnostics": [...]}.
+std::string refusal_json(const Diagnostics& diagnostics);
+
+// Everything the contract lists, without "compile" (which is on stdout only, see with_compile).
+std::string check_json(const Programs& programs, const CheckFacts& facts, const Diagnostics& diagnostics);
+
+// The same object with {"compile": {"seconds", "peak_rss_bytes", "steps": {name: seconds}}} added.
+std::string with_compile(const std::string& json, double seconds, int64_t peak_rss_bytes, const std::vector<std::pair<std::string, double>>& steps);
+
+// A few lines for people: ranks, memory, traffic, bubble.
+std::string check_summary(const Programs& programs, const CheckFacts& facts);
+
+}  // namespace sscc

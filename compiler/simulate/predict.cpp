@@ -1,0 +1,112 @@
+#include "compiler/simulate/predict.h"
+
+#include <algorithm>
+#include <map>
+
+#include "compiler/program/traffic.h"
+#include "compiler/program/walk.h"
+
+namespace sscc {
+namespace {
+
+class Clock {
+ public:
+  Clock(const Programs& programs, const Machine& machine) : programs_(programs), machine_(machine), now_(programs.ranks.size(), 0), busy_(programs.ranks.size(), 0) {
+    durations_.resize(programs.bodies.size());
+    for (size_t b = 0; b < programs.bodies.size(); ++b)
+      for (const ProgramSegment& segment : programs.bodies[b].segments) {
+        durations_[b].emplace_back();
+        for (const Instruction& i : segment.instructions) durations_[b].back().push_back(duration(programs.bodies[b], i));
+      }
+  }
+
+  Prediction run() {
+    Visitor visitor;
+    visitor.instruction = [&](const Step& step) { visit(step); };
+    visitor.collective = [&](const std::vector<Step>& members) { visit_collective(members); };
+    walk(programs_, visitor);
+    Prediction result;
+    double busy = 0;
+    for (size_t r = 0; r < now_.size(); ++r) {
+      result.makespan_seconds = std::max(result.makespan_seconds, now_[r]);
+      busy += busy_[r];
+    }
+    if (result.makespan_seconds > 0) result.bubble_fraction = 1 - busy / (static_cast<double>(now_.size()) * result.makespan_seconds);
+    for (auto& [key, bar] : bars_) result.bars.push_back(bar);
+    return result;
+  }
+
+ private:
+  double duration(const Body& body, const Instruction& i) const {
+    double flops = 0, bytes = 0;
+    for (const View& view : i.outs) bytes += static_cast<double>(bytes_of(body, view));
+    for (const View& view : i.ins) bytes += static_cast<double>(bytes_of(body, view));
+    if (i.opcode == Opcode::capture) return 0;
+    if (i.opcode == Opcode::contract) {
+      // Product of the lengths of all labels.
+      const std::string& equation = std::get<ContractExpression>(i.expression).equation;
+      std::map<char, int64_t> lengths;
+      size_t at = 0;
+      for (const View& view : i.ins) {
+        for (int64_t d : view.dims) lengths[equation[at++]] = d;
+        ++at;  // the comma
+      }
+      flops = 2;
+      for (const auto& [label, length] : lengths) flops *= static_cast<double>(length);
+    }
+    if (is_communication(i.opcode)) return machine_.kernel_seconds;
+    return machine_.kernel_seconds + std::max(flops / machine_.flops_per_second, bytes / machine_.memory_bytes_per_second);
+  }
+
+  void spend(const Step& step, double begin, double end) {
+    const size_t r = static_cast<size_t>(step.rank);
+    now_[r] = end;
+    auto [it, fresh] = bars_.try_emplace({step.rank, step.segment, step.micro_batch}, Prediction::Bar{step.rank, step.segment, step.micro_batch, begin, end});
+    if (!fresh) it->second.end = end;
+  }
+
+  double time_of(const Step& step) const {
+    const size_t body = static_cast<size_t>(programs_.ranks[static_cast<size_t>(step.rank)].body);
+    return durations_[body][static_cast<size_t>(step.segment)][static_cast<size_t>(step.instruction)];
+  }
+  double transfer_time(double bytes) const { return machine_.link_latency_seconds + bytes / machine_.link_bytes_per_second; }
+
+  void visit(const Step& step) {
+    const size_t r = static_cast<size_t>(step.rank);
+    const Body& body = programs_.bodies[static_cast<size_t>(programs_.ranks[r].body)];
+    double begin = now_[r];
+    if (step.what->opcode == Opcode::send) arrives_[step.message] = begin + transfer_time(static_cast<double>(bytes_of(body, step.what->ins[0])));
+    if (step.what->opcode == Opcode::receive) begin = std::max(begin, arrives_[step.message]);
+    const double spent = time_of(step);
+    busy_[r] += spent;
+    spend(step, begin, begin + spent);
+  }
+
+  void visit_collective(const std::vector<Step>& members) {
+    double begin = 0;
+    for (const Step& member : members) begin = std::max(begin, now_[static_cast<size_t>(member.rank)]);
+    const Step& first = members[0];
+    const Body& body = programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(first.rank)].body)];
+    const double n = static_cast<double>(members.size());
+    const double bytes = static_cast<double>(bytes_of(body, first.what->opcode == Opcode::reduce_scatter ? first.what->ins[0] : first.what->outs[0]));
+    const double rounds = first.what->opcode == Opcode::all_reduce ? 2 : 1;
+    const double end = begin + rounds * ((n - 1) * machine_.link_latency_seconds + bytes * (n - 1) / n / machine_.link_bytes_per_second);
+    for (const Step& member : members) {
+      busy_[static_cast<size_t>(member.rank)] += end - begin;
+      spend(member, begin, end);
+    }
+  }
+
+  const Programs& programs_;
+  const Machine& machine_;
+  std::vector<double> now_, busy_;
+  std::vector<std::vector<std::vector<double>>> durations_;  // by body, segment, instruction
+  std::map<int64_t, double> arrives_;
+  std::map<std::tuple<int32_t, int32_t, int32_t>, Prediction::Bar> bars_;
+};
+
+}  // namespace
+
+Prediction predict(const Programs& programs, const Machine& machine) { return Clock(programs, machine).run(); }
+
+}  // namespace sscc

@@ -1,0 +1,72 @@
+// The kernels: one function for each opcode that computes. Emitted programs and the interpreter call the same ones.
+//
+// All operands are strided views; `accumulate` adds to what the output holds. Floating types f32 and f64 everywhere; integer and
+// boolean types in pointwise, copy, gather indices. Sums are made in an order that depends on shapes alone (not on the number of
+// threads), so a run repeats bit by bit. Outputs never overlap inputs, except for pointwise and update, where an output may be
+// the very same view as an input.
+#pragma once
+
+#include <cstdint>
+#include <span>
+
+#include "sscc_rt/types.h"
+
+namespace sscc::rt {
+
+// out[...] (+)= scale * sum over labels not in out of lhs[...] rhs[...]; labels: one letter a dimension, "bmk,bkn->bmn".
+void contract(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const char* equation, double scale, bool accumulate);
+
+// outs[i] = value of step results[i]; inputs broadcast right-aligned against outs[0] (all outs have its dims).
+void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::span<const ScalarStep> steps,
+               std::span<const int32_t> results, bool accumulate);
+
+// out (+)= scale * join over the dimensions of `in` that are set in the bit mask `reduced`; `out` has the remaining dimensions in order
+// (kept ones of length 1 are left out of its view). logsumexp ignores scale.
+void reduce(const Tensor& out, const Tensor& in, uint32_t reduced, Join join, double scale, bool accumulate);
+
+// Strided copy, equal dims, same dtype. `fill`: a constant.
+void copy(const Tensor& out, const Tensor& in, bool accumulate);
+void fill(const Tensor& out, double value);
+
+// out[a.., i.., c..] = data[a.., indices[i..] - index_offset, c..] along `dim`; an index outside the piece gives 0 (another rank has
+// it). Negative indices count from `length` (of the whole dimension). An index outside [-length, length) is an error.
+void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int dim, int64_t index_offset, int64_t length);
+// Gradient of gather with respect to data: out = 0 (unless accumulate), then out[.., indices[i..] - index_offset, ..] += dy[.., i.., ..].
+void scatter_add(const Tensor& out, const Tensor& indices, const Tensor& dy, int dim, int64_t index_offset, int64_t length, bool accumulate);
+
+// Along `dim`.
+void softmax(const Tensor& out, const Tensor& in, int dim);
+void softmax_grad(const Tensor& dx, const Tensor& y, const Tensor& dy, int dim);
+
+// Normalised over dimensions [first_dim, rank). mean, rstd: the leading dims. scale, bias: the normalised dims (bias.data may be null).
+void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias,
+                int first_dim, double epsilon);
+void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first_dim);
+// dscale = sum dy (x - mean) rstd; dbias = sum dy, over the leading dimensions.
+void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
+                           int first_dim, bool accumulate);
+
+// out[i..] = logits[i.., labels[i..] - index_offset] along `dim`, 0 where the label is ignored or lies in another piece.
+void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t ignore_index);
+// dlogits = (exp(logits - lse) - [label == class]) * dloss, 0 where the label is ignored; class = position + index_offset.
+void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss,
+                        int dim, int64_t index_offset, int64_t ignore_index);
+
+// out = 0 everywhere, then out[starts + i * steps] = in[i] (gradient of slice). With accumulate the zeros are left out.
+void pad(const Tensor& out, const Tensor& in, const int64_t* starts, const int64_t* steps, bool accumulate);
+
+enum class Optimizer : uint8_t { sgd, adam, adamw };
+
+// One parameter's update, torch.optim's definitions (t counts from 1). Views of equal dims. `clip`: a scalar that multiplies the
+// gradient first; data null: none. sgd uses `moment1` (data null if momentum is 0).
+struct UpdateRule {
+  Optimizer optimizer = Optimizer::sgd;
+  double lr = 0, momentum = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+};
+void update(const Tensor& new_parameter, const Tensor& new_moment1, const Tensor& new_moment2, const Tensor& parameter, const Tensor& gradient,
+            const Tensor& moment1, const Tensor& moment2, const Tensor& clip, const UpdateRule& rule, int64_t t);
+
+// Threads that one rank's kernels may use (default 1). Per process.
+void set_kernel_threads(int threads);
+
+}  // namespace sscc::rt

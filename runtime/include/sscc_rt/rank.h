@@ -1,0 +1,163 @@
+// One rank of a distributed step: what an emitted program (or the interpreter) describes, and what the runtime does for it.
+//
+// A program is data (buffers, schedule, constants) plus one function a segment. `run_rank` owns everything else: the arena, weights and data
+// (each rank reads only its regions), the loop over steps and slots, the log, captured outputs and gradients, final parameters, counters,
+// timeouts. `Rank` is what a segment's code sees.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "sscc_rt/types.h"
+
+namespace sscc::rt {
+
+// -- the description of a program ------------------------------------------------------------------------------------------------------
+
+struct Interval { int64_t begin = 0, end = 0; };       // half-open
+using Region = std::vector<std::vector<Interval>>;     // for each dimension sorted disjoint intervals, in coordinates of the whole tensor
+
+struct FileTensor { std::string name; DType dtype; std::vector<int64_t> dims; bool trainable = false; };
+
+// The model's tensors as files hold them; the same on all ranks.
+struct ModelInfo {
+  std::string name;
+  bool training = false;
+  int64_t tokens_per_step = 0;
+  std::vector<FileTensor> parameters, constants, inputs, labels, outputs;
+};
+
+enum class Source : uint8_t { none, parameter, constant, state, input };
+struct BufferInfo {
+  const char* name;
+  DType dtype;
+  int64_t elements;       // of one copy
+  int64_t copies;         // micro-batch m lies in copy m mod copies
+  int64_t offset, stride; // bytes: copy k at offset + k * stride
+  Source source;
+  const char* tensor;     // parameter, constant, input or label; state: "NAME.moment1"
+  int32_t regions;        // index of the region of copy 0 in Constants::regions (copy m: + m); -1: not loaded
+};
+
+struct Constants {
+  std::vector<int32_t> peers;
+  std::vector<std::vector<int32_t>> groups;
+  std::vector<Region> regions;
+  std::vector<int64_t> offsets;
+};
+
+struct Slot { int32_t segment, micro_batch; };
+
+class Rank;
+struct SegmentInfo { std::string name; std::function<void(Rank&, int micro_batch)> run; };
+
+struct ProgramInfo {
+  int64_t arena_bytes = 0;
+  int64_t micro_batches = 1;
+  std::vector<BufferInfo> buffers;
+  std::vector<SegmentInfo> segments;
+  std::vector<Slot> schedule;
+};
+
+// -- transport --------------------------------------------------------------------------------------------------------------------------
+
+// A peer failed or did not answer within the timeout. what(): "rank 2 waited 30 s for rank 0 in receive of '/layers.2/Add_output_0' (transfer 17, micro-batch 3, segment 1F)".
+struct PeerFailure;
+
+// Moves bytes between ranks. Blocking calls return within the timeout or throw PeerFailure. Sums are made in group order, so that threads and MPI give the same bits.
+class Transport {
+ public:
+  virtual ~Transport() = default;
+  virtual int rank() const = 0;
+  virtual int size() const = 0;
+  // Returns at once; `data` stays untouched by the caller until wait_sends(). Messages between two ranks are matched by tag.
+  virtual void send(int peer, const void* data, size_t bytes, int64_t tag) = 0;
+  virtual void wait_sends() = 0;
+  virtual void receive(int peer, void* data, size_t bytes, int64_t tag) = 0;
+  virtual void all_reduce(std::span<const int32_t> group, void* data, int64_t elements, DType dtype, Join join, int64_t tag) = 0;
+  virtual void all_gather(std::span<const int32_t> group, void* all, const void* mine, size_t bytes_each, int64_t tag) = 0;
+  virtual void reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join, int64_t tag) = 0;
+  virtual void barrier() = 0;
+  // Tell the others that this rank gives up; they leave their calls with PeerFailure.
+  virtual void abort(const std::string& why) = 0;
+  // Where the program is, for messages: a static or long-lived text.
+  virtual void at(const char* segment, const char* origin, int micro_batch) = 0;
+};
+
+// All ranks as threads of this process.
+std::vector<std::unique_ptr<Transport>> make_thread_transports(int ranks, double timeout_seconds);
+// MPI (transport_mpi.cpp, compiled where MPI is). Initialises MPI.
+std::unique_ptr<Transport> make_mpi_transport(double timeout_seconds);
+
+// -- what segment code sees ---------------------------------------------------------------------------------------------------------------
+
+class Rank {
+ public:
+  Rank(std::byte* arena, const ProgramInfo& program, const Constants& constants, Transport& transport);
+
+  // A view of buffer `buffer`, of the copy that micro-batch `micro_batch` uses. offset in elements.
+  Tensor view(int32_t buffer, int64_t offset, std::initializer_list<int64_t> dims, std::initializer_list<int64_t> strides, int micro_batch) const;
+  Tensor view(int32_t buffer, int64_t offset, std::span<const int64_t> dims, std::span<const int64_t> strides, int micro_batch) const;
+
+  int64_t offset_constant(int32_t index) const { return constants_.offsets[index]; }
+  int64_t step() const { return step_; }                  // counts from 1: t of the optimizer
+
+  // The instruction that runs now: for messages and traces.
+  void at(const char* origin, int micro_batch);
+
+  // Communication; views are contiguous. `transfer` is unique among all transfers of the programs; the micro-batch makes the tag.
+  void send(const Tensor& data, int32_t peer, int32_t transfer, int micro_batch);
+  void receive(const Tensor& data, int32_t peer, int32_t transfer, int micro_batch);
+  void all_reduce(const Tensor& data, int32_t group, Join join, int32_t transfer, int micro_batch);
+  void all_gather(const Tensor& all, const Tensor& mine, int32_t group, int32_t transfer, int micro_batch);
+  void reduce_scatter(const Tensor& mine, const Tensor& all, int32_t group, Join join, int32_t transfer, int micro_batch);
+  // All sends so far have left their buffers. Emitted before a buffer that a send reads is written again, and at the end of a step.
+  void wait_sends();
+
+  // Hand a value to the host (does nothing where nobody asked for it).
+  void capture_loss(const Tensor& scalar);
+  void capture_grad_norm(const Tensor& scalar);
+  void capture_output(const char* tensor, const Tensor& value, int32_t regions, int micro_batch);   // region index regions + micro_batch
+  void capture_gradient(const char* parameter, const Tensor& value, int32_t regions);
+
+ private:
+  friend class Step;
+  std::byte* arena_;
+  const ProgramInfo& program_;
+  const Constants& constants_;
+  Transport& transport_;
+  int64_t step_ = 1;
+  struct Captures;
+  std::shared_ptr<Captures> captures_;
+};
+
+// -- running --------------------------------------------------------------------------------------------------------------------------------
+
+// The flags of a rank program (PLAN_LANGUAGE section 4).
+struct Options {
+  std::string data;                 // folder, or "synthetic"
+  int64_t steps = 1;
+  std::string log, outputs, grads, final;   // empty: not wanted
+  double timeout_seconds = 300;
+  uint64_t seed = 0;
+  bool quiet = false;
+};
+
+// Parses argv of a rank program; returns an exit status (0: go on; 2: usage, message printed). --help prints and sets `help`.
+int parse_options(int argc, const char* const* argv, Options& options, bool& help);
+
+// Reads the initial value of a parameter's or constant's region; implemented over weights/*.safetensors by programs, over the ONNX file by
+// `sscc run`. Writes the elements of the region in row-major order. Throws DataError.
+using WeightReader = std::function<void(const std::string& tensor, const Region& region, void* destination)>;
+WeightReader read_weights_from_folder(const std::string& folder);
+
+// Runs all steps on this rank. Returns the exit status of the contract: 0, 1 data or weights refused, 3 environment, 4 a peer failed or timed out,
+// 70 a bug. Messages go to stderr; progress, a line a step, from rank 0.
+int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, Transport& transport, const WeightReader& weights,
+             const Options& options);
+
+}  // namespace sscc::rt

@@ -1,0 +1,15 @@
+// Programs made by hand, small enough to be read in golden text.
+#pragma once
+
+#include "compiler/program/program.h"
+
+namespace sscc::test {
+
+// Two ranks that share a body; two micro-batches. y = x w + broadcast b; loss = sum (y - t)^2 / 8 over x 4x3, t 4x2, w 3x2, b 2; SGD, lr 0.1.
+// Micro-batch m is rows [2m, 2m+2), of which rank r has row 2m + r. Gradients and the loss are summed over both ranks by all-reduce.
+Programs linear_on_two_ranks();
+
+// A body with one instruction of every opcode (for one rank), whose views are of all kinds. Not meant to be run.
+Programs every_opcode();
+
+}  // namespace sscc::test

@@ -1,0 +1,75 @@
+// Reads a plan whose text marks with ^^ where the diagnostic that is expected points to.
+#pragma once
+
+#include <catch2/catch.hpp>
+#include <optional>
+#include <string>
+
+#include "compiler/plan/read_text.h"
+#include "test/unit/plan/small_model.h"
+
+namespace sscc {
+
+inline std::string no_file(const std::string& path) { throw EnvironmentError("cannot open '" + path + "'"); }
+
+struct Reading {
+  PlanAndRecipe result;
+  Diagnostics diagnostics;
+};
+
+inline Reading read(const std::string& text, const Settings& settings = {}, const Module& module = SmallModel().module) {
+  Reading reading;
+  reading.result = read_plan_text(text, "plan.json", "", settings, module, reading.diagnostics, no_file);
+  return reading;
+}
+
+// Reads a plan that must be good.
+inline Plan good_plan(const std::string& text, const Settings& settings = {}) {
+  Reading reading = read(text, settings);
+  for (const Diagnostic& d : reading.diagnostics.all()) UNSCOPED_INFO(to_text(d));
+  CHECK(reading.diagnostics.all().empty());
+  return reading.result.plan;
+}
+
+struct Marked {
+  std::string text;
+  int line = 1, column = 1;
+};
+
+inline Marked unmark(std::string text) {
+  size_t mark = text.find("^^");
+  REQUIRE(mark != std::string::npos);
+  Marked result;
+  for (size_t i = 0; i < mark; ++i) {
+    result.column = text[i] == '\n' ? 1 : result.column + 1;
+    result.line += text[i] == '\n';
+  }
+  result.text = text.erase(mark, 2);
+  return result;
+}
+
+// The first diagnostic is this one, where the mark is; `words` is part of its text. Returns its whole text.
+inline std::string check_refusal(const Diagnostics& diagnostics, const Marked& marked, Code code, const std::string& words) {
+  for (const Diagnostic& d : diagnostics.all()) UNSCOPED_INFO(to_text(d));
+  INFO(marked.text);
+  REQUIRE(diagnostics.has_errors());
+  const Diagnostic& first = diagnostics.all().front();
+  CHECK(static_cast<int>(first.code) == static_cast<int>(code));
+  CHECK(first.where.line == marked.line);
+  CHECK(first.where.column == marked.column);
+  CHECK_THAT(to_text(first), Catch::Contains(words));
+  return to_text(first);
+}
+
+inline std::string refused(const std::string& marked_text, Code code, const std::string& words, const Settings& settings = {}) {
+  Marked marked = unmark(marked_text);
+  return check_refusal(read(marked.text, settings).diagnostics, marked, code, words);
+}
+
+// A plan over the mesh pp 2, tp 2 with one more top-level entry.
+inline std::string plan_with(const std::string& entry) { return R"({"version": 1, "mesh": {"pp": 2, "tp": 2}, )" + entry + "}"; }
+// The same with one transform or assign rule.
+inline std::string rule(const std::string& body) { return plan_with("\"transform\": [{" + body + "}]"); }
+inline std::string place_rule(const std::string& body) { return plan_with("\"assign\": [{" + body + "}]"); }
+
+}  // namespace sscc

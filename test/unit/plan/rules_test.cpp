@@ -1,0 +1,254 @@
+// Every diagnostic of the rules of a plan, with its place.
+#include "test/unit/plan/reading.h"
+
+using namespace sscc;
+
+TEST_CASE("transform: forms of rules") {
+  refused(plan_with(R"("transform": [^^3])"), Code::wrong_type, "a rule");
+  refused(plan_with(R"("transform": [^^{}])"), Code::missing_key, "'axis'");
+  refused(plan_with(R"("transform": [^^{"axis": "wte.weight:0"}])"), Code::missing_key, "'split'");
+  refused(plan_with(R"("transform": [^^{"ops": "/head/*", "dim": 0}])"), Code::missing_key, "'split'");
+  refused(plan_with(R"("transform": [^^{"ops": "/head/*", "split": "tp"}])"), Code::missing_key, "'dim'");
+  refused(rule(R"("axis": "wte.weight:0", "split": "tp", ^^"witihn": "*")"), Code::unknown_key, "did you mean 'within'?");
+  refused(rule(R"("axis": "wte.weight:0", "split": "tp", ^^"ops": "*")"), Code::unknown_key, "'ops' does not go with 'axis'");
+  refused(rule(R"("ops": "*", "dim": 0, "split": "tp", ^^"within": "*")"), Code::unknown_key, "'within' does not go with 'ops'");
+  refused(rule(R"("ops": "*", "dim": ^^1.5, "split": "tp")"), Code::wrong_type, "the name of an axis");
+  refused(rule(R"("axis": "wte.weight:0", "split": "tp", "optional": ^^1)"), Code::wrong_type, "true or false");
+  refused(rule(R"("axis": "wte.weight:0", "split": "tp", "when": ^^1)"), Code::wrong_type, "true or false");
+}
+
+TEST_CASE("transform: axes") {
+  refused(rule(R"("axis": ^^3, "split": "tp")"), Code::wrong_type, "an axis: \"TENSOR:DIM\"");
+  refused(rule(R"("axis": ^^"wte.weight", "split": "tp")"), Code::wrong_type, "\"wte.weight:0\" is its first dimension");
+  refused(rule(R"("axis": ^^"wte.weight:x", "split": "tp")"), Code::wrong_type, "numbers for DIM");
+  refused(rule(R"("axis": ^^"wte.weight:0.-1", "split": "tp")"), Code::wrong_type, "FACTOR");
+  refused(rule(R"("axis": ^^":0", "split": "tp")"), Code::wrong_type, "TENSOR:DIM");
+  refused(rule(R"("axis": ^^"@btach", "split": "tp")"), Code::wrong_type, "did you mean '@batch'?");
+  refused(rule(R"("axis": ^^"@space.x", "split": "tp")"), Code::wrong_type, "no name of an axis");
+  refused(rule(R"("axis": ^^{"of": "*"}, "split": "tp")"), Code::missing_key, "'dim'");
+  refused(rule(R"("axis": ^^{"dim": 0}, "split": "tp")"), Code::missing_key, "'of'");
+  refused(rule(R"("axis": {"of": "*", "dim": ^^"x"}, "split": "tp")"), Code::wrong_type, "the number of a dimension");
+  refused(rule(R"("axis": {"of": "*", "dim": 0, "output": ^^-1}, "split": "tp")"), Code::wrong_type, "the number of an output");
+  refused(rule(R"("axis": {"of": "*", "dim": 0, ^^"outptu": 1}, "split": "tp")"), Code::unknown_key, "did you mean 'output'?");
+}
+
+TEST_CASE("transform: axes that match nothing") {
+  refused(rule(R"("axis": ^^"layer.*.mlp.up.weight:1", "split": "tp")"), Code::no_match, "did you mean 'layers.0.mlp.up.weight'");
+  refused(rule(R"("axis": ^^"wte.weight:2", "split": "tp")"), Code::no_match, "'wte.weight' is 256x64");
+  refused(rule(R"("axis": ^^"scale:0", "split": "tp")"), Code::no_match, "dimension has length 1");
+  refused(rule(R"("axis": ^^{"of": {"type": "Gellu"}, "dim": 0}, "split": "tp")"), Code::no_match, "did you mean 'Gelu'?");
+  refused(rule(R"("axis": ^^"labels:0", "split": "tp")"), Code::no_match, "no tensor or operator");
+  good_plan(rule(R"("axis": "nothing:0", "split": "tp", "optional": true)"));
+  good_plan(rule(R"("axis": "nothing:0", "split": "tp", "when": false)"));
+}
+
+TEST_CASE("transform: splits") {
+  auto split = [](const std::string& value) { return rule(R"("axis": "wte.weight:0", "split": )" + value); };
+  refused(split("^^3"), Code::wrong_type, "a mesh axis, a list of mesh axes, {\"time\": n}");
+  refused(split("^^[]"), Code::wrong_type, "found an empty list");
+  refused(split("[[^^3]]"), Code::wrong_type, "the name of a mesh axis");
+  CHECK(refused(split("^^\"dp\""), Code::unknown_mesh_axis, "the mesh has no axis 'dp'") ==
+        "plan.json:1:96: error: the mesh has no axis 'dp' [SSC2101] at /transform/0/split; did you mean 'pp' or 'tp'?");
+  refused(split("[\"tp\", ^^\"xyz\"]"), Code::unknown_mesh_axis, "its axes are pp, tp");
+  refused(split("^^[\"tp\", \"tp\"]"), Code::wrong_type, "twice");
+  refused(split("[\"tp\", ^^{\"over\": \"tp\", \"sizes\": [1, 1]}]"), Code::wrong_type, "twice");
+  refused(split("^^{\"tiem\": 2}"), Code::missing_key, "'time'");
+  refused(split("{\"time\": ^^0}"), Code::wrong_type, "at least 1");
+  refused(split("{\"time\": ^^\"2\"}"), Code::wrong_type, "at least 1");
+  refused(split("{\"time\": [1, ^^0]}"), Code::wrong_type, "lengths");
+  refused(split("{\"time\": ^^[]}"), Code::wrong_type, "lengths");
+  refused(split("{\"time\": 2, ^^\"rotat\": \"tp\"}"), Code::unknown_key, "did you mean 'rotate'?");
+  refused(split("{\"time\": 2, \"rotate\": ^^\"cp\"}"), Code::unknown_mesh_axis, "'cp'");
+  refused(split("^^{\"over\": \"tp\"}"), Code::missing_key, "'sizes'");
+  refused(split("{\"over\": ^^\"cp\", \"sizes\": [1]}"), Code::unknown_mesh_axis, "'cp'");
+  refused(split("{\"over\": \"tp\", \"sizes\": ^^[1, 2, 3]}"), Code::wrong_type, "3 sizes over mesh axis 'tp' of length 2");
+  refused(split("{\"over\": \"tp\", \"sizes\": [1, ^^0]}"), Code::wrong_type, "proportions");
+  refused(split("{\"over\": \"tp\", \"sizes\": [1, 1], ^^\"deal\": [0, 1]}"), Code::unknown_key, "not both");
+  refused(split("{\"over\": \"tp\", \"deal\": [0, ^^2]}"), Code::wrong_type, "below 2");
+  refused("{\"version\": 1, \"transform\": [{\"axis\": \"wte.weight:0\", \"split\": ^^\"tp\"}]}", Code::unknown_mesh_axis, "has no 'mesh'");
+}
+
+TEST_CASE("a split into one piece is no split") {
+  auto splits = [](const std::string& value) {
+    return good_plan(R"({"version": 1, "mesh": {"one": 1, "tp": 2}, "transform": [{"axis": "wte.weight:0", "split": )" + value + "}]}").transform[0].splits;
+  };
+  CHECK(splits("\"one\"").empty());
+  CHECK(splits("{\"time\": 1}").empty());
+  CHECK(splits("{\"over\": \"one\", \"sizes\": [5]}").empty());
+  CHECK(splits("[\"one\", \"tp\"]")[0].mesh_axes == std::vector<std::string>{"tp"});
+  CHECK(splits("[\"one\", {\"time\": 2}]").size() == 1);
+}
+
+TEST_CASE("selectors") {
+  auto within = [](const std::string& value) { return rule(R"("axis": "wte.weight:0", "split": "tp", "within": )" + value); };
+  refused(within("^^3"), Code::wrong_type, "a selector: a glob on operator names");
+  refused(within("^^[]"), Code::wrong_type, "a selector");
+  refused(within("[\"*\", ^^3]"), Code::wrong_type, "a selector");
+  refused(within("{^^\"nmae\": \"*\"}"), Code::unknown_key, "did you mean 'name'?");
+  refused(within("{\"name\": ^^3}"), Code::wrong_type, "a string");
+  refused(within("{\"role\": ^^\"norms\"}"), Code::wrong_type, "did you mean 'norm'?");
+  refused(within("{\"phase\": ^^\"fwd\"}"), Code::wrong_type, "'fwd' is no phase");
+  for (const char* key : {"layer", "stage", "micro_batch", "pass", "piece"}) {
+    refused(within("{\"" + std::string(key) + "\": ^^\"0-3\"}"), Code::wrong_type, "a range like \"0..3\"");
+    refused(within("{\"" + std::string(key) + "\": ^^\"3..0\"}"), Code::wrong_type, "a range like \"0..3\"");
+    refused(within("{\"" + std::string(key) + "\": ^^-1}"), Code::wrong_type, "a range like \"0..3\"");
+  }
+  refused(within("{\"not\": ^^3}"), Code::wrong_type, "a selector");
+  CHECK(refused(within("^^\"/layer.0/mlp/up/MatMul\""), Code::no_match, "matches no operator").find("did you mean '/layers.0/mlp/up/MatMul'") !=
+        std::string::npos);
+  refused(within("^^{\"type\": \"Matmul\"}"), Code::no_match, "did you mean 'MatMul'?");
+  refused(within("^^{\"reads\": \"wte.weigth\"}"), Code::no_match, "did you mean 'wte.weight'");
+  refused(within("^^{\"layer\": 7}"), Code::no_match, "{\"layer\": 7}");
+  good_plan(within("{\"phase\": \"update\"}"));
+  good_plan(within("{\"stage\": \"1\"}"));
+  good_plan(within("[\"/head/*\", \"nothing\"]"));
+}
+
+TEST_CASE("what the recipe adds can be named before it is there") {
+  const std::string train = R"("train": {"loss": {"kind": "mse", "prediction": "logits", "target": "t"}, "optimizer": {"kind": "sgd", "lr": 1}})";
+  const std::string rules = R"("assign": [{"ops": "loss", "on": "all"}, {"ops": {"role": "loss"}, "on": "all"}, {"ops": "wte.weight", "on": "all"},
+    {"ops": {"reads": "grad(*"}, "on": "all"}], "transform": [{"axis": "t:0", "split": {"time": 2}}])";
+  good_plan(plan_with(train + ", " + rules));
+  refused(place_rule(R"("ops": ^^"loss", "on": "all")"), Code::no_match, "'loss'");
+  refused(place_rule(R"("ops": ^^"wte.weight", "on": "all")"), Code::no_match, "'wte.weight'");
+}
+
+TEST_CASE("assign: stages") {
+  refused(plan_with(R"("assign": [^^{}])"), Code::missing_key, "'stages'");
+  refused(plan_with(R"("assign": [^^3])"), Code::wrong_type, "a rule");
+  refused(plan_with(R"("assign": [^^{"stages": "pp"}])"), Code::missing_key, "'cut_before'");
+  refused(place_rule(R"("stages": ^^"pq", "cut_before": [])"), Code::unknown_mesh_axis, "did you mean 'pp'");
+  refused(place_rule(R"("stages": "pp", "cut_before": ^^"/head/*")"), Code::wrong_type, "a list of selectors");
+  refused(place_rule(R"("stages": "pp", "cut_before": [^^"/layer.1/*"])"), Code::no_match, "matches no operator");
+  refused(place_rule(R"("stages": "pp", "cut_before": ["/head/*"], ^^"balance": "flops")"), Code::unknown_key, "not both");
+  refused(place_rule(R"("stages": "pp", "balance": ^^"time")"), Code::wrong_type, "\"flops\" or \"bytes\"");
+  refused(place_rule(R"("stages": "pp", "balance": "flops", ^^"on": 0)"), Code::unknown_key, "'on' does not go with 'stages'");
+  refused(place_rule(R"("stages": "pp", "balance": "flops", "place": ^^"w")"), Code::wrong_type, "\"loop\", \"v\" or a list");
+  refused(place_rule(R"("stages": "pp", "balance": "flops", "place": [0, ^^2])"), Code::wrong_type, "0 to 1");
+  refused(place_rule(R"("stages": "pp", "balance": "flops", ^^"palce": "v")"), Code::unknown_key, "did you mean 'place'");
+}
+
+TEST_CASE("assign: the coordinate of each stage") {
+  auto coordinates = [](const std::string& more) { return good_plan(place_rule("\"stages\": \"pp\", " + more)).assign[0].stage_coordinates; };
+  const std::string three_cuts = R"("cut_before": ["/layers.0/*", "/layers.1/*", "/head/*"])";
+  CHECK(coordinates(three_cuts) == std::vector<int64_t>{0, 1, 0, 1});
+  CHECK(coordinates(three_cuts + R"(, "place": "loop")") == std::vector<int64_t>{0, 1, 0, 1});
+  CHECK(coordinates(three_cuts + R"(, "place": "v")") == std::vector<int64_t>{0, 1, 1, 0});
+  CHECK(coordinates(three_cuts + R"(, "place": [1, 0, 0, 1])") == std::vector<int64_t>{1, 0, 0, 1});
+  CHECK(coordinates(R"("balance": "flops")") == std::vector<int64_t>{0, 1});
+  CHECK(coordinates(R"("balance": "bytes", "place": "v")") == std::vector<int64_t>{0, 1, 1, 0});
+}
+
+TEST_CASE("assign: places") {
+  auto on = [](const std::string& place) { return place_rule(R"("ops": "/head/*", "on": )" + place); };
+  refused(plan_with(R"("assign": [^^{"ops": "/head/*"}])"), Code::missing_key, "'on'");
+  refused(on("^^true"), Code::wrong_type, "a place");
+  refused(on("^^\"everywhere\""), Code::wrong_type, "\"all\"");
+  refused(on("^^[]"), Code::wrong_type, "a list of places");
+  refused(on("^^{}"), Code::wrong_type, "a place");
+  refused(on("^^4"), Code::no_place, "the mesh has devices 0 to 3");
+  refused(on("^^-1"), Code::wrong_type, "a device number");
+  refused(on("{\"dp\": ^^0}"), Code::unknown_mesh_axis, "'dp'");
+  refused(on("{\"pp\": ^^2}"), Code::no_place, "its coordinates are 0 to 1");
+  refused(on("{\"pp\": ^^\"x\"}"), Code::wrong_type, "a coordinate");
+  refused(on("[0, ^^9]"), Code::no_place, "device 9");
+  refused(on("{\"devices\": ^^\"a..b\"}"), Code::wrong_type, "a range like \"2..5\"");
+  refused(on("{\"devices\": [0, ^^-1]}"), Code::wrong_type, "a device number");
+  refused(on("{\"devices\": 0, \"mesh\": ^^3}"), Code::wrong_type, "axes and their lengths");
+  refused(on("{\"devices\": 0, \"mesh\": {\"d\": ^^0}}"), Code::wrong_type, "a length");
+  refused(place_rule(R"("ops": "/head/*", "on": 0, ^^"place": "v")"), Code::unknown_key, "'place' does not go with 'ops'");
+}
+
+TEST_CASE("order") {
+  auto order = [](const std::string& body) { return plan_with("\"order\": {" + body + "}"); };
+  refused(order("^^\"shedule\": \"1f1b\""), Code::unknown_key, "did you mean 'schedule'?");
+  refused(order("\"schedule\": ^^\"1fb1\""), Code::wrong_type, "did you mean '1f1b'");
+  refused(order("\"schedule\": ^^1"), Code::wrong_type, "gpipe");
+  refused(order("\"schedule\": \"1f1b\", ^^\"timetable\": []"), Code::unknown_key, "'schedule' is there");
+  refused(order("^^\"repetend\": [0, 1]"), Code::unknown_key, "goes with 'blocks'");
+  refused(order("\"before\": ^^3"), Code::wrong_type, "pairs of selectors");
+  refused(order("\"before\": [^^[\"*\"]]"), Code::wrong_type, "a pair of selectors");
+  refused(order("\"before\": [[\"*\", ^^3]]"), Code::wrong_type, "a selector");
+  refused(order("\"before\": [[^^\"nothing\", \"*\"]]"), Code::no_match, "'nothing'");
+  CHECK(good_plan(order("\"schedule\": \"gpipe\"")).order.schedule == "gpipe");
+}
+
+TEST_CASE("what this version does not do is checked and then refused by name, where it stands") {
+  auto split = [](const std::string& value) { return rule(R"("axis": "wte.weight:0", "split": )" + value); };
+  auto on = [](const std::string& place) { return place_rule(R"("ops": "/head/*", "on": )" + place); };
+  auto is_unsupported = [](const std::string& text, const std::string& words) { refused(text, Code::unsupported, words); };
+  is_unsupported(rule(R"("state": "*", ^^"store": {"split": "tp", "dim": 0, "gather": "use"})"), "'store'");
+  is_unsupported(rule(R"("parameters": ["*"], ^^"store": {"pp": 0})"), "'store'");
+  is_unsupported(rule(R"("ops": {"layer": "0..1"}, ^^"recompute": true)"), "'recompute'");
+  is_unsupported(split("{\"over\": \"tp\", ^^\"deal\": [0, 1, 1, 0]}"), "'deal'");
+  is_unsupported(split("{\"time\": 2, ^^\"rotate\": \"tp\"}"), "'rotate'");
+  is_unsupported(split("{^^\"time\": [24, 16]}"), "uneven");
+  is_unsupported(rule(R"("axis": ^^"@batch", "split": "tp")"), "'@batch'");
+  is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
+  is_unsupported(place_rule(R"("stages": "pp", "cut_before": ["/head/*"], ^^"place": [[0, 1], [1, 0]])"), "at several coordinates");
+  is_unsupported(place_rule(R"(^^"stages": [{"pp": 0}, 2], "cut_before": ["/head/*"])"), "'stages' as a list");
+  is_unsupported(on("{^^\"devices\": \"2..3\"}"), "several devices");
+  is_unsupported(on("{\"devices\": [0, \"2..3\"], ^^\"mesh\": {\"x\": 3}}"), "a mesh of its own");
+  is_unsupported(on("^^\"host\""), "'host'");
+  is_unsupported(plan_with(R"("order": {^^"timetable": [["0F0", "0B0.1", "0I3", "0W3", "0U"]]})"), "'timetable'");
+  is_unsupported(plan_with(R"("order": {^^"blocks": [{"block": "0F0", "step": 0, "span": 1}], "repetend": [0, 2]})"), "'blocks'");
+  is_unsupported(plan_with(R"("precision": ^^"bf16")"), "'bf16'");
+  is_unsupported(plan_with(R"("precision": ^^"f16")"), "'f16'");
+  is_unsupported(plan_with(R"(^^"communication": [{"tensor": "*", "over": "stages", "from": 0, "to": {"pp": 1}, "lowering": "ring"}])"), "'communication'");
+  for (const char* name : {"interleaved_1f1b", "1f1b_eager", "zb_h1", "zb_h2", "zb_v", "dualpipe_v", "chimera", "interlaced", "nf1b", "infer"})
+    is_unsupported(plan_with("\"order\": {\"schedule\": ^^\"" + std::string(name) + "\"}"), "use 'gpipe' or '1f1b'");
+  good_plan(rule(R"("axis": "@batch", "split": "tp", "when": false)"));
+}
+
+TEST_CASE("types are checked in what this version does not do, too") {
+  refused(rule(R"("state": ^^3, "store": {"split": "tp"})"), Code::wrong_type, "a glob on parameter names");
+  refused(rule(R"("state": "*", ^^"gradients": "*", "store": {"split": "tp"})"), Code::unknown_key, "one rule for each");
+  refused(plan_with(R"("transform": [^^{"state": "*"}])"), Code::missing_key, "'store'");
+  refused(plan_with(R"("transform": [^^{"store": {"split": "tp"}}])"), Code::missing_key, "'parameters'");
+  refused(rule(R"("state": "*", "store": {"split": ^^"cp"})"), Code::unknown_mesh_axis, "'cp'");
+  refused(plan_with(R"("transform": [^^{"recompute": true}])"), Code::missing_key, "'ops'");
+  refused(plan_with(R"("order": {"timetable": ^^3})").replace(0, 0, ""), Code::unsupported, "'timetable'");
+}
+
+TEST_CASE("communication") {
+  auto communication = [](const std::string& body) { return plan_with("\"precision\": \"f32\", \n\"communication\": [" + body + "]"); };
+  auto mistake = [&](const std::string& body, Code code, const std::string& words) {
+    Marked marked = unmark(communication(body));
+    Diagnostics found = read(marked.text).diagnostics;
+    for (const Diagnostic& d : found.all()) {
+      if (d.code == code && d.where.line == marked.line && d.where.column == marked.column) return CHECK_THAT(to_text(d), Catch::Contains(words));
+    }
+    FAIL_CHECK("not reported: " << marked.text);
+  };
+  mistake("^^3", Code::wrong_type, "a rule");
+  mistake("^^{}", Code::missing_key, "'lowering'");
+  mistake("{\"lowering\": ^^\"rings\"}", Code::wrong_type, "did you mean 'ring'?");
+  mistake("{\"lowering\": \"ring\", \"over\": ^^\"cp\"}", Code::unknown_mesh_axis, "'cp'");
+  mistake("{\"lowering\": \"ring\", \"phase\": ^^\"x\"}", Code::wrong_type, "no phase");
+  mistake("{\"lowering\": \"ring\", \"tensor\": ^^1}", Code::wrong_type, "a glob");
+  mistake("{\"lowering\": \"ring\", \"from\": ^^-1}", Code::wrong_type, "a stage");
+  mistake("{\"compress\": ^^\"f16\"}", Code::wrong_type, "\"bf16\"");
+  mistake("{\"compress\": {\"top_k\": ^^2}}", Code::wrong_type, "a share");
+  mistake("{\"compress\": {\"int8_block\": ^^0}}", Code::wrong_type, "at least 1");
+  mistake("{\"compress\": {^^\"topk\": 2}}", Code::unknown_key, "did you mean 'top_k'?");
+  CHECK(read(communication("")).diagnostics.all().empty());
+  CHECK(read(communication("{\"lowering\": \"ring\", \"when\": false}")).diagnostics.all().empty());
+}
+
+TEST_CASE("timetables and blocks are checked") {
+  auto found = [](const std::string& body) {
+    Marked marked = unmark(plan_with("\"order\": {" + body + "}"));
+    for (const Diagnostic& d : read(marked.text).diagnostics.all())
+      if (d.code == Code::wrong_type || d.code == Code::missing_key)
+        if (d.where.line == marked.line && d.where.column == marked.column) return true;
+    return false;
+  };
+  CHECK(found(R"("timetable": ^^3)"));
+  CHECK(found(R"("timetable": [^^3])"));
+  for (const char* block : {"\"F0\"", "\"0F\"", "\"0X0\"", "\"0F0.\"", "\"0U1\"", "\"\"", "3"}) CHECK(found("\"timetable\": [[^^" + std::string(block) + "]]"));
+  CHECK(found(R"("blocks": ^^3)"));
+  CHECK(found(R"("blocks": [^^{"step": 0}])"));
+  CHECK(found(R"("blocks": [{"block": "0F0", "step": ^^-1}])"));
+  CHECK(found(R"("blocks": [{"block": "0F0", "step": 0, "span": ^^0}])"));
+  CHECK(found(R"("blocks": [], "repetend": ^^[2, 1])"));
+}

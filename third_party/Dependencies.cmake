@@ -1,0 +1,29 @@
+# Finds what the compiler is built from; nothing is vendored. Debian 12's packages are the base (tools/setup installs them).
+find_package(Threads REQUIRED)
+find_package(Protobuf REQUIRED)
+find_package(LLVM 19.1 REQUIRED CONFIG HINTS /usr/lib/llvm-19/lib/cmake/llvm)
+find_package(nlohmann_json 3.11 REQUIRED)
+find_package(CLI11 REQUIRED)
+find_package(Catch2 2 REQUIRED)
+
+# LLVM's ADT and Support only.
+add_library(sscc_llvm INTERFACE)
+target_include_directories(sscc_llvm SYSTEM INTERFACE ${LLVM_INCLUDE_DIRS})
+target_compile_definitions(sscc_llvm INTERFACE ${LLVM_DEFINITIONS})
+target_link_directories(sscc_llvm INTERFACE ${LLVM_LIBRARY_DIRS})
+target_link_libraries(sscc_llvm INTERFACE LLVM-19)
+
+# ONNX's protobuf messages.
+find_library(ONNX_PROTO_LIBRARY onnx_proto REQUIRED)
+add_library(sscc_onnx INTERFACE)
+target_link_libraries(sscc_onnx INTERFACE ${ONNX_PROTO_LIBRARY} protobuf::libprotobuf)
+target_compile_definitions(sscc_onnx INTERFACE ONNX_ML=1 ONNX_NAMESPACE=onnx)
+
+# The CPU runtime's matrix products.
+find_path(CBLAS_INCLUDE cblas.h PATH_SUFFIXES x86_64-linux-gnu aarch64-linux-gnu openblas REQUIRED)
+find_library(OPENBLAS_LIBRARY openblas REQUIRED)
+find_path(DNNL_INCLUDE dnnl.hpp REQUIRED)
+find_library(DNNL_LIBRARY dnnl REQUIRED)
+add_library(sscc_blas INTERFACE)
+target_include_directories(sscc_blas SYSTEM INTERFACE ${CBLAS_INCLUDE} ${DNNL_INCLUDE})
+target_link_libraries(sscc_blas INTERFACE ${OPENBLAS_LIBRARY} ${DNNL_LIBRARY})
