@@ -40,6 +40,17 @@ const char* words_of(Buffer::Life life) {
   return "";
 }
 
+// "Forward of stage 0, for one micro-batch."
+std::string description_of(const std::string& segment) {
+  const std::string stage = segment.substr(0, segment.find_first_not_of("0123456789"));
+  const std::string kind = segment.substr(stage.size());
+  if (segment == "prologue") return "Once a step, before the micro-batches.";
+  if (segment == "epilogue") return "Once a step, after the micro-batches.";
+  if (!stage.empty() && kind == "F") return "Forward of stage " + stage + ", for one micro-batch.";
+  if (!stage.empty() && kind == "B") return "Backward of stage " + stage + ", for one micro-batch.";
+  return "Segment " + comment_text(segment) + ".";
+}
+
 class Printer {
  public:
   Printer(const Programs& programs, int32_t body, FusedFunctions& fused, std::string version)
@@ -198,10 +209,9 @@ class Printer {
   void print_segment(size_t index, std::string& text) {
     const ProgramSegment& segment = body_.segments[index];
     const std::vector<Instruction>& instructions = segment.instructions;
-    text += "// Segment " + comment_text(segment.name) + ".\n";
-    text += "void " + segment_names_[index] + "([[maybe_unused]] Rank& rank, [[maybe_unused]] int micro_batch) {\n";
-    if (!instructions.empty()) text += "  const Views view(rank, micro_batch);\n";
-    std::vector<bool> sent(instructions.size(), false);
+    text += "// " + description_of(segment.name) + "\n";
+    text += "void " + segment_names_[index] + "([[maybe_unused]] Rank& rank, [[maybe_unused]] int micro_batch) {";
+    text += instructions.empty() ? "" : "\n  const Views view(rank, micro_batch);\n";
     for (size_t begin = 0, end = 0; begin < instructions.size(); begin = end) {
       const Instruction& first = instructions[begin];
       end = begin + 1;

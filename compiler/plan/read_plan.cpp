@@ -86,11 +86,13 @@ PlanAndRecipe PlanReader::read(const std::string& recipe_file, const Settings& s
   if (!expect_object(root, language::plan, "a plan: an object with 'version', 'mesh', 'transform', ..")) return std::move(result_);
   if (!read_version(root)) return std::move(result_);
 
+  const size_t errors_before = diagnostics_.all().size();
   Parameters parameters(document_, settings, diagnostics_);
   for (size_t i = 0; i < root.items.size(); ++i)
     if (root.keys[i].name != "params") parameters.substitute(root.items[i]);
   result_.plan.params = parameters.texts();
-  if (diagnostics_.has_errors()) return std::move(result_);  // what is left of ${name} would only be reported again as something else
+  // What is left of ${name} would only be reported again as something else.
+  if (diagnostics_.all().size() > errors_before) return std::move(result_);
 
   auto read_part = [&](const char* key, void (PlanReader::*part)(const JsonValue&)) {
     if (const JsonValue* value = root.find(key)) (this->*part)(*value);

@@ -19,7 +19,7 @@ const Refusal refusals[] = {
     {Feature::named_axis, "an axis named by what it is,", "name it by a tensor: \"TENSOR:DIM\""},
     {Feature::replicated_stages, "a stage held at several coordinates", "give each stage one coordinate"},
     {Feature::stages_of_places, "'stages' as a list of places", "use a mesh axis"},
-    {Feature::device_list, "a place of several devices", "use a mesh coordinate, \"all\" or one device number"},
+    {Feature::device_list, "'devices' in a place", "use a mesh coordinate, \"all\" or one device number"},
     {Feature::own_mesh, "a place with a mesh of its own", "use the plan's mesh"},
     {Feature::host, "the place 'host'", ""},
     {Feature::timetable, "'timetable'", "use 'schedule' or 'before'"},

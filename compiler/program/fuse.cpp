@@ -75,9 +75,11 @@ class Group {
     result.opcode = Opcode::pointwise;
     result.op = members_.back().op;
     result.tensor = members_.back().tensor;
+    result.piece = -1;
     std::set<std::string> origins;
     PointwiseExpression expression;
     std::vector<std::pair<View, int32_t>> made;  // view -> step
+    std::vector<int32_t> claims;                 // of made
     std::map<int32_t, int64_t> inside;           // reads of a buffer inside the group
     for (const Instruction& member : members_) {
       if (origins.insert(member.origin).second) result.origin += (result.origin.empty() ? "" : ", ") + member.origin;
@@ -85,27 +87,34 @@ class Group {
       const int32_t base = static_cast<int32_t>(expression.steps.size());
       for (rt::ScalarStep step : e.steps) {
         for (int a = 0; a < rt::arity_of(step.function); ++a)
-          step.args[a] = step.args[a] < 0 ? ~(base + ~step.args[a]) : argument(result, made, member.ins[static_cast<size_t>(step.args[a])]);
+          step.args[a] = step.args[a] < 0 ? ~(base + ~step.args[a]) : argument(result, made, member.ins[static_cast<size_t>(step.args[a])], member.reads[static_cast<size_t>(step.args[a])]);
         expression.steps.push_back(step);
       }
       for (const View& in : member.ins) ++inside[in.buffer.index];
-      for (size_t o = 0; o < member.outs.size(); ++o) made.push_back({member.outs[o], base + e.results[o]});
+      for (size_t o = 0; o < member.outs.size(); ++o) {
+        made.push_back({member.outs[o], base + e.results[o]});
+        claims.push_back(member.writes[o]);
+      }
     }
-    for (const auto& [view, step] : made)
+    for (size_t k = 0; k < made.size(); ++k) {
+      const auto& [view, step] = made[k];
       if (reads_[static_cast<size_t>(view.buffer.index)] > inside[view.buffer.index] || step + 1 == static_cast<int32_t>(expression.steps.size())) {
         result.outs.push_back(view);
+        result.writes.push_back(claims[k]);
         expression.results.push_back(step);
       }
+    }
     result.expression = std::move(expression);
     return result;
   }
 
-  static int32_t argument(Instruction& result, const std::vector<std::pair<View, int32_t>>& made, const View& in) {
+  static int32_t argument(Instruction& result, const std::vector<std::pair<View, int32_t>>& made, const View& in, int32_t claim) {
     for (const auto& [view, step] : made)
       if (same(view, in)) return ~step;
     for (size_t i = 0; i < result.ins.size(); ++i)
       if (same(result.ins[i], in)) return static_cast<int32_t>(i);
     result.ins.push_back(in);
+    result.reads.push_back(claim);
     return static_cast<int32_t>(result.ins.size()) - 1;
   }
 

@@ -242,7 +242,7 @@ Programs lower(const Module& module) {
     int32_t stage = -1;
     for (const Slot& slot : module.timetable[static_cast<size_t>(device)])
       if (stage < 0) stage = module.segments[static_cast<size_t>(slot.segment)].stage;
-    programs.ranks.push_back({static_cast<int32_t>(device), it->second, std::max(stage, 0), std::move(rank.constants), 0});
+    programs.ranks.push_back({static_cast<int32_t>(device), it->second, std::max(stage, 0), std::move(rank.constants), 0, std::move(rank.claims)});
   }
   for (int64_t t = 0; t < module.tensors.size(); ++t) {
     const Tensor& tensor = module.tensors[TensorId(t)];

@@ -47,7 +47,7 @@ RankLowering::Output RankLowering::output(OpId self, int index, int32_t p, bool 
   if (!sum.exists) {
     sum.value = new_value(id, region, tensor(id).gradient_of.valid() ? "g:" : "t:");
     sum.exists = true;
-    if (sum.over_micro_batches) fill(sum.value.view, 0, 0);
+    if (sum.over_micro_batches) fill(id, region, sum.value.view, 0);
   }
   const bool accumulate = sum.over_micro_batches || sum.written > 0;
   ++sum.written;
@@ -62,6 +62,8 @@ void RankLowering::finish_output(OpId self, const Output& out, int32_t p) {
   Instruction& i = emit(Opcode::copy, self, id);
   i.outs.push_back(sum.value.view);
   i.ins.push_back(out.view);
+  i.reads.push_back(claim(id, sum.region));
+  i.writes.push_back(claim(id, sum.region));
   i.accumulate = true;
 }
 
@@ -78,8 +80,10 @@ void RankLowering::alias_output(OpId self, int index, int32_t p, View view) {
   }
   const Output out = output(self, index, p, true);
   Instruction& i = emit(Opcode::copy, self, id);
+  i.piece = p;
   i.outs.push_back(out.view);
   i.ins.push_back(std::move(view));
+  i.writes.push_back(claim(id, sum.region, part_of(module_, self, index, op(self).pieces[static_cast<size_t>(p)])));
   i.accumulate = out.accumulate;
 }
 
@@ -98,7 +102,7 @@ void RankLowering::lower_layout(OpId self, int32_t p) {
       return alias_output(self, 0, p, transposed(from, std::get<TransposeAttributes>(o.attributes).permutation));
     case Kind::reshape: {
       if (auto view = reshaped(from, dims)) return alias_output(self, 0, p, *view);
-      auto view = reshaped(contiguous(o.inputs[0], from), dims);
+      auto view = reshaped(contiguous(o.inputs[0], in, from), dims);
       SSCC_CHECK(view, "a contiguous value has any shape");
       return alias_output(self, 0, p, *view);
     }
@@ -137,8 +141,13 @@ void RankLowering::lower_concat(OpId self, int32_t p) {
     llvm::SmallVector<int64_t, 5> starts(from.dims.size(), 0), steps(from.dims.size(), 1);
     starts[dim] = out.dim(dim).count_below(start);
     Instruction& copy = emit(Opcode::copy, self, o.outputs[0]);
+    copy.piece = p;
     copy.outs.push_back(sliced(to.view, starts, from.dims, steps));
     copy.ins.push_back(from);
+    copy.reads.push_back(claim(o.inputs[static_cast<size_t>(i)], region_of(module_, o, i, piece)));
+    Region written = out;  // the positions of this input
+    written.dim(dim) = intersect(out.dim(dim), Intervals(start, start + tensor(o.inputs[static_cast<size_t>(i)]).shape[dim]));
+    copy.writes.push_back(claim(o.outputs[0], written, part_of(module_, self, 0, piece)));
     copy.accumulate = to.accumulate;
     start += tensor(o.inputs[static_cast<size_t>(i)]).shape[dim];
   }
@@ -154,6 +163,7 @@ void RankLowering::lower_update(OpId self, int32_t p) {
   const View gradient = input(self, 1, p);
   Instruction& capture = emit(Opcode::capture, OpId(), o.inputs[1]);
   capture.ins.push_back(gradient);
+  capture.reads.push_back(claim(o.inputs[1], region_of(module_, o, 1, piece)));
   capture.expression = Capture{Capture::What::gradient, tensor(o.inputs[0]).name, add_region(o.inputs[0], region)};
 
   // Everything is changed in place: the step's reads are over.
@@ -167,8 +177,11 @@ void RankLowering::lower_update(OpId self, int32_t p) {
     outs.push_back(*view);
   }
   Instruction& i = emit(Opcode::update, self, new_parameter);
+  i.piece = p;
   i.ins.append(ins.begin(), ins.end());
   i.outs.append(outs.begin(), outs.end());
+  for (size_t k = 0; k < o.inputs.size(); ++k) i.reads.push_back(claim(o.inputs[k], region_of(module_, o, static_cast<int>(k), piece)));
+  for (TensorId output : o.outputs) i.writes.push_back(claim(output, region));
   i.expression = UpdateExpression{std::get<UpdateAttributes>(o.attributes).rule};
   for (size_t k = 0; k < o.outputs.size(); ++k) {
     auto which = sum_of_.find({o.outputs[k], self, p});
@@ -277,8 +290,14 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
     if (mixed && out.accumulate)
       out = {new_value(o.outputs[static_cast<size_t>(out.index)], region_of(module_, o, n + out.index, piece), "t:addend of ").view, false, true, out.index};
   Instruction& i = emit(opcode, self, o.outputs[0]);
+  i.piece = p;
   i.ins.append(ins.begin(), ins.end());
-  for (const Output& out : outs) i.outs.push_back(out.view);
+  for (int k = 0; k < n; ++k)
+    if (o.inputs[static_cast<size_t>(k)].valid()) i.reads.push_back(claim(o.inputs[static_cast<size_t>(k)], region_of(module_, o, k, piece)));
+  for (const Output& out : outs) {
+    i.outs.push_back(out.view);
+    i.writes.push_back(claim(o.outputs[static_cast<size_t>(out.index)], region_of(module_, o, n + out.index, piece), part_of(module_, self, out.index, piece)));
+  }
   i.accumulate = outs[0].accumulate;
   if (o.kind == Kind::reduce) {
     const auto& a = std::get<ReduceAttributes>(o.attributes);

@@ -95,12 +95,19 @@ Instruction& RankLowering::emit(Opcode opcode, OpId from, TensorId id) {
   return list.back();
 }
 
-void RankLowering::fill(const View& view, double value, int segment) {
+// Zeros, for sums.
+void RankLowering::fill(TensorId id, const Region& region, const View& view, int segment) {
   const int here = std::exchange(segment_, segment);
-  Instruction& i = emit(Opcode::fill, OpId(), TensorId());
+  Instruction& i = emit(Opcode::fill, OpId(), id);
   i.outs.push_back(view);
-  i.expression = FillValue{value};
+  i.writes.push_back(claim(id, region));
+  i.expression = FillValue{0};
   segment_ = here;
+}
+
+int32_t RankLowering::claim(TensorId id, const Region& region, Part part) {
+  claims.push_back({id, region, std::move(part)});
+  return static_cast<int32_t>(claims.size()) - 1;
 }
 
 int32_t RankLowering::add_region(TensorId id, const Region& region) {
@@ -179,11 +186,13 @@ void RankLowering::copy(TensorId id, const View& to, const Region& to_region, co
     Instruction& i = emit(Opcode::copy, OpId(), id);
     i.outs.push_back(std::move(box.a));
     i.ins.push_back(std::move(box.b));
+    i.reads.push_back(claim(id, box.region));
+    i.writes.push_back(claim(id, box.region));
     i.accumulate = accumulate;
   }
 }
 
-View RankLowering::contiguous(TensorId id, const View& view) {
+View RankLowering::contiguous(TensorId id, const Region& region, const View& view) {
   if (view.is_contiguous()) return view;
   int64_t count = 1;
   for (int64_t d : view.dims) count *= d;
@@ -191,6 +200,8 @@ View RankLowering::contiguous(TensorId id, const View& view) {
   Instruction& i = emit(Opcode::copy, OpId(), id);
   i.outs.push_back(packed);
   i.ins.push_back(view);
+  i.reads.push_back(claim(id, region));
+  i.writes.push_back(claim(id, region));
   return packed;
 }
 
@@ -239,13 +250,15 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
     Instruction& i = emit(Opcode::reduce, OpId(), id);
     i.outs.push_back(result.view);
     i.ins.push_back(stack);
+    for (size_t s = 0; s < sources.size(); ++s) i.reads.push_back(claim(id, region));
+    i.writes.push_back(claim(id, region));
     i.expression = ReduceExpression{1, join, 1};
     return result.view;
   }
   Value result = new_value(id, region, "t:");
   bool overlap = covered > region.elements();
   bool first_covers_all = sources[0].used == region;
-  if ((overlap && !first_covers_all) || covered < region.elements()) fill(result.view, 0, segment_);
+  if ((overlap && !first_covers_all) || covered < region.elements()) fill(id, region, result.view, segment_);
   for (size_t s = 0; s < sources.size(); ++s) {
     const bool add = overlap && !(s == 0 && first_covers_all);
     copy(id, result.view, region, sources[s].view, sources[s].region, sources[s].used, add);
@@ -274,6 +287,8 @@ void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
       Instruction& i = emit(Opcode::all_reduce, OpId(), id);
       i.outs.push_back(view);
       i.ins.push_back(view);
+      i.reads.push_back(claim(id, delivery.region));
+      i.writes.push_back(claim(id, delivery.region));
       i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(event.delivery)], tensor(id).join};
     }
     return finish_delivery(delivery, {delivery.region, view, false, 0});
@@ -290,6 +305,7 @@ void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
     Value value = new_value(id, message.region, "r:");
     Instruction& i = emit(Opcode::receive, OpId(), id);
     i.outs.push_back(value.view);
+    i.writes.push_back(claim(id, message.region));
     i.expression = Communication{add_peer(message.from), -1, plan_.message_transfer[static_cast<size_t>(event.delivery)][m], tensor(id).join};
     Sum sum;  // a received message is one more contribution, under a piece number of its own
     sum.region = message.region;
@@ -321,15 +337,10 @@ void RankLowering::lower_all_gather(const Delivery& delivery, int32_t index) {
   for (const Message& message : delivery.messages)
     if (message.from == device_) own = &message;
   SSCC_CHECK(own, "a member of a group contributes: " + tensor(id).name);
-  const View mine = contiguous(id, assemble(id, own->region, own->contributions, false));
+  const View mine = contiguous(id, own->region, assemble(id, own->region, own->contributions, false));
   Shape stacked = own->region.local_shape();
   stacked.insert(stacked.begin(), static_cast<int64_t>(delivery.devices.size()));
   const View all = whole_buffer(new_buffer("t:blocks of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
-  Instruction& i = emit(Opcode::all_gather, OpId(), id);
-  i.outs.push_back(all);
-  i.ins.push_back(mine);
-  i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join};
-
   // Blocks that follow one another in the outermost dimension are the value already.
   std::vector<const Message*> blocks;
   for (int32_t device : delivery.devices)
@@ -341,6 +352,13 @@ void RankLowering::lower_all_gather(const Delivery& delivery, int32_t index) {
   for (size_t b = 0; in_order && b < blocks.size(); ++b)
     in_order &= blocks[b]->region.dim(0).is_single() &&
                 delivery.region.dim(0).count_below(blocks[b]->region.dim(0).begin_position()) == static_cast<int64_t>(b) * own->region.dim(0).length();
+  Instruction& i = emit(Opcode::all_gather, OpId(), id);
+  i.outs.push_back(all);
+  i.ins.push_back(mine);
+  i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join};
+  i.reads.push_back(claim(id, own->region));
+  if (in_order) i.writes.push_back(claim(id, delivery.region));
+  for (size_t b = 0; !in_order && b < blocks.size(); ++b) i.writes.push_back(claim(id, blocks[b]->region));
   if (in_order) {
     View view = whole_buffer(all.buffer, delivery.region.local_shape());
     return finish_delivery(delivery, {delivery.region, view, false, 0});
@@ -373,6 +391,8 @@ void RankLowering::lower_reduce_scatter(const Delivery& delivery, int32_t index)
   Instruction& i = emit(Opcode::reduce_scatter, OpId(), id);
   i.outs.push_back(mine.view);
   i.ins.push_back(all);
+  for (const Region& region : delivery.regions) i.reads.push_back(claim(id, region));
+  i.writes.push_back(claim(id, delivery.regions[me]));
   i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join};
   finish_delivery(delivery, std::move(mine));
 }
@@ -380,9 +400,10 @@ void RankLowering::lower_reduce_scatter(const Delivery& delivery, int32_t index)
 void RankLowering::lower_send(const LoweringPlan::Event& event) {
   const Delivery& delivery = module_.deliveries[static_cast<size_t>(event.delivery)];
   const Message& message = delivery.messages[static_cast<size_t>(event.message)];
-  const View view = contiguous(delivery.tensor, assemble(delivery.tensor, message.region, message.contributions, false));
+  const View view = contiguous(delivery.tensor, message.region, assemble(delivery.tensor, message.region, message.contributions, false));
   Instruction& i = emit(Opcode::send, OpId(), delivery.tensor);
   i.ins.push_back(view);
+  i.reads.push_back(claim(delivery.tensor, message.region));
   i.expression = Communication{add_peer(message.to), -1,
                                plan_.message_transfer[static_cast<size_t>(event.delivery)][static_cast<size_t>(event.message)], tensor(delivery.tensor).join};
 }
@@ -392,6 +413,7 @@ void RankLowering::capture_after(TensorId id) {
   auto capture = [&](Capture::What what, const Value& value) {
     Instruction& i = emit(Opcode::capture, OpId(), id);
     i.ins.push_back(value.view);
+    i.reads.push_back(claim(id, value.region));
     i.expression = Capture{what, tensor(id).name, what == Capture::What::output ? add_region(id, value.region) : -1};
   };
   const Value& value = complete_[id].back();

@@ -40,6 +40,7 @@ class RankLowering {
 
   Body body;
   Constants constants;
+  std::vector<Claim> claims;
 
  private:
   // A value on this device. Complete ones have the whole part.
@@ -95,13 +96,14 @@ class RankLowering {
   void alias_output(OpId self, int index, int32_t piece, View view);
   // The join of contributions over `region`, in a view; `fresh`: in a contiguous buffer that may be changed.
   View assemble(TensorId id, const Region& region, llvm::ArrayRef<Contribution> contributions, bool fresh);
-  View contiguous(TensorId id, const View& view);
+  View contiguous(TensorId id, const Region& region, const View& view);
   View as_contribution(TensorId id, const Contribution& contribution, Region& region, bool& owned);
   void copy(TensorId id, const View& to, const Region& to_region, const View& from, const Region& from_region, const Region& region, bool accumulate);
 
   // instructions and constants
   Instruction& emit(Opcode opcode, OpId op, TensorId tensor);
-  void fill(const View& view, double value, int segment);
+  void fill(TensorId id, const Region& region, const View& view, int segment);
+  int32_t claim(TensorId id, const Region& region, Part part = Part());
   int32_t add_region(TensorId id, const Region& region);
   int32_t add_peer(int32_t rank);
   int32_t add_group(const std::vector<int32_t>& ranks);

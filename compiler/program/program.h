@@ -91,9 +91,14 @@ struct Instruction {
                PadExpression, UpdateExpression, Communication, Capture> expression;
   bool accumulate = false;
   std::string origin;      // the ONNX node (or parameter) this comes from; gradients: "grad of NODE"
-  // What it is in the model, for the lineage check: the logical operator, or, for communication, copies and captures, the tensor.
+  // What it is in the model: the logical operator, or, for communication, copies and captures, the tensor.
   OpId op;
   TensorId tensor;
+  int32_t piece = -1;      // of `op`; -1: none, or several operators in one
+  // What its views are said to hold, for the lineage check: indices of RankProgram::claims, one for each of ins and outs, but one for each block
+  // of an all_gather's output and a reduce_scatter's input where blocks lie apart.
+  llvm::SmallVector<int32_t, 4> reads;
+  llvm::SmallVector<int32_t, 2> writes;
   int stream = 0;          // 0: compute; others: one for each communicator (assign_streams)
   llvm::SmallVector<int32_t, 2> waits;  // earlier instructions of this segment, on other streams, that must have ended
   std::string type;        // ONNX op type of the origin, for people; may be empty
@@ -122,12 +127,20 @@ struct Constants {
   std::vector<int64_t> offsets;
 };
 
+// What a view holds: a region of a tensor; of an operator's output also its share of the join.
+struct Claim {
+  TensorId tensor;
+  Region region;
+  Part part;
+};
+
 struct RankProgram {
   int32_t rank = 0;
   int32_t body = 0;        // index of Programs::bodies
   int32_t stage = 0;
   Constants constants;
   int64_t flops_per_step = 0;
+  std::vector<Claim> claims;
 };
 
 // A tensor of the model that files hold: weights, inputs, labels, outputs, in whole.

@@ -25,7 +25,11 @@ View whole_buffer(BufferId buffer, const Shape& dims) {
 
 namespace {
 
-struct Run { int64_t position, a, b, length; };  // of the region's positions: where they begin locally in a and in b
+// Positions of a region, and where they begin locally in a and in b.
+struct Run {
+  Intervals positions;
+  int64_t a, b, length;
+};
 
 // Runs of `part` that are contiguous in both `a` and `b`.
 std::vector<Run> runs(const Intervals& part, const Intervals& a, const Intervals& b) {
@@ -38,11 +42,13 @@ std::vector<Run> runs(const Intervals& part, const Intervals& a, const Intervals
   for (const Interval& each : part.list())
     for (int64_t at = each.begin; at < each.end;) {
       const int64_t end = std::min(cut(a, at, each.end), cut(b, at, each.end));
-      const Run run{at, a.count_below(at), b.count_below(at), end - at};
-      if (!result.empty() && result.back().a + result.back().length == run.a && result.back().b + result.back().length == run.b)
+      Run run{Intervals(at, end), a.count_below(at), b.count_below(at), end - at};
+      if (!result.empty() && result.back().a + result.back().length == run.a && result.back().b + result.back().length == run.b) {
         result.back().length += run.length;
-      else
-        result.push_back(run);
+        result.back().positions = unite(result.back().positions, run.positions);
+      } else {
+        result.push_back(std::move(run));
+      }
       at = end;
     }
   return result;
@@ -71,7 +77,7 @@ std::optional<View> subview(const View& view, const Region& whole, const Region&
 }
 
 std::vector<BoxPair> matching_boxes(const View& a, const Region& region_a, const View& b, const Region& region_b, const Region& region) {
-  std::vector<BoxPair> boxes = {{a, b}};
+  std::vector<BoxPair> boxes = {{a, b, region}};
   for (size_t d = 0; d < region.rank(); ++d) {
     std::vector<BoxPair> next;
     for (const Run& run : runs(region.dim(d), region_a.dim(d), region_b.dim(d)))
@@ -80,6 +86,7 @@ std::vector<BoxPair> matching_boxes(const View& a, const Region& region_a, const
         cut.a.offset += run.a * a.strides[d];
         cut.b.offset += run.b * b.strides[d];
         cut.a.dims[d] = cut.b.dims[d] = run.length;
+        cut.region.dim(d) = run.positions;
         next.push_back(std::move(cut));
       }
     boxes = std::move(next);

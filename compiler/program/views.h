@@ -13,7 +13,10 @@ View whole_buffer(BufferId buffer, const Shape& dims);
 std::optional<View> subview(const View& view, const Region& whole, const Region& part);
 
 // Boxes of `region` that are contiguous ranges of local positions both in `a` and in `b` (each contains `region`).
-struct BoxPair { View a, b; };
+struct BoxPair {
+  View a, b;
+  Region region;
+};
 std::vector<BoxPair> matching_boxes(const View& a, const Region& region_a, const View& b, const Region& region_b, const Region& region);
 
 // The view with other dims and the same elements in row-major order, where strides allow it.

@@ -1,6 +1,3 @@
-#include <fstream>
-#include <sstream>
-
 #include "test/unit/plan/reading.h"
 
 using namespace sscc;
@@ -195,9 +192,4 @@ TEST_CASE("memory limit") {
   refused(R"({"version": 1, "memory_limit": ^^"1.2.3GiB"})", Code::wrong_type, "\"80GiB\"");
   refused(R"({"version": 1, "memory_limit": [1, ^^true]})", Code::wrong_type, "a number of bytes");
   refused(plan_with(R"("memory_limit": ^^[1, 2])"), Code::wrong_type, "2 memory limits for 4 devices");
-}
-
-TEST_CASE("transform: forms of rules") {
-  refused(rule("^^"), Code::missing_key, "'axis'");
-  refused(rule(R"("axis": "wte.weight:0")").replace(0, 0, ""), Code::missing_key, "'split'");
 }

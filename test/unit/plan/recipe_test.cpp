@@ -46,7 +46,8 @@ TEST_CASE("losses are read") {
   CHECK(recipe.loss.target == "t");
   recipe = good(R"({"loss": {"kind": "graph_output", "output": "logits"},)" + adam + "}");
   CHECK(recipe.loss.kind == Recipe::Loss::Kind::graph_output);
-  recipe = good(R"({"loss": {"kind": "softmax_cross_entropy", "logits": "logits", "labels": "y", "ignore_index": null, "reduction": "mean"},)" + adam + "}");
+  recipe = good(R"({"loss": {"kind": "softmax_cross_entropy", "logits": "logits", "labels": "y", "ignore_index": null, "reduction": "mean"},)" +
+                adam + "}");
   CHECK(recipe.loss.kind == Recipe::Loss::Kind::softmax_cross_entropy);
   CHECK(recipe.loss.labels == "y");
   CHECK(recipe.loss.class_axis == 1);
@@ -71,7 +72,8 @@ TEST_CASE("optimizers are read, with torch.optim's defaults") {
 }
 
 TEST_CASE("the other keys of a recipe") {
-  Recipe recipe = good("{" + mse + "," + adam + R"(, "clip_grad_norm": null, "recycle": null, "state": [], "parameters": ["wte.weight"], "constants": ["scale"],
+  Recipe recipe =
+      good("{" + mse + "," + adam + R"(, "clip_grad_norm": null, "recycle": null, "state": [], "parameters": ["wte.weight"], "constants": ["scale"],
     "labels": [{"name": "t", "dtype": "float32", "shape": [8, 32, 256], "batch_axis": 0, "file": "label_0.pb"}],
     "inputs": [{"name": "input_ids", "dtype": "int64", "shape": [8, 32], "batch_axis": null, "file": null}], "outputs": [],
     "name": "n", "summary": "s", "model": "m", "opset": 17, "steps": 5, "batch_separable": true, "zero_gradient": ["b"],
@@ -94,14 +96,16 @@ TEST_CASE("mistakes in a recipe are refused where they stand, in the recipe's fi
   recipe_refused("{" + adam + R"(, "loss": ^^3})", Code::wrong_type, "an object with 'kind'");
   recipe_refused("{" + adam + R"(, "loss": ^^{}})", Code::missing_key, "'kind'");
   recipe_refused("{" + adam + R"(, "loss": {"kind": ^^"l1"}})", Code::wrong_type, "softmax_cross_entropy");
-  recipe_refused("{" + adam + R"(, "loss": {"kind": "mse", "prediction": "logits", "target": "t", ^^"class_axis": 1}})", Code::unknown_key, "class_axis");
-  recipe_refused("{" + adam + R"(, "loss": {"kind": "mse", "prediction": "logits", "target": "t", "reduction": ^^"sum"}})", Code::wrong_type, "\"mean\"");
+  recipe_refused("{" + adam + R"(, "loss": {"kind": "mse", "prediction": "logits", "target": "t", ^^"class_axis": 1}})", Code::unknown_key,
+                 "class_axis");
+  recipe_refused("{" + adam + R"(, "loss": {"kind": "mse", "prediction": "logits", "target": "t", "reduction": ^^"sum"}})", Code::wrong_type,
+                 "\"mean\"");
   recipe_refused("{" + adam + R"(, "loss": ^^{"kind": "mse", "prediction": "logits"}})", Code::missing_key, "'target'");
   recipe_refused("{" + adam + R"(, "loss": {"kind": "graph_output", "output": ^^"logit"}})", Code::unknown_tensor, "did you mean 'logits'?");
   recipe_refused("{" + adam + R"(, "loss": {"kind": "softmax_cross_entropy", "logits": "logits", "labels": "y", "class_axis": ^^3}})",
                  Code::recipe_does_not_fit, "which has 3 dimensions");
-  recipe_refused("{" + adam + R"(, "loss": {"kind": "softmax_cross_entropy", "logits": "logits", "labels": "y", "class_axis": ^^"c"}})", Code::wrong_type,
-                 "the number of a dimension");
+  recipe_refused("{" + adam + R"(, "loss": {"kind": "softmax_cross_entropy", "logits": "logits", "labels": "y", "class_axis": ^^"c"}})",
+                 Code::wrong_type, "the number of a dimension");
   recipe_refused("{" + mse + R"(, "optimizer": ^^[]})", Code::wrong_type, "an object with 'kind'");
   recipe_refused("{" + mse + R"(, "optimizer": {"kind": ^^"lion", "lr": 1}})", Code::wrong_type, "sgd, adam, adamw");
   recipe_refused("{" + mse + R"(, "optimizer": ^^{"kind": "sgd"}})", Code::missing_key, "'lr'");
@@ -113,11 +117,13 @@ TEST_CASE("mistakes in a recipe are refused where they stand, in the recipe's fi
   recipe_refused("{" + mse + "," + adam + R"(, "clip_grad_norm": ^^0})", Code::wrong_type, "above 0");
   recipe_refused("{" + mse + "," + adam + R"(, "parameters": [^^"logits"]})", Code::unknown_tensor, "no initializer 'logits'");
   recipe_refused("{" + mse + "," + adam + R"(, "parameters": ["scale"], "constants": ^^["scale"]})", Code::recipe_does_not_fit, "'scale'");
-  recipe_refused("{" + mse + "," + adam + R"(, "labels": [{"name": "t", "dtype": ^^"float", "shape": []}]})", Code::wrong_type, "did you mean 'float");
+  recipe_refused("{" + mse + "," + adam + R"(, "labels": [{"name": "t", "dtype": ^^"float", "shape": []}]})", Code::wrong_type,
+                 "did you mean 'float");
   recipe_refused("{" + mse + "," + adam + R"(, "labels": [{"name": "t", "dtype": "int64", "shape": [^^0]}]})", Code::wrong_type, "at least 1");
   recipe_refused("{" + mse + "," + adam + R"(, "labels": [^^{"name": "t", "dtype": "int64"}]})", Code::missing_key, "'shape'");
-  recipe_refused(R"({"loss": {"kind": "mse", "prediction": "logits", "target": ^^"t"}, "labels": [{"name": "u", "dtype": "int64", "shape": []}],)" + adam + "}",
-                 Code::recipe_does_not_fit, "they are u");
+  recipe_refused(
+      R"({"loss": {"kind": "mse", "prediction": "logits", "target": ^^"t"}, "labels": [{"name": "u", "dtype": "int64", "shape": []}],)" + adam + "}",
+      Code::recipe_does_not_fit, "they are u");
   recipe_refused("{" + mse + "," + adam + R"(, "opset": ^^"x"})", Code::wrong_type, "integer");
   recipe_refused("{" + mse + "," + adam + R"(, "notes": ^^"x"})", Code::wrong_type, "list of strings");
   recipe_refused("{" + mse + "," + adam + R"(, "tolerances": {"a": ^^"x"}})", Code::wrong_type, "a number");
@@ -126,8 +132,8 @@ TEST_CASE("mistakes in a recipe are refused where they stand, in the recipe's fi
 
 TEST_CASE("what this version does not do with a recipe is refused by name") {
   recipe_refused("{" + mse + "," + adam + R"(, ^^"state": [{"initializer": "a", "updated_by": "b"}]})", Code::unsupported, "'state'");
-  recipe_refused("{" + mse + "," + adam + R"(, ^^"recycle": {"iterations": 3, "initial": "zeros", "gradient": "last", "feedback": []}})", Code::unsupported,
-                 "'recycle'");
+  recipe_refused("{" + mse + "," + adam + R"(, ^^"recycle": {"iterations": 3, "initial": "zeros", "gradient": "last", "feedback": []}})",
+                 Code::unsupported, "'recycle'");
   recipe_refused("{" + mse + "," + adam + R"(, "state": [{"initializer": "a", ^^"update": "b"}]})", Code::unknown_key, "updated_by");
   recipe_refused("{" + mse + "," + adam + R"(, "recycle": {"iterations": ^^0, "feedback": []}})", Code::wrong_type, "at least 1");
 }

@@ -48,7 +48,7 @@ TEST_CASE("transform: splits") {
   refused(split("^^[]"), Code::wrong_type, "found an empty list");
   refused(split("[[^^3]]"), Code::wrong_type, "the name of a mesh axis");
   CHECK(refused(split("^^\"dp\""), Code::unknown_mesh_axis, "the mesh has no axis 'dp'") ==
-        "plan.json:1:96: error: the mesh has no axis 'dp' [SSC2101] at /transform/0/split; did you mean 'pp' or 'tp'?");
+        "plan.json:1:92: error: the mesh has no axis 'dp' [SSC2101] at /transform/0/split; did you mean 'pp' or 'tp'?");
   refused(split("[\"tp\", ^^\"xyz\"]"), Code::unknown_mesh_axis, "its axes are pp, tp");
   refused(split("^^[\"tp\", \"tp\"]"), Code::wrong_type, "twice");
   refused(split("[\"tp\", ^^{\"over\": \"tp\", \"sizes\": [1, 1]}]"), Code::wrong_type, "twice");
@@ -70,7 +70,9 @@ TEST_CASE("transform: splits") {
 
 TEST_CASE("a split into one piece is no split") {
   auto splits = [](const std::string& value) {
-    return good_plan(R"({"version": 1, "mesh": {"one": 1, "tp": 2}, "transform": [{"axis": "wte.weight:0", "split": )" + value + "}]}").transform[0].splits;
+    return good_plan(R"({"version": 1, "mesh": {"one": 1, "tp": 2}, "transform": [{"axis": "wte.weight:0", "split": )" + value + "}]}")
+        .transform[0]
+        .splits;
   };
   CHECK(splits("\"one\"").empty());
   CHECK(splits("{\"time\": 1}").empty());
@@ -187,14 +189,15 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
   is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
   is_unsupported(place_rule(R"("stages": "pp", "cut_before": ["/head/*"], ^^"place": [[0, 1], [1, 0]])"), "at several coordinates");
   is_unsupported(place_rule(R"(^^"stages": [{"pp": 0}, 2], "cut_before": ["/head/*"])"), "'stages' as a list");
-  is_unsupported(on("{^^\"devices\": \"2..3\"}"), "several devices");
+  is_unsupported(on("{^^\"devices\": \"2..3\"}"), "'devices'");
   is_unsupported(on("{\"devices\": [0, \"2..3\"], ^^\"mesh\": {\"x\": 3}}"), "a mesh of its own");
   is_unsupported(on("^^\"host\""), "'host'");
   is_unsupported(plan_with(R"("order": {^^"timetable": [["0F0", "0B0.1", "0I3", "0W3", "0U"]]})"), "'timetable'");
   is_unsupported(plan_with(R"("order": {^^"blocks": [{"block": "0F0", "step": 0, "span": 1}], "repetend": [0, 2]})"), "'blocks'");
   is_unsupported(plan_with(R"("precision": ^^"bf16")"), "'bf16'");
   is_unsupported(plan_with(R"("precision": ^^"f16")"), "'f16'");
-  is_unsupported(plan_with(R"(^^"communication": [{"tensor": "*", "over": "stages", "from": 0, "to": {"pp": 1}, "lowering": "ring"}])"), "'communication'");
+  is_unsupported(plan_with(R"(^^"communication": [{"tensor": "*", "over": "stages", "from": 0, "to": {"pp": 1}, "lowering": "ring"}])"),
+                 "'communication'");
   for (const char* name : {"interleaved_1f1b", "1f1b_eager", "zb_h1", "zb_h2", "zb_v", "dualpipe_v", "chimera", "interlaced", "nf1b", "infer"})
     is_unsupported(plan_with("\"order\": {\"schedule\": ^^\"" + std::string(name) + "\"}"), "use 'gpipe' or '1f1b'");
   good_plan(rule(R"("axis": "@batch", "split": "tp", "when": false)"));
@@ -202,24 +205,16 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
 
 TEST_CASE("types are checked in what this version does not do, too") {
   refused(rule(R"("state": ^^3, "store": {"split": "tp"})"), Code::wrong_type, "a glob on parameter names");
-  refused(rule(R"("state": "*", ^^"gradients": "*", "store": {"split": "tp"})"), Code::unknown_key, "one rule for each");
+  refused(rule(R"(^^"state": "*", "gradients": "*", "store": {"split": "tp"})"), Code::unknown_key, "one rule for each");
   refused(plan_with(R"("transform": [^^{"state": "*"}])"), Code::missing_key, "'store'");
   refused(plan_with(R"("transform": [^^{"store": {"split": "tp"}}])"), Code::missing_key, "'parameters'");
   refused(rule(R"("state": "*", "store": {"split": ^^"cp"})"), Code::unknown_mesh_axis, "'cp'");
   refused(plan_with(R"("transform": [^^{"recompute": true}])"), Code::missing_key, "'ops'");
-  refused(plan_with(R"("order": {"timetable": ^^3})").replace(0, 0, ""), Code::unsupported, "'timetable'");
 }
 
 TEST_CASE("communication") {
-  auto communication = [](const std::string& body) { return plan_with("\"precision\": \"f32\", \n\"communication\": [" + body + "]"); };
-  auto mistake = [&](const std::string& body, Code code, const std::string& words) {
-    Marked marked = unmark(communication(body));
-    Diagnostics found = read(marked.text).diagnostics;
-    for (const Diagnostic& d : found.all()) {
-      if (d.code == code && d.where.line == marked.line && d.where.column == marked.column) return CHECK_THAT(to_text(d), Catch::Contains(words));
-    }
-    FAIL_CHECK("not reported: " << marked.text);
-  };
+  auto communication = [](const std::string& body) { return plan_with("\"precision\": \"f32\",\n \"communication\": [" + body + "]"); };
+  auto mistake = [&](const std::string& body, Code code, const std::string& words) { refused(communication(body), code, words); };
   mistake("^^3", Code::wrong_type, "a rule");
   mistake("^^{}", Code::missing_key, "'lowering'");
   mistake("{\"lowering\": ^^\"rings\"}", Code::wrong_type, "did you mean 'ring'?");
@@ -236,19 +231,17 @@ TEST_CASE("communication") {
 }
 
 TEST_CASE("timetables and blocks are checked") {
-  auto found = [](const std::string& body) {
-    Marked marked = unmark(plan_with("\"order\": {" + body + "}"));
-    for (const Diagnostic& d : read(marked.text).diagnostics.all())
-      if (d.code == Code::wrong_type || d.code == Code::missing_key)
-        if (d.where.line == marked.line && d.where.column == marked.column) return true;
-    return false;
+  auto mistake = [](const std::string& body, const std::string& words, Code code = Code::wrong_type) {
+    refused(plan_with("\"order\": {" + body + "}"), code, words);
   };
-  CHECK(found(R"("timetable": ^^3)"));
-  CHECK(found(R"("timetable": [^^3])"));
-  for (const char* block : {"\"F0\"", "\"0F\"", "\"0X0\"", "\"0F0.\"", "\"0U1\"", "\"\"", "3"}) CHECK(found("\"timetable\": [[^^" + std::string(block) + "]]"));
-  CHECK(found(R"("blocks": ^^3)"));
-  CHECK(found(R"("blocks": [^^{"step": 0}])"));
-  CHECK(found(R"("blocks": [{"block": "0F0", "step": ^^-1}])"));
-  CHECK(found(R"("blocks": [{"block": "0F0", "step": 0, "span": ^^0}])"));
-  CHECK(found(R"("blocks": [], "repetend": ^^[2, 1])"));
+  mistake(R"("timetable": ^^3)", "a list of lists of blocks");
+  mistake(R"("timetable": [^^3])", "a list of blocks");
+  for (const char* block : {"\"F0\"", "\"0F\"", "\"0X0\"", "\"0F0.\"", "\"0U1\"", "\"\"", "3"})
+    mistake("\"timetable\": [[^^" + std::string(block) + "]]", "a block like");
+  mistake(R"("blocks": ^^3)", "a list of objects");
+  mistake(R"("blocks": [^^{"step": 0}])", "'block'", Code::missing_key);
+  mistake(R"("blocks": [^^{"block": "0F0"}])", "'step'", Code::missing_key);
+  mistake(R"("blocks": [{"block": "0F0", "step": ^^-1}])", "a step");
+  mistake(R"("blocks": [{"block": "0F0", "step": 0, "span": ^^0}])", "a number of steps");
+  mistake(R"("blocks": [], "repetend": ^^[2, 1])", "a < b");
 }

@@ -73,8 +73,8 @@ TEST_CASE("axis names find dimensions") {
   CHECK(found("\"/layers.?/mlp/up/MatMul:-1\"") == Dims{{m.up[0], 2}, {m.up[1], 2}});  // by operator: its output 0
   CHECK(found("\"/layers.0/mlp/Erf:2\"") == Dims{{m.gelu[0], 2}});
   CHECK(found("\"*.weight:2\"").empty());
-  CHECK(found("\"scale:0\"").empty());                         // length 1
-  CHECK(found("\"/layers.0/mlp/Erf_output_0:2\"").empty());    // recognition left nothing that makes it
+  CHECK(found("\"scale:0\"").empty());                       // length 1
+  CHECK(found("\"/layers.0/mlp/Erf_output_0:2\"").empty());  // recognition left nothing that makes it
   CHECK(found("\"input_ids:1\"") == Dims{{m.ids, 1}});
   CHECK(found("{\"of\": {\"role\": \"head\"}, \"dim\": -3}") == Dims{{m.logits, 0}});
   CHECK(found("{\"of\": {\"role\": \"head\"}, \"dim\": 0, \"output\": 1}").empty());

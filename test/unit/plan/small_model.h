@@ -57,7 +57,7 @@ struct SmallModel {
       module.ops[gelu_op[i]].absorbed = {"/" + layer + "/mlp/Mul", "/" + layer + "/mlp/Erf"};
     }
     logits = tensor("logits", {8, 32, 256}, Role::activation);
-    head = op("/head/MatMul", "MatMul", {gelu[1], table}, {logits});
+    head = op("/head/MatMul", "MatMul", {gelu[1], table, scale}, {logits});
     module.ops[head].roles = {"head"};
     module.inputs = {ids};
     module.outputs = {logits};

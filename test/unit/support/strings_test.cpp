@@ -44,6 +44,7 @@ TEST_CASE("nearest names come nearest first, and only near ones") {
   CHECK(nearest("layer.*.mlp.up.weight", {"wte.weight", "layers.0.mlp.up.weight", "ln_f.weight"}).front() == "layers.0.mlp.up.weight");
   CHECK(nearest("a", {"b", "b", "c", "d", "e"}, 2).size() <= 2);
   CHECK(did_you_mean("ordr", keys) == "did you mean 'order'?");
+  CHECK(did_you_mean("schedlue", {"schedule", "scheduled", "shelled"}) == "did you mean 'schedule' or 'scheduled'?");
   CHECK(did_you_mean("tp", {"tp1", "tp2", "tp3"}) == "did you mean 'tp1', 'tp2' or 'tp3'?");
   CHECK(did_you_mean("zzzzzzzzz", keys).empty());
 }

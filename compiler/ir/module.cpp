@@ -1,0 +1,164 @@
+#include "compiler/ir/module.h"
+
+#include <algorithm>
+
+#include "compiler/support/check.h"
+
+namespace sscc {
+
+const char* name_of(Kind kind) {
+  switch (kind) {
+    case Kind::pointwise: return "pointwise";
+    case Kind::contract: return "contract";
+    case Kind::reduce: return "reduce";
+    case Kind::reshape: return "reshape";
+    case Kind::transpose: return "transpose";
+    case Kind::slice: return "slice";
+    case Kind::split: return "split";
+    case Kind::concat: return "concat";
+    case Kind::pad: return "pad";
+    case Kind::expand: return "expand";
+    case Kind::gather: return "gather";
+    case Kind::scatter_add: return "scatter_add";
+    case Kind::softmax: return "softmax";
+    case Kind::softmax_grad: return "softmax_grad";
+    case Kind::layer_norm: return "layer_norm";
+    case Kind::layer_norm_grad: return "layer_norm_grad";
+    case Kind::layer_norm_grad_scale: return "layer_norm_grad_scale";
+    case Kind::pick: return "pick";
+    case Kind::cross_entropy_grad: return "cross_entropy_grad";
+    case Kind::update: return "update";
+  }
+  return "";
+}
+
+int64_t Mesh::size() const {
+  int64_t size = 1;
+  for (const MeshAxis& axis : axes) size *= axis.length;
+  return size;
+}
+
+int Mesh::find(const std::string& name) const {
+  for (size_t a = 0; a < axes.size(); ++a)
+    if (axes[a].name == name) return static_cast<int>(a);
+  return -1;
+}
+
+int64_t Mesh::coordinate(int64_t device, int axis) const {
+  int64_t inner = 1;
+  for (size_t a = static_cast<size_t>(axis) + 1; a < axes.size(); ++a) inner *= axes[a].length;
+  return device / inner % axes[static_cast<size_t>(axis)].length;
+}
+
+std::string Segment::name() const {
+  switch (kind) {
+    case SegmentKind::prologue: return "prologue";
+    case SegmentKind::forward: return std::to_string(stage) + "F";
+    case SegmentKind::backward: return std::to_string(stage) + "B";
+    case SegmentKind::epilogue: return "epilogue";
+  }
+  return "";
+}
+
+OpId Module::add_op(Op op) {
+  const OpId id(ops.size());
+  for (TensorId output : op.outputs)
+    if (output.valid()) tensors[output].producers.push_back(id);
+  ops.add(std::move(op));
+  order.push_back(id);
+  return id;
+}
+
+std::vector<llvm::SmallVector<OpId, 2>> Module::consumers() const {
+  std::vector<llvm::SmallVector<OpId, 2>> readers(static_cast<size_t>(tensors.size()));
+  for (OpId id : order)
+    for (TensorId input : ops[id].inputs) {
+      if (!input.valid()) continue;
+      auto& list = readers[static_cast<size_t>(input.index)];
+      if (list.empty() || list.back() != id) list.push_back(id);
+    }
+  return readers;
+}
+
+TensorId operand(const Op& op, int operand) {
+  const int inputs = static_cast<int>(op.inputs.size());
+  return operand < inputs ? op.inputs[static_cast<size_t>(operand)] : op.outputs[static_cast<size_t>(operand - inputs)];
+}
+
+namespace {
+
+// The piece of split `s` that `piece` works on, in positions of the split's range.
+const Intervals& positions_of(const Op& op, size_t s, const Piece& piece) {
+  const Split& split = op.splits[s];
+  size_t index = 0;
+  for (int outer : split.outer)
+    index = index * static_cast<size_t>(op.splits[static_cast<size_t>(outer)].count) + static_cast<size_t>(piece.coordinates[static_cast<size_t>(outer)]);
+  return split.pieces[index * static_cast<size_t>(split.count) + static_cast<size_t>(piece.coordinates[s])];
+}
+
+// Does a later split nest in this one (and so say more)?
+bool is_refined(const Op& op, size_t s) {
+  for (size_t later = s + 1; later < op.splits.size(); ++later)
+    for (int outer : op.splits[later].outer)
+      if (outer == static_cast<int>(s)) return true;
+  return false;
+}
+
+}  // namespace
+
+Intervals axis_positions(const Op& op, int axis, const Piece& piece) {
+  const int64_t length = op.rule.axes[static_cast<size_t>(axis)].length;
+  Intervals result(0, length);
+  for (size_t s = 0; s < op.splits.size(); ++s) {
+    if (op.splits[s].axis != axis || is_refined(op, s)) continue;
+    result = intersect(result, spread(positions_of(op, s, piece), op.splits[s].stride, op.splits[s].length, length));
+  }
+  return result;
+}
+
+Region region_of(const Module& module, const Op& op, int index, const Piece& piece) {
+  const Tensor& tensor = module.tensors[operand(op, index)];
+  if (!op.storage.empty()) {
+    const Region& storage = op.storage[static_cast<size_t>(piece.coordinates[0])];
+    return tensor.shape == module.tensors[op.inputs[0]].shape ? storage : Region(tensor.shape);
+  }
+  Region region(tensor.shape);
+  if (op.splits.empty()) return region;
+  for (const Occurrence& occurrence : op.rule.occurrences) {
+    if (occurrence.operand != index) continue;
+    for (const Split& split : op.splits) {
+      if (split.axis != occurrence.axis) continue;
+      const Intervals positions = axis_positions(op, occurrence.axis, piece);
+      const int64_t axis_length = op.rule.axes[static_cast<size_t>(occurrence.axis)].length;
+      Intervals& dim = region.dim(static_cast<size_t>(occurrence.dim));
+      const int64_t length = tensor.shape[static_cast<size_t>(occurrence.dim)];
+      dim = intersect(dim, spread(positions, occurrence.stride, axis_length, length));
+      break;
+    }
+  }
+  return region;
+}
+
+Part part_of(const Module& module, OpId id, int output, const Piece& piece) {
+  const Op& op = module.ops[id];
+  const TensorId tensor = op.outputs[static_cast<size_t>(output)];
+  const auto& producers = module.tensors[tensor].producers;
+  Part part;
+  if (producers.size() > 1)
+    part = part.piece(std::find(producers.begin(), producers.end(), id) - producers.begin(), static_cast<int64_t>(producers.size()));
+  if (!op.storage.empty()) {
+    const bool follows = module.tensors[tensor].shape == module.tensors[op.inputs[0]].shape && op.kind == Kind::update;
+    return follows ? part : part.piece(piece.coordinates[0], static_cast<int64_t>(op.storage.size()));
+  }
+  for (size_t s = 0; s < op.splits.size(); ++s) {
+    const Split& split = op.splits[s];
+    if (op.rule.axes[static_cast<size_t>(split.axis)].mark != Mark::sum) continue;
+    bool held = false;
+    for (const Occurrence& occurrence : op.rule.occurrences)
+      held |= occurrence.axis == split.axis && occurrence.operand == static_cast<int>(op.inputs.size()) + output;
+    if (!held) part = part.piece(piece.coordinates[s], split.count);
+  }
+  return part;
+}
+
+}  // namespace sscc

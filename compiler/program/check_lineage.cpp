@@ -1,0 +1,537 @@
+// Lineage: an abstract interpretation of all programs together. Every view of every buffer holds *fragments* of a logical tensor: regions, each with a
+// share of the join and the micro-batches summed into it. Kernels make fragments, copies move them, sums and collectives put disjoint ones
+// together (a fragment twice is a doubled contribution). Whoever reads must find, at exactly the addresses that it reads, fragments of the tensor
+// that its operator needs that make up the region whole: every share, every micro-batch, once.
+//
+// Layout operators have no instruction: a view that is read as tensor B may be held as A, where B is a layout of A. The view that A's address gives B
+// is then computed again here and must be the one that is read.
+#include <map>
+#include <set>
+
+#include "compiler/ops/ops.h"
+#include "compiler/program/check.h"
+#include "compiler/program/views.h"
+#include "compiler/program/walk.h"
+#include "compiler/support/strings.h"
+
+namespace sscc {
+namespace {
+
+struct Fragment {
+  Region region;
+  Part part;
+  std::set<int32_t> micro_batches;  // summed into it; of a micro-batch tensor: the one it belongs to
+};
+
+struct Content {
+  TensorId tensor;
+  Region region;
+  View view;
+  std::vector<Fragment> fragments;
+};
+
+bool same_place(const View& a, const View& b) {
+  if (a.buffer != b.buffer || a.offset != b.offset || a.dims != b.dims) return false;
+  for (size_t d = 0; d < a.dims.size(); ++d)
+    if (a.dims[d] > 1 && a.strides[d] != b.strides[d]) return false;
+  return true;
+}
+
+// First and last element that a view touches.
+std::pair<int64_t, int64_t> extent(const View& view) {
+  int64_t last = view.offset;
+  for (size_t d = 0; d < view.dims.size(); ++d) last += (view.dims[d] - 1) * view.strides[d];
+  return {view.offset, last};
+}
+
+class Lineage {
+ public:
+  Lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics)
+      : module_(module), programs_(programs), diagnostics_(diagnostics), memory_(programs.ranks.size()) {
+    for (OpId id : module.order)
+      for (size_t p = 0; p < module.ops[id].pieces.size(); ++p)
+        pieces_[{id, module.ops[id].pieces[p].device}].push_back(static_cast<int32_t>(p));
+  }
+
+  bool run() {
+    for (const RankProgram& rank : programs_.ranks) load(rank);
+    Visitor visitor;
+    visitor.instruction = [&](const Step& step) { if (good_) visit(step); };
+    visitor.collective = [&](const std::vector<Step>& members) { if (good_) visit_collective(members); };
+    walk(programs_, visitor);
+    if (good_) check_homes();
+    return good_;
+  }
+
+ private:
+  using Contents = std::vector<Content>;
+  const Body& body(int32_t rank) const { return programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body)]; }
+  const Claim& claim(const Step& step, int32_t index) const { return programs_.ranks[static_cast<size_t>(step.rank)].claims[static_cast<size_t>(index)]; }
+  Contents& contents(int32_t rank, BufferId buffer, int32_t micro_batch) {
+    return memory_[static_cast<size_t>(rank)][{buffer.index, micro_batch % body(rank).buffers[buffer].copies}];
+  }
+  bool of_step(TensorId id) const { return module_.tensors[id].scope == Scope::step; }
+
+  // What lies in the arena before the step: homes.
+  void load(const RankProgram& rank) {
+    const Body& b = body(rank.rank);
+    for (const auto& [id, homes] : module_.homes)
+      for (const Home& home : homes) {
+        if (home.device != rank.rank) continue;
+        const Tensor& t = module_.tensors[id];
+        const std::string& name = t.micro_batch_of.valid() ? module_.tensors[t.micro_batch_of].name : t.name;
+        for (int64_t i = 0; i < b.buffers.size(); ++i) {
+          const Buffer& buffer = b.buffers[BufferId(i)];
+          if (buffer.source == Buffer::Source::none || buffer.tensor != name || buffer.elements != home.region.elements()) continue;
+          if ((buffer.copies > 1) != (t.scope == Scope::micro_batch && module_.cut.count > 1)) continue;
+          for (int32_t k = 0; k < buffer.copies; ++k)
+            contents(rank.rank, BufferId(i), k).push_back({id, home.region, whole_buffer(BufferId(i), home.region.local_shape()), {{home.region, Part(), {k}}}});
+        }
+      }
+  }
+
+  // -- reading ---------------------------------------------------------------------------------------------------------------------------------
+
+  // The content that `view` reads `region` of `tensor` from; null and a refusal if there is none.
+  const Content* find(const Step& step, const View& view, TensorId tensor, const Region& region) {
+    for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
+      if (holds(step.rank, content, content.view, content.tensor, content.region, view, tensor, region)) return &content;
+    std::string there;
+    for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
+      there += (there.empty() ? "" : ", ") + module_.tensors[content.tensor].name + content.region.to_string();
+    refuse(step, "expects " + region.to_string() + " of '" + module_.tensors[tensor].name + "' in buffer '" + body(step.rank).buffers[view.buffer].name + "', and there is " +
+                     (there.empty() ? "nothing" : there));
+    return nullptr;
+  }
+
+  // Does `at`, which holds `has_region` of `has`, serve `view` as `region` of `wants`, directly or through layout operators?
+  bool holds(int32_t rank, const Content& content, const View& at, TensorId has, const Region& has_region, const View& view, TensorId wants, const Region& region, int depth = 0) {
+    if (has == wants) {
+      if (!has_region.contains(region)) return false;
+      const std::optional<View> part = subview(at, has_region, region);
+      return part && same_place(*part, view);
+    }
+    if (depth > 16) return false;
+    for (OpId producer : module_.tensors[wants].producers) {
+      const Op& o = module_.ops[producer];
+      if (o.inputs.empty() || !reaches(has, o.inputs[0], depth)) continue;
+      auto it = pieces_.find({producer, rank});
+      if (it == pieces_.end()) continue;
+      for (int32_t p : it->second)
+        for (const auto& [placed, source, source_region] : sources(rank, content, at, has, has_region, o.inputs[0], region_of(module_, o, 0, o.pieces[static_cast<size_t>(p)]), depth))
+          for (size_t out = 0; out < o.outputs.size(); ++out) {
+            if (o.outputs[out] != wants) continue;
+            const Region made = region_of(module_, o, static_cast<int>(o.inputs.size() + out), o.pieces[static_cast<size_t>(p)]);
+            if (!made.contains(region)) continue;
+            const std::optional<View> laid = layout_view(o, static_cast<int>(out), o.pieces[static_cast<size_t>(p)], placed);
+            if (!laid) continue;
+            const std::optional<View> part = subview(*laid, made, region);
+            if (part && same_place(*part, view)) return true;
+          }
+    }
+    return false;
+  }
+
+  struct Placed { View view; TensorId tensor; Region region; };
+
+  // Where `wants`' region lies, given that `at` holds `has`: at most one place.
+  std::vector<Placed> sources(int32_t rank, const Content& content, const View& at, TensorId has, const Region& has_region, TensorId wants, const Region& region, int depth) {
+    if (has == wants) {
+      if (!has_region.contains(region)) return {};
+      if (const std::optional<View> part = subview(at, has_region, region)) return {{*part, wants, region}};
+      return {};
+    }
+    if (depth > 16) return {};
+    std::vector<Placed> result;
+    for (OpId producer : module_.tensors[wants].producers) {
+      const Op& o = module_.ops[producer];
+      if (o.inputs.empty() || !is_layout(o)) continue;
+      auto it = pieces_.find({producer, rank});
+      if (it == pieces_.end()) continue;
+      for (int32_t p : it->second) {
+        const Piece& piece = o.pieces[static_cast<size_t>(p)];
+        for (const Placed& from : sources(rank, content, at, has, has_region, o.inputs[0], region_of(module_, o, 0, piece), depth + 1))
+          for (size_t out = 0; out < o.outputs.size(); ++out) {
+            if (o.outputs[out] != wants) continue;
+            const Region made = region_of(module_, o, static_cast<int>(o.inputs.size() + out), piece);
+            const std::optional<View> laid = layout_view(o, static_cast<int>(out), piece, from.view);
+            if (!laid || !made.contains(region)) continue;
+            if (const std::optional<View> part = subview(*laid, made, region)) result.push_back({*part, wants, region});
+          }
+      }
+    }
+    return result;
+  }
+
+  static bool is_layout(const Op& o) {
+    switch (o.kind) {
+      case Kind::reshape: case Kind::transpose: case Kind::slice: case Kind::split: case Kind::expand: return true;
+      case Kind::pointwise: return std::get<PointwiseAttributes>(o.attributes).function == Scalar::identity;
+      default: return false;
+    }
+  }
+  bool reaches(TensorId, TensorId, int) const { return true; }
+
+  std::optional<View> layout_view(const Op& o, int output, const Piece& piece, const View& from) const {
+    if (!is_layout(o)) return std::nullopt;
+    const int n = static_cast<int>(o.inputs.size());
+    const Region in = region_of(module_, o, 0, piece);
+    const Shape dims = region_of(module_, o, n + output, piece).local_shape();
+    switch (o.kind) {
+      case Kind::transpose: return transposed(from, std::get<TransposeAttributes>(o.attributes).permutation);
+      case Kind::reshape: return reshaped(from, dims);
+      case Kind::slice: {
+        const auto& a = std::get<SliceAttributes>(o.attributes);
+        llvm::SmallVector<int64_t, 5> starts;
+        for (size_t d = 0; d < dims.size(); ++d) starts.push_back(in.dim(d).count_below(a.starts[d]));
+        return sliced(from, starts, dims, a.steps);
+      }
+      case Kind::split: {
+        const size_t dim = static_cast<size_t>(std::get<DimAttributes>(o.attributes).dim);
+        int64_t start = 0;
+        for (int i = 0; i < output; ++i) start += module_.tensors[o.outputs[static_cast<size_t>(i)]].shape[dim];
+        llvm::SmallVector<int64_t, 5> starts(dims.size(), 0), steps(dims.size(), 1);
+        starts[dim] = in.dim(dim).count_below(start);
+        return sliced(from, starts, dims, steps);
+      }
+      default: return broadcast(from, dims);
+    }
+  }
+
+  // The fragments must make up the region: whole joins, all micro-batches, nothing twice.
+  bool complete(const Step& step, const Content& content, const Region& wanted, TensorId tensor) {
+    const bool direct = content.tensor == tensor;
+    std::vector<std::pair<Region, Part>> missing = {{direct ? wanted : content.region, Part()}};
+    for (const Fragment& fragment : content.fragments) {
+      if (!right_micro_batches(step, content.tensor, fragment)) return false;
+      std::vector<std::pair<Region, Part>> rest;
+      for (auto& [region, part] : missing) {
+        const Region common = intersect(region, fragment.region);
+        const Part shared = intersect(part, fragment.part);
+        if (common.empty() || shared.empty()) {
+          rest.push_back({region, part});
+          continue;
+        }
+        const Part left = subtract(part, shared);
+        if (!left.empty()) rest.push_back({common, left});
+        for (Region& outside : subtract(region, common)) rest.push_back({std::move(outside), part});
+      }
+      missing = std::move(rest);
+    }
+    if (missing.empty()) return true;
+    refuse(step, "reads '" + module_.tensors[content.tensor].name + "', of which " + missing[0].first.to_string() + missing[0].second.to_string() + " has not been added");
+    return false;
+  }
+
+  bool right_micro_batches(const Step& step, TensorId tensor, const Fragment& fragment) {
+    if (!of_step(tensor)) {
+      if (fragment.micro_batches.size() == 1 && *fragment.micro_batches.begin() == step.micro_batch) return true;
+      refuse(step, "reads '" + module_.tensors[tensor].name + "' of micro-batch " + (fragment.micro_batches.empty() ? "?" : std::to_string(*fragment.micro_batches.begin())));
+      return false;
+    }
+    const size_t count = fragment.micro_batches.size();
+    if (count == 1 && *fragment.micro_batches.begin() == 0 && !summed_.contains(tensor)) return true;
+    if (!summed_.contains(tensor) || count == static_cast<size_t>(module_.cut.count)) return true;
+    refuse(step, "reads '" + module_.tensors[tensor].name + "' after " + std::to_string(count) + " of " + std::to_string(module_.cut.count) + " micro-batches");
+    return false;
+  }
+
+  // -- writing ---------------------------------------------------------------------------------------------------------------------------------
+
+  void write(const Step& step, const View& view, Content content) {
+    Contents& list = contents(step.rank, view.buffer, step.micro_batch);
+    const auto mine = extent(view);
+    std::erase_if(list, [&](const Content& old) {
+      const auto other = extent(old.view);
+      return same_place(old.view, view) || (mine.first <= other.first && other.second <= mine.second);
+    });
+    content.view = view;
+    list.push_back(std::move(content));
+  }
+
+  // Put fragments into what a view holds already; a fragment that is there is a doubled contribution.
+  bool add(const Step& step, const View& view, TensorId tensor, const std::vector<Fragment>& fragments) {
+    for (Content& content : contents(step.rank, view.buffer, step.micro_batch)) {
+      if (content.tensor != tensor) continue;
+      bool inside = same_place(content.view, view);
+      if (!inside)
+        for (const Fragment& f : fragments)
+          if (content.region.contains(f.region)) {
+            const std::optional<View> part = subview(content.view, content.region, f.region);
+            inside |= part && same_place(*part, view);
+          }
+      if (inside) return merge(step, content.fragments, tensor, fragments);
+    }
+    refuse(step, "adds to '" + module_.tensors[tensor].name + "' where nothing of it is");
+    return false;
+  }
+
+  bool merge(const Step& step, std::vector<Fragment>& into, TensorId tensor, const std::vector<Fragment>& fragments) {
+    for (const Fragment& fragment : fragments) {
+      bool joined = false;
+      for (Fragment& there : into) {
+        if (intersect(there.region, fragment.region).empty() || intersect(there.part, fragment.part).empty()) continue;
+        bool again = false;
+        for (int32_t m : fragment.micro_batches) again |= there.micro_batches.contains(m);
+        if (again || !(there.region == fragment.region) || !(there.part == fragment.part)) {
+          refuse(step, "adds " + fragment.region.to_string() + fragment.part.to_string() + " of '" + module_.tensors[tensor].name + "' a second time");
+          return false;
+        }
+        there.micro_batches.insert(fragment.micro_batches.begin(), fragment.micro_batches.end());
+        summed_.insert(tensor);
+        joined = true;
+      }
+      if (!joined) into.push_back(fragment);
+    }
+    return true;
+  }
+
+  std::vector<Fragment> restricted(const std::vector<Fragment>& fragments, const Region& region) const {
+    std::vector<Fragment> result;
+    for (const Fragment& f : fragments) {
+      Region common = intersect(f.region, region);
+      if (!common.empty()) result.push_back({std::move(common), f.part, f.micro_batches});
+    }
+    return result;
+  }
+
+  // -- instructions ------------------------------------------------------------------------------------------------------------------------------
+
+  void visit(const Step& step) {
+    const Instruction& i = *step.what;
+    switch (i.opcode) {
+      case Opcode::fill: {
+        const Claim& c = claim(step, i.writes[0]);
+        write(step, i.outs[0], {c.tensor, c.region, {}, {}});
+        return;
+      }
+      case Opcode::copy: return visit_copy(step);
+      case Opcode::send: {
+        const Claim& c = claim(step, i.reads[0]);
+        if (const Content* content = find(step, i.ins[0], c.tensor, c.region)) messages_[step.message] = {c.tensor, c.region, {}, restricted(fragments_as(*content, c), c.region)};
+        return;
+      }
+      case Opcode::receive: {
+        const Claim& c = claim(step, i.writes[0]);
+        Content content = std::move(messages_[step.message]);
+        messages_.erase(step.message);
+        if (content.tensor != c.tensor || !(content.region == c.region))
+          return refuse(step, "expects " + c.region.to_string() + " of '" + module_.tensors[c.tensor].name + "' and is sent " + content.region.to_string() + " of '" +
+                                  (content.tensor.valid() ? module_.tensors[content.tensor].name : std::string("nothing")) + "'");
+        return write(step, i.outs[0], std::move(content));
+      }
+      case Opcode::reduce:
+        if (!i.op.valid()) return visit_join(step);
+        [[fallthrough]];
+      default: return visit_kernel(step);
+    }
+  }
+
+  // What is held as a layout's source counts as the whole of the layout.
+  std::vector<Fragment> fragments_as(const Content& content, const Claim& c) const {
+    if (content.tensor == c.tensor) return content.fragments;
+    std::set<int32_t> micro_batches;
+    for (const Fragment& f : content.fragments) micro_batches.insert(f.micro_batches.begin(), f.micro_batches.end());
+    return {{c.region, Part(), of_step(c.tensor) ? std::set<int32_t>{0} : micro_batches}};
+  }
+
+  void visit_copy(const Step& step) {
+    const Instruction& i = *step.what;
+    if (i.op.valid() && i.piece >= 0) return visit_kernel(step);  // concat, or a layout operator that adds to a sum
+    const Claim& from = claim(step, i.reads[0]);
+    const Claim& to = claim(step, i.writes[0]);
+    const Content* content = find(step, i.ins[0], from.tensor, from.region);
+    if (!content) return;
+    if (content->tensor != from.tensor && !complete(step, *content, from.region, from.tensor)) return;
+    const std::vector<Fragment> moved = restricted(fragments_as(*content, from), from.region);
+    if (i.accumulate) {
+      add(step, i.outs[0], to.tensor, moved);
+      return;
+    }
+    // Part of a value that is put together piece by piece, or a value of its own.
+    write(step, i.outs[0], {to.tensor, to.region, {}, moved});
+    unite_neighbours(step, i.outs[0], to.tensor);
+  }
+
+  // Contents of one tensor in one buffer that together fill a box become one content.
+  void unite_neighbours(const Step& step, const View& view, TensorId tensor) {
+    Contents& list = contents(step.rank, view.buffer, step.micro_batch);
+    for (size_t a = 0; a < list.size(); ++a)
+      for (size_t b = a + 1; b < list.size(); ++b) {
+        if (list[a].tensor != tensor || list[b].tensor != tensor) continue;
+        std::optional<Content> both = united(list[a], list[b]);
+        if (!both) continue;
+        list[a] = std::move(*both);
+        list.erase(list.begin() + static_cast<std::ptrdiff_t>(b));
+        b = a;
+      }
+  }
+
+  static std::optional<Content> united(const Content& a, const Content& b) {
+    int differing = -1;
+    for (size_t d = 0; d < a.region.rank(); ++d) {
+      if (a.region.dim(d) == b.region.dim(d)) continue;
+      if (differing >= 0) return std::nullopt;
+      differing = static_cast<int>(d);
+    }
+    if (differing < 0 || !intersect(a.region, b.region).empty()) return std::nullopt;
+    for (size_t d = 0; d < a.view.strides.size(); ++d)
+      if (a.view.strides[d] != b.view.strides[d] && a.view.dims[d] > 1 && b.view.dims[d] > 1) return std::nullopt;
+    const size_t d = static_cast<size_t>(differing);
+    Content both = a;
+    both.region.dim(d) = unite(a.region.dim(d), b.region.dim(d));
+    both.view.dims[d] = a.view.dims[d] + b.view.dims[d];
+    both.view.offset = std::min(a.view.offset, b.view.offset);
+    for (size_t k = 0; k < both.view.strides.size(); ++k) both.view.strides[k] = a.view.dims[k] > 1 ? a.view.strides[k] : b.view.strides[k];
+    const std::optional<View> part_a = subview(both.view, both.region, a.region), part_b = subview(both.view, both.region, b.region);
+    if (!part_a || !part_b || !same_place(*part_a, a.view) || !same_place(*part_b, b.view)) return std::nullopt;
+    both.fragments.insert(both.fragments.end(), b.fragments.begin(), b.fragments.end());
+    return both;
+  }
+
+  // Partial values side by side, joined by one reduction.
+  void visit_join(const Step& step) {
+    const Instruction& i = *step.what;
+    const Claim& c = claim(step, i.writes[0]);
+    Content joined{c.tensor, c.region, {}, {}};
+    for (const Content& row : Contents(contents(step.rank, i.ins[0].buffer, step.micro_batch)))
+      if (!merge(step, joined.fragments, c.tensor, row.fragments)) return;
+    write(step, i.outs[0], std::move(joined));
+  }
+
+  void visit_kernel(const Step& step) {
+    const Instruction& i = *step.what;
+    for (size_t k = 0; k < i.reads.size(); ++k) {
+      const Claim& c = claim(step, i.reads[k]);
+      const Content* content = find(step, i.ins[k], c.tensor, c.region);
+      if (!content || !complete(step, *content, c.region, c.tensor)) return;
+    }
+    if (!needs_are_claimed(step)) return;
+    for (size_t k = 0; k < i.writes.size(); ++k) {
+      const Claim& c = claim(step, i.writes[k]);
+      const Fragment made{c.region, c.part, {step.micro_batch}};
+      if (i.accumulate) {
+        if (!add(step, i.outs[k], c.tensor, {made})) return;
+      } else {
+        write(step, i.outs[k], {c.tensor, c.region, {}, {made}});
+        if (i.opcode == Opcode::copy) unite_neighbours(step, i.outs[k], c.tensor);
+      }
+    }
+  }
+
+  // An operator's instruction reads every input of its piece, and writes its outputs, exactly as the rule says.
+  bool needs_are_claimed(const Step& step) {
+    const Instruction& i = *step.what;
+    if (!i.op.valid() || i.piece < 0 || i.opcode == Opcode::copy) return true;
+    const Op& o = module_.ops[i.op];
+    const Piece& piece = o.pieces[static_cast<size_t>(i.piece)];
+    size_t read = 0, written = 0;
+    for (size_t k = 0; k < o.inputs.size(); ++k) {
+      if (!o.inputs[k].valid()) continue;
+      const Claim& c = claim(step, i.reads[read++]);
+      if (c.tensor != o.inputs[k] || !(c.region == region_of(module_, o, static_cast<int>(k), piece))) return refuse(step, "does not read what its operator needs"), false;
+    }
+    for (size_t k = 0; k < o.outputs.size(); ++k) {
+      if (!o.outputs[k].valid()) continue;
+      const Claim& c = claim(step, i.writes[written++]);
+      if (c.tensor != o.outputs[k] || !(c.region == region_of(module_, o, static_cast<int>(o.inputs.size() + k), piece)) || !(c.part == part_of(module_, i.op, static_cast<int>(k), piece)))
+        return refuse(step, "does not write what its operator makes"), false;
+    }
+    return true;
+  }
+
+  void visit_collective(const std::vector<Step>& members) {
+    const Opcode opcode = members[0].what->opcode;
+    std::vector<Content> given;  // by member (reduce_scatter: by member and block)
+    for (const Step& member : members)
+      for (size_t r = 0; r < member.what->reads.size(); ++r) {
+        const Claim& c = claim(member, member.what->reads[r]);
+        View view = member.what->ins[0];
+        if (opcode == Opcode::reduce_scatter) view = row(view, c.region, r);
+        const Content* content = find(member, view, c.tensor, c.region);
+        if (!content) return;
+        given.push_back({c.tensor, c.region, {}, restricted(fragments_as(*content, c), c.region)});
+        if (given.back().tensor != given[0].tensor) return refuse(member, "meets a call for another tensor, '" + module_.tensors[given[0].tensor].name + "'");
+      }
+    for (size_t m = 0; m < members.size(); ++m) receive_collective(members[m], m, members.size(), given);
+  }
+
+  static View row(const View& all, const Region& region, size_t index) {
+    View view = whole_buffer(all.buffer, region.local_shape());
+    view.offset = all.offset + static_cast<int64_t>(index) * region.elements();
+    return view;
+  }
+
+  void receive_collective(const Step& member, size_t m, size_t n, const std::vector<Content>& given) {
+    const Instruction& i = *member.what;
+    if (i.opcode == Opcode::all_gather && i.writes.size() == n && n > 1) {
+      for (size_t k = 0; k < n; ++k) {
+        const Claim& c = claim(member, i.writes[k]);
+        if (!(given[k].region == c.region)) return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k].region.to_string());
+        write(member, row(i.outs[0], c.region, k), given[k]);
+      }
+      return;
+    }
+    const Claim& c = claim(member, i.writes[0]);
+    Content joined{c.tensor, c.region, {}, {}};
+    for (size_t k = 0; k < n; ++k) {
+      const Content& from = i.opcode == Opcode::reduce_scatter ? given[k * n + m] : given[k];
+      if (i.opcode != Opcode::all_gather && !(from.region == c.region))
+        return refuse(member, "expects " + c.region.to_string() + " from every member and gets " + from.region.to_string());
+      if (!merge(member, joined.fragments, c.tensor, from.fragments)) return;
+    }
+    View view = i.outs[0];
+    if (i.opcode == Opcode::all_gather) view = whole_buffer(view.buffer, c.region.local_shape());
+    write(member, view, std::move(joined));
+  }
+
+  // At the end every home of every trainable parameter holds its new version.
+  void check_homes() {
+    for (int64_t t = 0; t < module_.tensors.size(); ++t) {
+      const TensorId id(t), old = module_.tensors[id].next_version_of;
+      if (!old.valid()) continue;
+      auto it = module_.homes.find(old);
+      if (it == module_.homes.end()) continue;
+      for (const Home& home : it->second) {
+        bool found = false;
+        for (auto& [key, list] : memory_[static_cast<size_t>(home.device)]) {
+          if (body(home.device).buffers[BufferId(key.first)].tensor != module_.tensors[old].name) continue;
+          int64_t covered = 0;
+          for (const Content& content : list)
+            if (content.tensor == id) covered += intersect(content.region, home.region).elements();
+          found |= covered == home.region.elements();
+        }
+        if (!found) {
+          good_ = false;
+          diagnostics_.error(Code::not_equivalent, {}, "rank " + std::to_string(home.device) + " ends the step without the new version of '" + module_.tensors[old].name + "'");
+          return;
+        }
+      }
+    }
+  }
+
+  void refuse(const Step& step, const std::string& why) {
+    if (!good_) return;
+    good_ = false;
+    const Body& b = body(step.rank);
+    diagnostics_.error(Code::not_equivalent, {},
+                       "rank " + std::to_string(step.rank) + ", instruction " + std::to_string(step.instruction) + " of segment " + b.segments[static_cast<size_t>(step.segment)].name +
+                           ", micro-batch " + std::to_string(step.micro_batch) + ": " + name_of(step.what->opcode) + " " + why,
+                       "", step.what->origin);
+  }
+
+  const Module& module_;
+  const Programs& programs_;
+  Diagnostics& diagnostics_;
+  std::vector<std::map<std::pair<int32_t, int64_t>, Contents>> memory_;  // by rank: (buffer, copy)
+  std::map<std::pair<OpId, int32_t>, std::vector<int32_t>> pieces_;
+  std::map<int64_t, Content> messages_;
+  std::set<TensorId> summed_;   // step tensors that micro-batches add to
+  bool good_ = true;
+};
+
+}  // namespace
+
+bool check_lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics) { return Lineage(module, programs, diagnostics).run(); }
+
+}  // namespace sscc
