@@ -2,19 +2,24 @@
 
 #include <map>
 
+#include "compiler/codegen/index_bounds.h"
 #include "compiler/codegen/print_instruction.h"
 #include "compiler/codegen/source_text.h"
 
 namespace sscc {
 namespace {
 
-std::string tensor_rows(const char* name, const std::vector<FileTensor>& tensors) {
+using Bounds = std::map<std::string, int64_t>;
+
+std::string tensor_rows(const char* name, const std::vector<FileTensor>& tensors, const Bounds& bounds = {}) {
   if (tensors.empty()) return "";
   std::string text = std::string("const TensorRow ") + name + "[] = {\n";
   for (const FileTensor& tensor : tensors) {
     std::string shape;
     for (const int64_t length : tensor.shape) shape += (shape.empty() ? "" : "x") + std::to_string(length);
-    text += "    {" + string_literal(tensor.name) + ", DType::" + word_of(tensor.dtype) + ", \"" + shape + "\", " + (tensor.trainable ? "true" : "false") + "},\n";
+    text += "    {" + string_literal(tensor.name) + ", DType::" + word_of(tensor.dtype) + ", \"" + shape + "\", " + (tensor.trainable ? "true" : "false");
+    if (const auto bound = bounds.find(tensor.name); bound != bounds.end()) text += ", " + std::to_string(bound->second);
+    text += "},\n";
   }
   return text + "};\n\n";
 }
@@ -56,8 +61,9 @@ std::string group_text(const std::vector<std::vector<int32_t>>& groups) {
 std::string print_model(const Programs& programs, const std::string& version) {
   std::string text = "// " + comment_text(programs.model) + ": the tensors that files hold, in whole. Written by sscc " + version + ".\n";
   text += "#include \"sscc_rt/bundle.h\"\n#include \"sscc_rt/tables.h\"\n\nusing namespace sscc::rt;\n\nnamespace {\n\n";
-  text += tensor_rows("parameters", programs.parameters) + tensor_rows("constants", programs.constants) + tensor_rows("inputs", programs.inputs) +
-          tensor_rows("labels", programs.labels) + tensor_rows("outputs", programs.outputs);
+  const Bounds bounds = index_bounds(programs);
+  text += tensor_rows("parameters", programs.parameters) + tensor_rows("constants", programs.constants) + tensor_rows("inputs", programs.inputs, bounds) +
+          tensor_rows("labels", programs.labels, bounds) + tensor_rows("outputs", programs.outputs);
   text += "}  // namespace\n\nModelInfo sscc_model() {\n  return {\n";
   text += "      .name = " + string_literal(programs.model) + ",\n";
   text += std::string("      .training = ") + (programs.training ? "true" : "false") + ",\n";

@@ -27,6 +27,8 @@ class Builder {
   Builder& named(std::string tensor_name);
   // Write the next result as one more addend of an existing tensor (a gradient with several contributions).
   Builder& into(TensorId tensor);
+  // The same for an operator with two results; an invalid one becomes a new tensor.
+  Builder& into_pair(TensorId first, TensorId second);
   // Backward: forward axis of each axis of the next operator, by axis name ("m" -> index in the forward rule). Where not set, an axis takes
   // the forward axis of the same name, if there is one.
   Builder& forward_axes(std::map<std::string, int> by_name);
@@ -51,16 +53,25 @@ class Builder {
   std::pair<TensorId, TensorId> layer_norm_grad_scale(TensorId dy, TensorId x, TensorId mean, TensorId rstd, int first_dim);
   TensorId pick(TensorId logits, TensorId labels, int dim, int64_t ignore_index);
   TensorId cross_entropy_grad(TensorId logits, TensorId lse, TensorId labels, TensorId dloss, int dim, int64_t ignore_index);
+  TensorId update(TensorId parameter, TensorId gradient, llvm::ArrayRef<TensorId> moments, TensorId clip, const rt::UpdateRule& rule);
   // The operator added last.
   OpId last() const { return last_; }
 
  private:
+  TensorId result(Shape shape, DType dtype, Join join = Join::sum);
+  OpId add(Kind kind, Attributes attributes, llvm::ArrayRef<TensorId> inputs, llvm::ArrayRef<TensorId> outputs);
+
   Module& module_;
   Origin origin_;
   OpId last_;
   std::string name_;
-  TensorId into_;
+  llvm::SmallVector<TensorId, 2> into_;   // of the next results, in order
   std::map<std::string, int> forward_axes_;
 };
+
+// The mean over all positions whose label is not ignored of -log softmax(logits)[label], `dim` the class dimension: log-sum-exp, the label's logit, their
+// difference, a sum and a count (a constant where nothing is ignored). INT64_MIN: nothing is ignored. `name`: of the result.
+TensorId softmax_cross_entropy(Module& module, Builder& builder, TensorId logits, TensorId labels, int dim, int64_t ignore_index, const std::string& name,
+                               bool mean = true);
 
 }  // namespace sscc

@@ -65,7 +65,7 @@ std::vector<std::vector<int32_t>> read_groups(const char* text) {
 
 std::vector<FileTensor> file_tensors(std::span<const TensorRow> rows) {
   std::vector<FileTensor> tensors;
-  for (const TensorRow& row : rows) tensors.push_back({row.name, row.dtype, read_list<int64_t>(row.shape), row.trainable});
+  for (const TensorRow& row : rows) tensors.push_back({row.name, row.dtype, read_list<int64_t>(row.shape), row.trainable, row.upper_bound});
   return tensors;
 }
 

@@ -9,6 +9,7 @@
 #include <functional>
 #include <memory>
 #include <span>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -16,12 +17,29 @@
 
 namespace sscc::rt {
 
+// -- failures ---------------------------------------------------------------------------------------------------------------------------
+// run_rank turns them into messages and the exit statuses of the contract; any other exception is a bug (70).
+
+// Data or weights are not what the program needs (1). what() names the file, what was expected and what was found.
+struct DataError : std::runtime_error { using std::runtime_error::runtime_error; };
+// A file cannot be opened or written, memory cannot be had (3).
+struct EnvironmentFailure : std::runtime_error { using std::runtime_error::runtime_error; };
+// A peer failed or did not answer within the timeout (4). what(): "rank 2 waited 30 s for rank 0 in receive of '/layers.2/Add_output_0' (segment 1F,
+// micro-batch 3)".
+struct PeerFailure : std::runtime_error { using std::runtime_error::runtime_error; };
+
 // -- the description of a program ------------------------------------------------------------------------------------------------------
 
 struct Interval { int64_t begin = 0, end = 0; };       // half-open
 using Region = std::vector<std::vector<Interval>>;     // for each dimension sorted disjoint intervals, in coordinates of the whole tensor
 
-struct FileTensor { std::string name; DType dtype; std::vector<int64_t> dims; bool trainable = false; };
+struct FileTensor {
+  std::string name;
+  DType dtype;
+  std::vector<int64_t> dims;
+  bool trainable = false;
+  int64_t upper_bound = 2;  // synthetic integers are in [0, upper_bound)
+};
 
 // The model's tensors as files hold them; the same on all ranks.
 struct ModelInfo {
@@ -65,16 +83,15 @@ struct ProgramInfo {
 
 // -- transport --------------------------------------------------------------------------------------------------------------------------
 
-// A peer failed or did not answer within the timeout. what(): "rank 2 waited 30 s for rank 0 in receive of '/layers.2/Add_output_0' (transfer 17, micro-batch 3, segment 1F)".
-struct PeerFailure;
-
-// Moves bytes between ranks. Blocking calls return within the timeout or throw PeerFailure. Sums are made in group order, so that threads and MPI give the same bits.
+// Moves bytes between ranks. Blocking calls return within the timeout or throw PeerFailure. Joins are made in group order, so that threads and MPI give
+// the same bits.
 class Transport {
  public:
   virtual ~Transport() = default;
   virtual int rank() const = 0;
   virtual int size() const = 0;
-  // Returns at once; `data` stays untouched by the caller until wait_sends(). Messages between two ranks are matched by tag.
+  // Returns at once; `data` stays untouched by the caller until wait_sends(). Messages between two ranks are matched by tag, equal tags in the order
+  // in which they were sent.
   virtual void send(int peer, const void* data, size_t bytes, int64_t tag) = 0;
   virtual void wait_sends() = 0;
   virtual void receive(int peer, void* data, size_t bytes, int64_t tag) = 0;
@@ -82,9 +99,12 @@ class Transport {
   virtual void all_gather(std::span<const int32_t> group, void* all, const void* mine, size_t bytes_each, int64_t tag) = 0;
   virtual void reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join, int64_t tag) = 0;
   virtual void barrier() = 0;
-  // Tell the others that this rank gives up; they leave their calls with PeerFailure.
-  virtual void abort(const std::string& why) = 0;
-  // Where the program is, for messages: a static or long-lived text.
+  // A channel of its own for what is no part of the program: reports, outputs, gradients. Messages of any length, in the order of sending.
+  virtual void send_message(int peer, std::vector<std::byte> message) = 0;
+  virtual std::vector<std::byte> receive_message(int peer) = 0;
+  // Tell the others that this rank gives up; they leave their calls with PeerFailure. With MPI the job ends here, with this exit status.
+  virtual void abort(const std::string& why, int status) = 0;
+  // Where the program is, for messages: static or long-lived texts. An empty segment: between steps.
   virtual void at(const char* segment, const char* origin, int micro_batch) = 0;
 };
 
@@ -103,7 +123,8 @@ class Rank {
   Tensor view(int32_t buffer, int64_t offset, std::initializer_list<int64_t> dims, std::initializer_list<int64_t> strides, int micro_batch) const;
   Tensor view(int32_t buffer, int64_t offset, std::span<const int64_t> dims, std::span<const int64_t> strides, int micro_batch) const;
 
-  int64_t offset_constant(int32_t index) const { return constants_.offsets[index]; }
+  std::byte* arena() const { return arena_; }
+  int64_t offset_constant(int32_t index) const { return constants_.offsets[static_cast<size_t>(index)]; }
   int64_t step() const { return step_; }                  // counts from 1: t of the optimizer
 
   // The instruction that runs now: for messages and traces.
@@ -125,13 +146,22 @@ class Rank {
   void capture_gradient(const char* parameter, const Tensor& value, int32_t regions);
 
  private:
-  friend class Step;
+  friend class Run;
+  struct Captures;
+  template <class Call>
+  void communicate(const Call& call);
+  int64_t tag(int32_t transfer, int micro_batch) const { return transfer * program_.micro_batches + micro_batch; }
+  void count_collective(std::span<const int32_t> group, int64_t bytes);
+
   std::byte* arena_;
   const ProgramInfo& program_;
   const Constants& constants_;
   Transport& transport_;
   int64_t step_ = 1;
-  struct Captures;
+  int64_t bytes_sent_ = 0;        // in this step, by the contract's formulas
+  const char* segment_ = "";
+  const char* origin_ = "";
+  int micro_batch_ = 0;
   std::shared_ptr<Captures> captures_;
 };
 
@@ -140,24 +170,34 @@ class Rank {
 // The flags of a rank program (PLAN_LANGUAGE section 4).
 struct Options {
   std::string data;                 // folder, or "synthetic"
-  int64_t steps = 1;
+  int64_t steps = 0;                // 0: as many as the data has; 1 if it is synthetic
   std::string log, outputs, grads, final;   // empty: not wanted
   double timeout_seconds = 300;
   uint64_t seed = 0;
   bool quiet = false;
 };
 
-// Parses argv of a rank program; returns an exit status (0: go on; 2: usage, message printed). --help prints and sets `help`.
-int parse_options(int argc, const char* const* argv, Options& options, bool& help);
+// Parses argv of a rank program; returns an exit status (0: go on; 2: usage, message printed). --help prints and sets `help`. With `silent`
+// nothing is printed (all ranks but the first).
+int parse_options(int argc, const char* const* argv, Options& options, bool& help, bool silent = false);
 
 // Reads the initial value of a parameter's or constant's region; implemented over weights/*.safetensors by programs, over the ONNX file by
-// `sscc run`. Writes the elements of the region in row-major order. Throws DataError.
+// `sscc run`. Writes the elements of the region in row-major order. Throws DataError. May be called by several threads at once.
 using WeightReader = std::function<void(const std::string& tensor, const Region& region, void* destination)>;
-WeightReader read_weights_from_folder(const std::string& folder);
+// Over all *.safetensors of a folder. Throws DataError for a tensor of the model that is missing or of another type or shape.
+WeightReader read_weights_from_folder(const std::string& folder, const ModelInfo& model);
 
 // Runs all steps on this rank. Returns the exit status of the contract: 0, 1 data or weights refused, 3 environment, 4 a peer failed or timed out,
 // 70 a bug. Messages go to stderr; progress, a line a step, from rank 0.
 int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, Transport& transport, const WeightReader& weights,
              const Options& options);
+
+// What one rank runs.
+struct LocalRank {
+  const ProgramInfo* program = nullptr;
+  const Constants* constants = nullptr;
+};
+// All ranks as threads of this process. The exit status of the rank that failed first, if one did.
+int run_local(const ModelInfo& model, std::span<const LocalRank> ranks, const WeightReader& weights, const Options& options);
 
 }  // namespace sscc::rt

@@ -16,6 +16,7 @@ struct TensorRow {
   DType dtype;
   const char* shape;      // "8x32", "" for a scalar
   bool trainable;
+  int64_t upper_bound = 2;  // of synthetic integers
 };
 std::vector<FileTensor> file_tensors(std::span<const TensorRow> rows);
 

@@ -1,0 +1,30 @@
+#include "compiler/ops/ops.h"
+
+namespace sscc {
+
+#define SSCC_OP(kind) extern const OpDefinition kind##_definition;
+#include "compiler/ops/ops.def"
+#undef SSCC_OP
+
+const OpDefinition& definition(Kind kind) {
+  switch (kind) {
+#define SSCC_OP(name) case Kind::name: return name##_definition;
+#include "compiler/ops/ops.def"
+#undef SSCC_OP
+  }
+  return pointwise_definition;
+}
+
+void attach_rule(Module& module, OpId id) {
+  Op& op = module.ops[id];
+  Rule rule = definition(op.kind).rule(module, op);
+  for (Axis& axis : rule.axes)  // a changed shape does not change which forward axis it is
+    for (const Axis& old : op.rule.axes)
+      if (old.name == axis.name) axis.forward_axis = old.forward_axis;
+  // A reshape and its inverse have the same axes in the same order, under names that depend on lengths.
+  if (op.kind == Kind::reshape && op.forward.valid() && module.ops[op.forward].kind == Kind::reshape)
+    for (size_t a = 0; a < rule.axes.size(); ++a) rule.axes[a].forward_axis = static_cast<int>(a);
+  op.rule = std::move(rule);
+}
+
+}  // namespace sscc

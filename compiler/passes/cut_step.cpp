@@ -1,0 +1,293 @@
+// Cutting the step, in five moves:
+//   1 the class of the named dimension, and which axes of every operator hold it (backward operators through their forward axes)
+//   2 what holds it only where it cannot be cut is refused
+//   3 values that micro-batches need and that depend on inputs alone (the count of labels) are computed once, before the micro-batches
+//   4 a micro-batch that needs what only all micro-batches together give is refused: micro-batches meet there
+//   5 shapes, scopes and rules are rewritten; inputs and labels get a tensor for the micro-batch's slice
+#include "compiler/passes/cut_step.h"
+
+#include <algorithm>
+#include <set>
+
+#include "compiler/ops/ops.h"
+#include "compiler/passes/requests.h"
+#include "compiler/support/strings.h"
+#include "llvm/ADT/STLExtras.h"
+
+namespace sscc {
+namespace {
+
+class Cutter {
+ public:
+  Cutter(Module& module, const TransformRule& rule, int64_t count, Diagnostics& diagnostics) : module_(module), rule_(rule), count_(count), diagnostics_(diagnostics) {}
+
+  void run() {
+    find_holders();
+    if (diagnostics_.has_errors()) return;
+    hoist_input_values();
+    check_meetings();
+    if (diagnostics_.has_errors()) return;
+    rewrite();
+  }
+
+ private:
+  using Held = std::map<int, Factor>;  // axis of an operator -> the factor of it that is the batch
+
+  const Location& where() const { return rule_.where; }
+
+  // -- 1, 2 --------------------------------------------------------------------------------------------------------------------------------------
+
+  void find_holders() {
+    const AxisClasses classes(module_);
+    const std::vector<Request> requests = requests_of(module_, classes, rule_, diagnostics_);
+    if (diagnostics_.has_errors() || requests.empty()) return;
+    const Request& request = requests[0];
+    if (requests.size() > 1) {
+      diagnostics_.error(Code::unsupported, where(), "axis " + quoted(rule_.axis->text) + " names " + std::to_string(requests.size()) + " different axes, and the step can be cut along one",
+                         "name one dimension of one input");
+      return;
+    }
+    if (count_ > request.length) {
+      diagnostics_.error(Code::too_many_pieces, where(),
+                         "cannot cut " + quoted(request.name) + " (" + std::to_string(request.length) + " positions) into " + std::to_string(count_) + " micro-batches",
+                         "use at most " + std::to_string(request.length) + ", " + even_divisors(request.length));
+      return;
+    }
+    if (request.length % count_ != 0) {
+      diagnostics_.error(Code::unsupported, where(), "micro-batches of different size: " + std::to_string(request.length) + " positions of " + quoted(request.name) + " in " + std::to_string(count_),
+                         "use a number that divides, " + even_divisors(request.length));
+      return;
+    }
+    for (OpId id : module_.order) {
+      const Op& op = module_.ops[id];
+      if (op.phase == Phase::forward) {
+        const std::vector<Hit> found = hits(op, id, classes, request);
+        if (found.size() > 1) return refuse(op, "holds the axis twice (every position needs every other)");
+        for (const Hit& hit : found) {
+          const Mark mark = op.rule.axes[static_cast<size_t>(hit.axis)].mark;
+          if (mark != Mark::plain && mark != Mark::sum) return refuse(op, "needs all of it at once");
+          if (hit.factor.length % count_ != 0) return refuse(op, "sees only " + std::to_string(hit.factor.length) + " units of it");
+          held_[id][hit.axis] = hit.factor;
+        }
+      } else if (op.forward.valid()) {
+        auto it = held_.find(op.forward);
+        if (it == held_.end()) continue;
+        for (size_t a = 0; a < op.rule.axes.size(); ++a)
+          if (auto axis = it->second.find(op.rule.axes[a].forward_axis); axis != it->second.end()) held_[id][static_cast<int>(a)] = axis->second;
+      }
+    }
+  }
+
+  void refuse(const Op& op, const std::string& why) {
+    diagnostics_.error(Code::micro_batches_meet, where(), "micro-batches meet at " + quoted(op.name) + ", which " + why, "cut along another axis, or use one micro-batch", op.name);
+  }
+
+  bool in_micro_batch(OpId id) const { return held_.contains(id); }
+
+  // -- 3 -------------------------------------------------------------------------------------------------------------------------------------------
+
+  // Operators that depend on inputs, labels and constants alone.
+  std::set<OpId> from_inputs() const {
+    std::set<OpId> result;
+    for (OpId id : module_.order) {
+      const Op& op = module_.ops[id];
+      if (op.phase != Phase::forward) continue;
+      bool alone = true;
+      for (TensorId input : op.inputs) {
+        if (!input.valid()) continue;
+        const Tensor& t = module_.tensors[input];
+        if (t.producers.empty()) alone &= t.role == Role::input || t.role == Role::label || t.role == Role::constant;
+        for (OpId producer : t.producers) alone &= result.contains(producer);
+      }
+      if (alone) result.insert(id);
+    }
+    return result;
+  }
+
+  // A step value that is summed over micro-batches of input values: its operators are copied to the step, where they see all of the inputs.
+  void hoist_input_values() {
+    const std::set<OpId> alone = from_inputs();
+    const std::vector<OpId> order = module_.order;
+    for (OpId id : order) {
+      if (!in_micro_batch(id) || !alone.contains(id)) continue;
+      const Op& op = module_.ops[id];
+      bool sums = false;
+      for (const auto& [axis, factor] : held_[id]) sums |= op.rule.axes[static_cast<size_t>(axis)].mark == Mark::sum;
+      if (!sums) continue;
+      // The sum and what it is made of, as step operators.
+      std::map<TensorId, TensorId> copies;
+      const std::vector<OpId> upstream = upstream_of(id);
+      std::vector<OpId> added;
+      for (OpId each : upstream) {
+        Op copy = module_.ops[each];
+        for (TensorId& input : copy.inputs)
+          if (auto it = copies.find(input); it != copies.end()) input = it->second;
+        for (TensorId& output : copy.outputs) {
+          Tensor& old = module_.tensors[output];
+          if (each == id) {  // the result itself: now made by the copy
+            llvm::erase(old.producers, id);
+            continue;
+          }
+          Tensor t = old;
+          t.name += ":step";
+          t.producers.clear();
+          copies[output] = module_.tensors.add(std::move(t));
+          output = copies[output];
+        }
+        added.push_back(module_.add_op(std::move(copy)));
+        module_.order.pop_back();
+      }
+      auto at = std::find(module_.order.begin(), module_.order.end(), id);
+      at = module_.order.erase(at);
+      module_.order.insert(at, added.begin(), added.end());
+      held_.erase(id);
+    }
+    drop_unread();
+  }
+
+  std::vector<OpId> upstream_of(OpId id) const {
+    std::set<OpId> wanted = {id};
+    std::vector<OpId> result;
+    for (auto it = module_.order.rbegin(); it != module_.order.rend(); ++it) {
+      if (!wanted.contains(*it)) continue;
+      result.push_back(*it);
+      for (TensorId input : module_.ops[*it].inputs)
+        if (input.valid())
+          for (OpId producer : module_.tensors[input].producers)
+            if (in_micro_batch(producer)) wanted.insert(producer);
+    }
+    std::reverse(result.begin(), result.end());
+    return result;
+  }
+
+  // Originals whose only readers were hoisted.
+  void drop_unread() {
+    for (bool changed = true; changed;) {
+      changed = false;
+      const auto readers = module_.consumers();
+      for (size_t i = module_.order.size(); i-- > 0;) {
+        const OpId id = module_.order[i];
+        const Op& op = module_.ops[id];
+        if (op.phase != Phase::forward) continue;
+        bool read = false;
+        for (TensorId output : op.outputs)
+          read |= output == module_.loss || !readers[static_cast<size_t>(output.index)].empty() ||
+                  std::find(module_.outputs.begin(), module_.outputs.end(), output) != module_.outputs.end();
+        if (read) continue;
+        for (TensorId output : op.outputs) llvm::erase(module_.tensors[output].producers, id);
+        module_.order.erase(module_.order.begin() + static_cast<std::ptrdiff_t>(i));
+        held_.erase(id);
+        changed = true;
+      }
+    }
+  }
+
+  // -- 4 -------------------------------------------------------------------------------------------------------------------------------------------
+
+  void check_meetings() {
+    std::map<TensorId, OpId> late;  // step values that need micro-batches -> who makes them
+    for (OpId id : module_.order) {
+      const Op& op = module_.ops[id];
+      OpId because;
+      for (TensorId input : op.inputs)
+        if (auto it = late.find(input); input.valid() && it != late.end()) because = it->second;
+      if (in_micro_batch(id)) {
+        if (because.valid()) {
+          const Op& meeting = module_.ops[because];
+          diagnostics_.error(Code::micro_batches_meet, where(), "micro-batches meet at " + quoted(meeting.name) + ", which is not linear in the sum over " + quoted(rule_.axis->text),
+                             "use one micro-batch, or leave the operator out of the loss", meeting.name);
+          return;
+        }
+        for (TensorId output : op.outputs)
+          if (output.valid() && !holds_batch(id, output)) late[output] = id;
+      } else if (because.valid()) {
+        for (TensorId output : op.outputs)
+          if (output.valid()) late[output] = id;
+      }
+    }
+  }
+
+  bool holds_batch(OpId id, TensorId tensor) const {
+    const Op& op = module_.ops[id];
+    for (const Occurrence& o : op.rule.occurrences)
+      if (held_.at(id).contains(o.axis) && operand(op, o.operand) == tensor) return true;
+    return false;
+  }
+
+  // -- 5 -------------------------------------------------------------------------------------------------------------------------------------------
+
+  void rewrite() {
+    std::map<TensorId, std::map<int, StepCut::Where>> cut;  // tensor -> dimension -> where
+    for (const auto& [id, held] : held_) {
+      const Op& op = module_.ops[id];
+      for (const Occurrence& o : op.rule.occurrences)
+        if (auto it = held.find(o.axis); it != held.end())
+          cut[operand(op, o.operand)][o.dim] = {o.dim, o.stride * it->second.stride, it->second.length};
+    }
+    module_.cut.count = count_;
+    std::map<TensorId, TensorId> slices;
+    for (const auto& [id, dims] : cut) {
+      llvm::SmallVector<StepCut::Where, 1> wheres;
+      for (const auto& [dim, each] : dims) wheres.push_back(each);
+      if (module_.tensors[id].producers.empty()) {  // an input: the step's tensor stays, readers in micro-batches get a slice
+        Tensor slice = module_.tensors[id];
+        slice.name += ":micro_batch";
+        slice.micro_batch_of = id;
+        shrink(slice, wheres);
+        slices[id] = module_.tensors.add(std::move(slice));
+        module_.cut.where[id] = wheres;
+      } else {
+        shrink(module_.tensors[id], wheres);
+        if (std::find(module_.outputs.begin(), module_.outputs.end(), id) != module_.outputs.end()) module_.cut.where[id] = wheres;
+      }
+    }
+    for (OpId id : module_.order) {
+      Op& op = module_.ops[id];
+      if (in_micro_batch(id)) {
+        op.scope = Scope::micro_batch;
+        for (TensorId& input : op.inputs)
+          if (auto it = slices.find(input); it != slices.end()) input = it->second;
+      }
+    }
+    for (OpId id : module_.order) attach_rule(module_, id);
+  }
+
+  void shrink(Tensor& tensor, const llvm::SmallVector<StepCut::Where, 1>& wheres) {
+    tensor.scope = Scope::micro_batch;
+    for (const StepCut::Where& each : wheres) tensor.shape[static_cast<size_t>(each.dim)] /= count_;
+  }
+
+  Module& module_;
+  const TransformRule& rule_;
+  int64_t count_;
+  Diagnostics& diagnostics_;
+  std::map<OpId, Held> held_;
+};
+
+}  // namespace
+
+bool cuts_the_step(const Module& module, const TransformRule& rule) {
+  if (!rule.axis || rule.within) return false;
+  if (std::none_of(rule.splits.begin(), rule.splits.end(), [](const SplitOver& s) { return s.is_time; })) return false;
+  for (const auto& [tensor, dim] : resolve_axis(module, *rule.axis))
+    if (module.tensors[tensor].role == Role::input || module.tensors[tensor].role == Role::label) return true;
+  return false;
+}
+
+void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
+  const TransformRule* first = nullptr;
+  int64_t count = 1;
+  for (const TransformRule& rule : plan.transform) {
+    if (!cuts_the_step(module, rule)) continue;
+    if (first && rule.axis->text != first->axis->text) {
+      diagnostics.error(Code::unsupported, rule.where, "the step is cut along a second axis " + quoted(rule.axis->text), "cut along " + quoted(first->axis->text) + " alone");
+      return;
+    }
+    if (!first) first = &rule;
+    for (const SplitOver& split : rule.splits)
+      if (split.is_time) count *= split.pieces;
+  }
+  if (first && count > 1) Cutter(module, *first, count, diagnostics).run();
+}
+
+}  // namespace sscc
