@@ -4,6 +4,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
 #include <optional>
 
 #include "sscc_rt/tensor_files.h"
@@ -213,21 +214,51 @@ SafetensorsWriter::SafetensorsWriter(const std::string& path, std::span<const Fi
   file_.write(header.data(), header.size());
 }
 
-WeightReader read_weights_from_folder(const std::string& folder, const ModelInfo& model) {
-  auto tensors = std::make_shared<std::map<std::string, StoredTensor>>();
-  std::error_code error;
-  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
-    if (entry.path().extension() == ".safetensors") tensors->merge(read_safetensors(entry.path().string()));
+namespace {
+
+// The weights of a folder, opened at the first read.
+class WeightFolder {
+ public:
+  WeightFolder(std::string path, const ModelInfo& model) : path_(std::move(path)), model_(model) {}
+
+  void read(const std::string& name, const Region& region, void* destination) {
+    {
+      const std::lock_guard lock(mutex_);
+      if (!is_open_) open();
+      is_open_ = true;
+    }
+    copy_region(tensors_.at(name), region, destination);
   }
-  if (error) throw EnvironmentFailure("cannot read '" + folder + "': " + error.message());
-  for (const std::vector<FileTensor>* list : {&model.parameters, &model.constants}) {
-    for (const FileTensor& wanted : *list) {
-      const auto found = tensors->find(wanted.name);
-      if (found == tensors->end()) throw DataError(folder + ": no file holds '" + wanted.name + "'");
-      expect(found->second, folder, wanted.name, wanted.dtype, wanted.dims);
+
+ private:
+  void open() {
+    std::error_code error;
+    for (const auto& entry : std::filesystem::directory_iterator(path_, error)) {
+      if (entry.path().extension() == ".safetensors") tensors_.merge(read_safetensors(entry.path().string()));
+    }
+    if (error) throw EnvironmentFailure("cannot read '" + path_ + "': " + error.message());
+    for (const std::vector<FileTensor>* list : {&model_.parameters, &model_.constants}) {
+      for (const FileTensor& wanted : *list) {
+        const auto found = tensors_.find(wanted.name);
+        if (found == tensors_.end()) throw DataError(path_ + ": no file holds '" + wanted.name + "'");
+        expect(found->second, path_, wanted.name, wanted.dtype, wanted.dims);
+      }
     }
   }
-  return [tensors](const std::string& name, const Region& region, void* destination) { copy_region(tensors->at(name), region, destination); };
+
+  const std::string path_;
+  const ModelInfo& model_;
+  std::mutex mutex_;
+  bool is_open_ = false;
+  std::map<std::string, StoredTensor> tensors_;
+};
+
+}  // namespace
+
+WeightReader read_weights_from_folder(const std::string& folder, const ModelInfo& model) {
+  return [weights = std::make_shared<WeightFolder>(folder, model)](const std::string& name, const Region& region, void* destination) {
+    weights->read(name, region, destination);
+  };
 }
 
 }  // namespace sscc::rt

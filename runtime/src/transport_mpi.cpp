@@ -154,9 +154,9 @@ class MpiTransport : public Collectives {
     if (done()) return;
     const Clock::time_point begin = Clock::now();
     while (!done()) {
-      const auto waited = Clock::now() - begin;
-      if (std::chrono::duration<double>(waited).count() > timeout_seconds_) throw PeerFailure(message());
-      if (waited < patience) sched_yield();
+      const auto elapsed = Clock::now() - begin;
+      if (std::chrono::duration<double>(elapsed).count() > timeout_seconds_) throw PeerFailure(message());
+      if (elapsed < patience) sched_yield();
       else std::this_thread::sleep_for(nap);
     }
   }
@@ -169,6 +169,19 @@ class MpiTransport : public Collectives {
 };
 
 }  // namespace
+
+int kernel_threads_under_mpi() {
+  MPI_Comm machine = MPI_COMM_NULL;
+  MPI_Comm_split_type(MPI_COMM_WORLD, MPI_COMM_TYPE_SHARED, 0, MPI_INFO_NULL, &machine);
+  int ranks = 1;
+  MPI_Comm_size(machine, &ranks);
+  cpu_set_t mine, all;
+  CPU_ZERO(&mine);
+  sched_getaffinity(0, sizeof mine, &mine);
+  MPI_Allreduce(&mine, &all, sizeof mine, MPI_BYTE, MPI_BOR, machine);
+  MPI_Comm_free(&machine);
+  return std::max(1, std::min(CPU_COUNT(&mine), CPU_COUNT(&all) / ranks));
+}
 
 std::unique_ptr<Transport> make_mpi_transport(double timeout_seconds) { return std::make_unique<MpiTransport>(timeout_seconds); }
 

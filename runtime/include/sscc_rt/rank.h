@@ -112,6 +112,9 @@ class Transport {
 std::vector<std::unique_ptr<Transport>> make_thread_transports(int ranks, double timeout_seconds);
 // MPI (transport_mpi.cpp, compiled where MPI is). Initialises MPI.
 std::unique_ptr<Transport> make_mpi_transport(double timeout_seconds);
+// How many threads the kernels of this rank may use: the processors that the ranks of this machine may run on, shared evenly. Collective; after MPI's
+// start.
+int kernel_threads_under_mpi();
 
 // -- what segment code sees ---------------------------------------------------------------------------------------------------------------
 
@@ -184,7 +187,8 @@ int parse_options(int argc, const char* const* argv, Options& options, bool& hel
 // Reads the initial value of a parameter's or constant's region; implemented over weights/*.safetensors by programs, over the ONNX file by
 // `sscc run`. Writes the elements of the region in row-major order. Throws DataError. May be called by several threads at once.
 using WeightReader = std::function<void(const std::string& tensor, const Region& region, void* destination)>;
-// Over all *.safetensors of a folder. Throws DataError for a tensor of the model that is missing or of another type or shape.
+// Over all *.safetensors of a folder, which are opened at the first read; that throws DataError if any tensor of the model is missing or of another
+// type or shape. `model` outlives the reader.
 WeightReader read_weights_from_folder(const std::string& folder, const ModelInfo& model);
 
 // Runs all steps on this rank. Returns the exit status of the contract: 0, 1 data or weights refused, 3 environment, 4 a peer failed or timed out,

@@ -1,0 +1,327 @@
+#!/usr/bin/python3
+"""What a person or a script meets around a run: exit statuses, refusals, build folders, failing ranks, inference.
+
+    SSCC=build/sscc test/e2e/behaviour.py [-v] [CLASS[.TEST] ...]
+"""
+import filecmp
+import json
+import os
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+import unittest
+
+import numpy as np
+
+from golden import gpt
+from harness import ENVIRONMENT, MODELS, ROOT, Findings, Subject, compare_losses, compare_outputs, need, read_json, read_log, run, write_json
+from onnx_files import write_tensor
+
+SSCC = os.path.abspath(os.environ.get("SSCC", f"{ROOT}/build/sscc"))
+GPT, MLP = f"{MODELS}/gpt", f"{MODELS}/mlp"
+DATA_2 = {"mesh": {"dp": 2}, "transform": [{"axis": "x:0", "split": "dp"}]}
+
+
+class Test(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="sscc-behaviour-")
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def subject(self, model, plan, **more):
+        return Subject(SSCC, self.folder, model, plan, **more)
+
+    def expect(self, done, status, *words):
+        """An exit status, and words on standard error. Never a crash."""
+        text = f"{' '.join(done.args)}\nexit status {done.returncode}\n{done.stdout[-1000:]}{done.stderr[-3000:]}"
+        self.assertEqual(done.returncode, status, text)
+        for word in words:
+            self.assertIn(word, done.stderr, text)
+
+
+class Status(Test):
+    """Exit statuses of sscc."""
+
+    def test_done(self):
+        self.expect(run([SSCC, "--version"]), 0)
+        self.expect(run([SSCC, "--help"]), 0)
+        self.expect(run([SSCC, "check", *self.subject(MLP, {}).words]), 0)
+
+    def test_refused(self):
+        plan = self.subject(MLP, {"mesh": {"dp": 2}, "transform": [{"axis": "y:0", "split": "dp"}]})
+        self.expect(run([SSCC, "check", *plan.words]), 1, "plan.json:", "[SSC2102]")
+        self.expect(run([SSCC, *plan.words, "-o", f"{self.folder}/out"]), 1, "[SSC2102]")
+        self.assertFalse(os.path.exists(f"{self.folder}/out"), "a refused plan leaves no folder")
+
+    def test_usage(self):
+        subject = self.subject(MLP, {})
+        for words in ([], ["check"], ["check", "--no-such-flag", *subject.words], ["check", f"{MLP}/model.onnx"], subject.words,
+                      [*subject.words, "--emit", "poetry", "-o", "out"], ["run", *subject.words, "--steps", "many", "--data", MLP]):
+            self.expect(run([SSCC, *words]), 2)
+
+    def test_environment(self):
+        subject = self.subject(MLP, {})
+        self.expect(run([SSCC, "check", f"{self.folder}/nothing.onnx", "--plan", subject.plan]), 3, "nothing.onnx")
+        self.expect(run([SSCC, "check", f"{MLP}/model.onnx", "--plan", f"{self.folder}/nothing.json"]), 3, "nothing.json")
+        if os.geteuid() != 0:
+            os.chmod(self.folder, 0o500)
+            self.addCleanup(os.chmod, self.folder, 0o700)
+            self.expect(run([SSCC, *subject.words, "-o", f"{self.folder}/out"]), 3, "out")
+
+    def test_file_that_is_no_recipe(self):
+        write_json(f"{self.folder}/recipe.json", [1, 2])
+        self.expect(run([SSCC, "check", f"{MLP}/model.onnx", "--plan", self.subject(MLP, {}).plan, "--train", f"{self.folder}/recipe.json"]), 1, "recipe.json:1:1")
+
+    def test_json_is_all_of_stdout(self):
+        for plan, status in ({}, 0), ({"mesh": {"dp": 64}, "transform": [{"axis": "x:0", "split": "dp"}]}, 1):
+            done = run([SSCC, "check", *self.subject(MLP, plan).words, "--diagnostics-format", "json"])
+            self.assertEqual(done.returncode, status)
+            result = json.loads(done.stdout)
+            self.assertEqual(result["ok"], status == 0)
+            self.assertEqual("peak_memory_bytes" in result, status == 0)
+
+    def test_standard_input(self):
+        with open(self.subject(MLP, {}).plan, encoding="utf-8") as plan:
+            self.expect(run([SSCC, "check", f"{MLP}/model.onnx", "--plan", "-"], stdin=plan), 0)
+        with open(f"{MLP}/model.onnx", "rb") as model:
+            self.expect(run([SSCC, "check", "-", "--plan", self.subject(MLP, {}).plan], stdin=model), 0)
+
+
+class BuildFolder(Test):
+    """What -o DIR holds."""
+
+    def sources(self, folder):
+        return sorted(os.path.relpath(os.path.join(place, name), folder) for place, _, names in os.walk(folder) for name in names
+                      if os.path.relpath(place, folder).split(os.sep)[0] != "bin")
+
+    def test_is_complete_and_reproducible(self):
+        subject = self.subject(MLP, DATA_2)
+        for name in ("first", "second"):
+            need(run([SSCC, *subject.words, "--target", "cpu", "--emit", "source", "-o", f"{self.folder}/{name}"]))
+        names = self.sources(f"{self.folder}/first")
+        self.assertEqual(names, self.sources(f"{self.folder}/second"))
+        self.assertEqual(filecmp.cmpfiles(f"{self.folder}/first", f"{self.folder}/second", names, shallow=False)[1:], ([], []))
+        for name in ("run", "CMakeLists.txt", "manifest.json", "check.json"):
+            self.assertIn(name, names)
+        self.assertTrue(any(name.startswith("weights/") and name.endswith(".safetensors") for name in names))
+        self.assertEqual(len(read_json(f"{self.folder}/first/manifest.json")["ranks"]), 2)
+        self.assertNotIn("compile", read_json(f"{self.folder}/first/check.json"))
+
+    def test_is_replaced_only_where_sscc_wrote_it(self):
+        subject, out = self.subject(MLP, {}), f"{self.folder}/out"
+        words = [SSCC, *subject.words, "--target", "cpu", "--emit", "source", "-o", out]
+        os.makedirs(out)
+        write_json(f"{out}/mine.json", {})
+        self.expect(run(words), 3, "out", "--force")
+        self.assertTrue(os.path.exists(f"{out}/mine.json"))
+        self.expect(run([*words, "--force"]), 0)
+        self.assertFalse(os.path.exists(f"{out}/mine.json"))
+        self.expect(run(words), 0)
+
+    def test_builds_again_elsewhere_and_runs_without_mpirun(self):
+        subject = self.subject(MLP, DATA_2)
+        need(run([SSCC, *subject.words, "--target", "cpu", "--emit", "source", "-o", f"{self.folder}/build"]))
+        os.rename(f"{self.folder}/build", f"{self.folder}/moved")
+        need(run(["cmake", "-S", ".", "-B", "again", "-G", "Ninja"], cwd=f"{self.folder}/moved"))
+        need(run(["ninja", "-C", "again"], cwd=f"{self.folder}/moved", timeout=600))
+        log = f"{self.folder}/log.jsonl"
+        need(run([f"{self.folder}/moved/run", "--local", "2", "--data", MLP, "--steps", "6", "--log", log]))
+        findings = Findings()
+        compare_losses(findings, read_log(log), MLP)
+        self.assertEqual(findings.report(), 0)
+
+    def test_needs_nothing_of_the_compiler(self):
+        build = self.subject(MLP, {}).compile()
+        for name in os.listdir(f"{build}/bin"):
+            self.assertNotRegex(run(["ldd", f"{build}/bin/{name}"]).stdout, "LLVM|onnx|protobuf")
+
+
+class Figures(Test):
+    """What `sscc check` says."""
+
+    def test_bytes_of_data_parallelism(self):
+        for ranks in 2, 4, 8:
+            result = self.subject(GPT, gpt(dp=ranks)).check()
+            gradients = 2 * (ranks - 1) * 4 * 218496   # an all-reduce of every gradient, summed over ranks
+            extra = result["communication"]["bytes_per_step"] - gradients
+            self.assertTrue(0 <= extra <= 2 * (ranks - 1) * 4 * 4, f"{extra} bytes more than the gradients' {gradients}")
+            self.assertEqual(result["devices"], ranks)
+
+    def test_equal_ranks_share_a_program(self):
+        self.assertEqual(self.subject(GPT, gpt(dp=4)).check()["distinct_programs"], 1)
+        self.assertEqual(self.subject(GPT, gpt("1f1b", micro_batches=4, pp=2)).check()["distinct_programs"], 2)
+
+    def test_one_rank_sends_nothing(self):
+        result = self.subject(GPT, {}).check()
+        self.assertEqual((result["communication"]["bytes_per_step"], result["communication"]["messages_per_step"]), (0, 0))
+        self.assertEqual(result["replicated_flops_fraction"], 0)
+        self.assertEqual(result["schedule"]["bubble_fraction"], 0)
+
+    def test_1f1b_holds_less_than_gpipe(self):
+        peak = {s: max(self.subject(GPT, gpt(s, micro_batches=8, pp=2)).check()["peak_memory_bytes"]) for s in ("gpipe", "1f1b")}
+        self.assertLess(peak["1f1b"], peak["gpipe"])
+
+
+class Inference(Test):
+    """Without a recipe a plan describes the forward pass."""
+
+    def compare(self, via, plan):
+        subject = self.subject(GPT, plan, recipe=False)
+        need(run(subject.command(via, "--data", GPT, "--steps", "1", "--outputs", f"{self.folder}/outputs")))
+        findings = Findings()
+        compare_outputs(findings, f"{self.folder}/outputs", GPT)
+        self.assertEqual(findings.report(), 0)
+
+    def test_one_rank(self):
+        self.compare("run", {})
+
+    def test_tensor_parallel(self):
+        self.compare("run", gpt(tp=2, vocabulary=True))
+
+    def test_compiled_data_parallel(self):
+        self.compare("mpirun", gpt(dp=2))
+
+
+class Data(Test):
+    """Data that are missing or do not fit are refused with exit status 1, by sscc run and by compiled programs."""
+
+    def refusal(self, spoil, *words):
+        subject, data = self.subject(MLP, DATA_2), f"{self.folder}/data"
+        for via in "run", "mpirun":
+            shutil.rmtree(data, ignore_errors=True)
+            shutil.copytree(f"{MLP}/step_0", f"{data}/step_0")
+            spoil(f"{data}/step_0")
+            self.expect(run(subject.command(via, "--data", data, "--steps", "1", "--timeout", "20")), 1, *words)
+
+    def test_folder_is_missing(self):
+        self.refusal(lambda step: shutil.rmtree(os.path.dirname(step)), "data")
+
+    def test_input_is_missing(self):
+        self.refusal(lambda step: os.remove(f"{step}/input_0.pb"), "input_0")
+
+    def test_label_is_missing(self):
+        self.refusal(lambda step: os.remove(f"{step}/label_0.pb"), "label_0")
+
+    def test_input_has_another_shape(self):
+        self.refusal(lambda step: write_tensor(f"{step}/input_0.pb", "x", np.zeros((16, 31), np.float32)), "input_0", "31", "32")
+
+    def test_input_has_another_type(self):
+        self.refusal(lambda step: write_tensor(f"{step}/input_0.pb", "x", np.zeros((16, 32), np.int64)), "input_0", "int64", "float32")
+
+    def test_input_is_cut_short(self):
+        self.refusal(lambda step: os.truncate(f"{step}/input_0.pb", 1000), "input_0")
+
+    def test_label_out_of_range(self):
+        self.refusal(lambda step: write_tensor(f"{step}/label_0.pb", "labels", np.full(16, 16, np.int64)), "16")
+
+
+class Ranks(Test):
+    """Compiled programs whose ranks are too many, or fail."""
+
+    def test_wrong_number_of_processes(self):
+        build = self.subject(MLP, DATA_2).compile()
+        for count in 1, 3:
+            self.expect(run(["mpirun", "-n", str(count), f"{build}/run", "--data", MLP, "--steps", "1"]), 2, "2", str(count))
+
+    def test_usage(self):
+        build = self.subject(MLP, DATA_2).compile()
+        self.expect(run([f"{build}/run", "--local", "2", "--no-such-flag"]), 2, "--no-such-flag")
+        for flag in "--save", "--resume", "--trace":
+            self.expect(run([f"{build}/run", "--local", "2", "--data", MLP, flag, "x"]), 2, flag)
+
+    def start(self):
+        """A long run of two ranks; (mpirun's process, process ids of the ranks by rank). Returns once steps are being made."""
+        build, log = self.subject(MLP, DATA_2).compile(), f"{self.folder}/log.jsonl"
+        output = open(f"{self.folder}/output.txt", "w", encoding="utf-8")
+        self.addCleanup(output.close)
+        words = ["mpirun", "-n", "2", f"{build}/run", "--data", MLP, "--steps", "100000000", "--timeout", "5", "--log", log]
+        process = subprocess.Popen(words, env=ENVIRONMENT, stdout=output, stderr=subprocess.STDOUT, start_new_session=True)
+        self.addCleanup(process.wait)
+        self.addCleanup(lambda: process.poll() is None and process.kill())
+        deadline = time.time() + 60
+        while time.time() < deadline and not (os.path.exists(log) and os.path.getsize(log)):
+            time.sleep(0.1)
+            self.assertIsNone(process.poll(), "mpirun ended early")
+        return process, self.ranks_of(process.pid)
+
+    def ranks_of(self, parent):
+        """{rank: process id} of a process's children, by the variable that Open MPI gives them."""
+        ranks = {}
+        for name in filter(str.isdigit, os.listdir("/proc")):
+            try:
+                with open(f"/proc/{name}/stat", encoding="utf-8") as stat, open(f"/proc/{name}/environ", "rb") as environment:
+                    if int(stat.read().rsplit(")", 1)[1].split()[1]) == parent:
+                        variables = dict(v.split(b"=", 1) for v in environment.read().split(b"\0") if b"=" in v)
+                        ranks[int(variables[b"OMPI_COMM_WORLD_RANK"])] = int(name)
+            except (OSError, KeyError):
+                continue   # it ended, or is no rank
+        self.assertEqual(sorted(ranks), [0, 1])
+        return ranks
+
+    def end(self, process, within):
+        """Its exit status and output; it has to end in so many seconds."""
+        begin = time.time()
+        try:
+            process.wait(within)
+        except subprocess.TimeoutExpired:
+            self.fail(f"still running {time.time() - begin:.0f} s after a rank failed")
+        with open(f"{self.folder}/output.txt", encoding="utf-8", errors="replace") as file:
+            return process.returncode, file.read()
+
+    def test_a_rank_is_killed(self):
+        process, ranks = self.start()
+        os.kill(ranks[1], signal.SIGKILL)
+        status, output = self.end(process, 20)
+        self.assertNotEqual(status, 0)
+        self.assertIn("rank 1", output)
+
+    def test_a_rank_stops(self):
+        process, ranks = self.start()
+        os.kill(ranks[1], signal.SIGSTOP)
+        status, output = self.end(process, 40)
+        self.assertNotEqual(status, 0)
+        self.assertRegex(output, r"rank 0 waited .*rank 1")
+
+
+class Templates(Test):
+    """plans/*.json fit the models that they are written for, and the example's plans fit the example."""
+
+    def test_plans(self):
+        for name in sorted(os.listdir(f"{ROOT}/plans")):
+            if name.endswith(".json") and name != "plan.schema.json":
+                with self.subTest(name):
+                    self.expect(run([SSCC, "check", f"{GPT}/model.onnx", "--train", f"{GPT}/train.json", "--plan", f"{ROOT}/plans/{name}"]), 0)
+
+    def test_example(self):
+        example = f"{ROOT}/examples/gpt"
+        for plan in "plan.json", "one_rank.json":
+            self.expect(run([SSCC, "check", f"{example}/model.onnx", "--train", f"{example}/train.json", "--plan", f"{example}/{plan}"]), 0)
+
+    def test_example_is_what_its_program_writes(self):
+        need(run([f"{ROOT}/tools/make_example.py", "-o", self.folder]))
+        need(run([f"{ROOT}/test/data/make_small_models.py", f"{self.folder}/small"]))
+        for ours, theirs in (("", "examples/gpt"), ("small/", "test/data/small")):
+            names = [n for n in os.listdir(f"{self.folder}/{ours}") if os.path.isfile(f"{self.folder}/{ours}{n}")]
+            self.assertEqual(filecmp.cmpfiles(f"{self.folder}/{ours}", f"{ROOT}/{theirs}", names, shallow=False)[1:], ([], []))
+
+
+class Speed(Test):
+    """How fast the compiler is. Alone on the machine, and not under sanitizers."""
+
+    def test_check_of_gpt_for_8_ranks(self):
+        subject = self.subject(GPT, gpt("1f1b", vocabulary=True, micro_batches=4, pp=2, dp=2, tp=2))
+        self.assertLess(min(subject.check()["compile"]["seconds"] for _ in range(5)), 0.1)
+
+    def test_compiling_gpt_for_8_ranks_from_cold(self):
+        subject = self.subject(GPT, gpt("1f1b", vocabulary=True, micro_batches=4, pp=2, dp=2, tp=2))
+        cold = dict(ENVIRONMENT, XDG_CACHE_HOME=f"{self.folder}/cache", CCACHE_DISABLE="1")
+        begin = time.time()
+        done = subprocess.run([SSCC, *subject.words, "--target", "cpu", "-o", f"{self.folder}/build"], env=cold, capture_output=True, text=True)
+        self.expect(done, 0)
+        self.assertLess(time.time() - begin, 25)
+
+
+if __name__ == "__main__":
+    unittest.main()

@@ -1,0 +1,101 @@
+#!/usr/bin/python3
+"""Golden trajectories: a model is trained under a plan and compared, number by number, with what PyTorch obtained (test/data/models).
+
+    test/e2e/golden.py --list
+    test/e2e/golden.py --sscc build/sscc --via run|mpirun CASE [--keep DIR]
+
+Compared are five losses and the one after the last update, gradient norms, the gradients of the first step, the outputs of the first step, and
+the final parameters where the golden run has them, with the tolerances of the model's train.json. Further, bytes sent and peak memory as the
+run measured them must equal what `sscc check` says.
+"""
+import argparse
+import os
+import sys
+import tempfile
+
+from harness import MODELS, Findings, Subject, compare_gradients, compare_losses, compare_outputs, compare_parameters
+
+
+def split(axis, over):
+    return {"axis": axis, "split": over}
+
+
+def batch(axes, data=1, micro_batches=1):
+    """The batch of these inputs over the mesh axis dp and over time."""
+    rules = [split(axis, "dp") for axis in axes if data > 1] + [split(axis, {"time": micro_batches}) for axis in axes if micro_batches > 1]
+    return {"mesh": {"dp": data}, "transform": rules}
+
+
+TENSOR = [split("layers.*.mlp.up.weight:1", "tp"), split("*/Softmax:-3", "tp")]
+
+
+def gpt(schedule=None, vocabulary=False, micro_batches=1, **mesh):
+    """The 4-layer decoder over any of the mesh axes pp, dp and tp."""
+    rules = TENSOR * ("tp" in mesh) + [split("wte.weight:0", "tp")] * vocabulary + [split("input_ids:0", "dp")] * ("dp" in mesh)
+    plan = {"mesh": mesh, "transform": rules + [split("input_ids:0", {"time": micro_batches})] * (micro_batches > 1)}
+    if "pp" in mesh:
+        layers = 4 // mesh["pp"]
+        plan["assign"] = [{"stages": "pp", "cut_before": [f"/layers.{k * layers}/*" for k in range(1, mesh["pp"])]}]
+        plan["order"] = {"schedule": schedule}
+    return plan
+
+
+def triplane(pp):
+    return {"mesh": {"pp": pp}, "transform": [split("codes:0", {"time": 4})],
+            "assign": [{"stages": "pp", "cut_before": [f"/layers.{k}/*" for k in range(1, pp)]}], "order": {"schedule": "1f1b"}}
+
+
+CASES = {
+    "mlp.1": ("mlp", {}),
+    "mlp.dp4": ("mlp", batch(["x:0"], 4)),
+    "gpt.1": ("gpt", {}),
+    **{f"gpt.dp{n}": ("gpt", gpt(dp=n)) for n in (2, 4, 8)},
+    **{f"gpt.tp{n}": ("gpt", gpt(tp=n)) for n in (2, 4)},
+    "gpt.tp2.vocabulary": ("gpt", gpt(vocabulary=True, tp=2)),
+    **{f"gpt.pp{p}.{s}.mb{m}": ("gpt", gpt(s, micro_batches=m, pp=p)) for p in (2, 4) for s in ("gpipe", "1f1b") for m in (4, 8)},
+    "gpt.dp2.tp2.pp2": ("gpt", gpt("1f1b", vocabulary=True, micro_batches=4, pp=2, dp=2, tp=2)),
+    "triplane_ar.dp2.mb2": ("triplane_ar", batch(["codes:0"], 2, 2)),
+    "triplane_ar.tp2": ("triplane_ar", {"mesh": {"tp": 2}, "transform": TENSOR}),
+    "triplane_ar.pp3": ("triplane_ar", triplane(3)),
+}
+
+
+def compare(subject, via):
+    findings, model, folder = Findings(), subject.model, subject.folder
+    gradients, outputs, final = f"{folder}/gradients.safetensors", f"{folder}/outputs", f"{folder}/final.safetensors"
+    rows = subject.train(via, 6, "--grads", gradients, "--outputs", outputs)
+    compare_losses(findings, rows, model)
+    compare_gradients(findings, gradients, model)
+    compare_outputs(findings, outputs, model)
+    if os.path.exists(f"{model}/params_final.npz"):
+        subject.train(via, 5, "--final", final)
+        compare_parameters(findings, final, model)
+    predicted = subject.check()
+    findings.equal("proven equivalent and free of deadlock", (predicted["equivalent"], predicted["deadlock_free"]), (True, True))
+    findings.equal("bytes sent in a step", {sum(row["bytes_sent"]) for row in rows}, {predicted["communication"]["bytes_per_step"]})
+    findings.equal("peak bytes of each arena", rows[-1]["peak_memory_bytes"], predicted["peak_memory_bytes"])
+    return findings.report()
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--list", action="store_true", help="print the names of all cases")
+    parser.add_argument("--sscc")
+    parser.add_argument("--via", choices=["run", "mpirun"], default="run")
+    parser.add_argument("--keep", help="work in this folder and keep it")
+    parser.add_argument("case", nargs="?", choices=CASES)
+    arguments = parser.parse_args()
+    if arguments.list:
+        print("\n".join(CASES))
+        return 0
+    if not arguments.sscc or not arguments.case:
+        parser.error("--sscc and a case are needed")
+    model, plan = CASES[arguments.case]
+    with tempfile.TemporaryDirectory(prefix="sscc-golden-") as folder:
+        folder = arguments.keep or folder
+        os.makedirs(folder, exist_ok=True)
+        return compare(Subject(arguments.sscc, folder, f"{MODELS}/{model}", plan), arguments.via)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
