@@ -76,7 +76,7 @@ class Reader {
   // Does `name` stand for something already? Every name has one meaning in a graph.
   bool is_fresh(const std::string& name) {
     if (!values_.contains(name)) return true;
-    bad("the name " + quoted(name) + " is given twice");
+    bad("the name " + sscc::quoted(name) + " is given twice");
     return false;
   }
 
@@ -88,7 +88,7 @@ class Reader {
       if (!is_fresh(proto.name())) return;
       const std::optional<DType> type = dtype_of_onnx(proto.data_type());
       const std::optional<Shape> shape = shape_of(proto);
-      if (!type || !shape) return bad("initializer " + quoted(proto.name()) + " has a type or a shape that is not supported");
+      if (!type || !shape) return bad("initializer " + sscc::quoted(proto.name()) + " has a type or a shape that is not supported");
       const int64_t bytes = elements(*shape) * static_cast<int64_t>(rt::size_of(*type));
       Tensor t;
       t.name = proto.name();
@@ -102,10 +102,10 @@ class Reader {
       } else if (static_cast<size_t>(i) < raw.size() && raw[static_cast<size_t>(i)].offset >= 0 && bytes > 256 && path_ != "-" && !path_.empty()) {
         weight.file = path_;
         weight.offset = raw[static_cast<size_t>(i)].offset;
-        if (raw[static_cast<size_t>(i)].length != bytes) return bad("initializer " + quoted(proto.name()) + " has " + std::to_string(raw[static_cast<size_t>(i)].length) + " bytes of data, its shape needs " + std::to_string(bytes));
+        if (raw[static_cast<size_t>(i)].length != bytes) return bad("initializer " + sscc::quoted(proto.name()) + " has " + std::to_string(raw[static_cast<size_t>(i)].length) + " bytes of data, its shape needs " + std::to_string(bytes));
       } else {
         std::optional<std::string> data = bytes_of(proto, *type);
-        if (!data || static_cast<int64_t>(data->size()) != bytes) return bad("initializer " + quoted(proto.name()) + " holds less or more data than its shape needs");
+        if (!data || static_cast<int64_t>(data->size()) != bytes) return bad("initializer " + sscc::quoted(proto.name()) + " holds less or more data than its shape needs");
         weight.bytes = std::make_shared<const std::string>(std::move(*data));
       }
       Operand value;
@@ -122,7 +122,7 @@ class Reader {
       if (entry.key() == "offset") weight.offset = std::strtoll(entry.value().c_str(), nullptr, 10);
     }
     if (weight.file.empty() || weight.offset < 0) {
-      diagnostics_.error(Code::missing_external_data, where(), "initializer " + quoted(proto.name()) + " is external data without a location");
+      diagnostics_.error(Code::missing_external_data, where(), "initializer " + sscc::quoted(proto.name()) + " is external data without a location");
       return false;
     }
     return true;
@@ -137,7 +137,7 @@ class Reader {
       const auto& type = input.type().tensor_type();
       const std::optional<DType> dtype = dtype_of_onnx(type.elem_type());
       if (!dtype || !type.has_shape()) {
-        bad("graph input " + quoted(input.name()) + " has no tensor type or shape that is supported");
+        bad("graph input " + sscc::quoted(input.name()) + " has no tensor type or shape that is supported");
         continue;
       }
       Tensor t;
@@ -146,7 +146,7 @@ class Reader {
       t.role = Role::input;
       const auto given = options_.shapes.find(input.name());
       if (given != options_.shapes.end() && given->second.size() != static_cast<size_t>(type.shape().dim_size())) {
-        diagnostics_.error(Code::bad_shape_option, where(), "--shape gives " + quoted(input.name()) + " " + std::to_string(given->second.size()) + " dimensions, it has " + std::to_string(type.shape().dim_size()));
+        diagnostics_.error(Code::bad_shape_option, where(), "--shape gives " + sscc::quoted(input.name()) + " " + std::to_string(given->second.size()) + " dimensions, it has " + std::to_string(type.shape().dim_size()));
         continue;
       }
       for (int d = 0; d < type.shape().dim_size(); ++d) {
@@ -154,12 +154,12 @@ class Reader {
         int64_t length = dim.has_dim_value() ? dim.dim_value() : 0;
         if (given != options_.shapes.end()) {
           if (length > 0 && length != given->second[static_cast<size_t>(d)])
-            diagnostics_.error(Code::bad_shape_option, where(), "--shape gives dimension " + std::to_string(d) + " of " + quoted(input.name()) + " length " + std::to_string(given->second[static_cast<size_t>(d)]) + ", the model fixes it to " + std::to_string(length));
+            diagnostics_.error(Code::bad_shape_option, where(), "--shape gives dimension " + std::to_string(d) + " of " + sscc::quoted(input.name()) + " length " + std::to_string(given->second[static_cast<size_t>(d)]) + ", the model fixes it to " + std::to_string(length));
           length = given->second[static_cast<size_t>(d)];
         }
         if (length <= 0) {
-          const std::string name = dim.has_dim_param() && !dim.dim_param().empty() ? quoted(dim.dim_param()) : "(unnamed)";
-          diagnostics_.error(Code::symbolic_dimension, where(), "dimension " + std::to_string(d) + " of graph input " + quoted(input.name()) + " is " + name + ", not a number",
+          const std::string name = dim.has_dim_param() && !dim.dim_param().empty() ? sscc::quoted(dim.dim_param()) : "(unnamed)";
+          diagnostics_.error(Code::symbolic_dimension, where(), "dimension " + std::to_string(d) + " of graph input " + sscc::quoted(input.name()) + " is " + name + ", not a number",
                              "give the shape with --shape " + input.name() + "=" + example_shape(type.shape()));
           break;
         }
@@ -167,7 +167,7 @@ class Reader {
       }
       if (t.shape.size() != static_cast<size_t>(type.shape().dim_size())) continue;
       if (elements_of(t.shape) < 0) {
-        bad("graph input " + quoted(input.name()) + " is too large");
+        bad("graph input " + sscc::quoted(input.name()) + " is too large");
         continue;
       }
       const TensorId id = module_.add_tensor(std::move(t));
@@ -176,7 +176,7 @@ class Reader {
     }
     std::vector<std::string> known(names.begin(), names.end());
     for (const auto& [name, shape] : options_.shapes)
-      if (!names.contains(name)) diagnostics_.error(Code::bad_shape_option, where(), "--shape names " + quoted(name) + ", which is no graph input", did_you_mean(name, known));
+      if (!names.contains(name)) diagnostics_.error(Code::bad_shape_option, where(), "--shape names " + sscc::quoted(name) + ", which is no graph input", did_you_mean(name, known));
   }
 
   static std::string example_shape(const onnx::TensorShapeProto& shape) {
@@ -201,7 +201,7 @@ class Reader {
     std::string advice = "docs/operators.md lists the supported operators";
     const std::string near = did_you_mean(node.op_type(), supported_types());
     if (!near.empty()) advice += "; " + near;
-    diagnostics_.error(Code::unknown_operator, where(), why + " (opset " + std::to_string(opsets_.contains(domain) ? opsets_[domain] : 0) + (domain.empty() ? "" : " of domain " + quoted(domain)) + ")", advice,
+    diagnostics_.error(Code::unknown_operator, where(), why + " (opset " + std::to_string(opsets_.contains(domain) ? opsets_[domain] : 0) + (domain.empty() ? "" : " of domain " + sscc::quoted(domain)) + ")", advice,
                        node_name(node, index));
   }
 
@@ -218,7 +218,7 @@ class Reader {
         continue;
       }
       auto it = values_.find(name);
-      if (it == values_.end()) return bad("input " + quoted(name) + " is made by no operator before this one", node_name(proto, index));
+      if (it == values_.end()) return bad("input " + sscc::quoted(name) + " is made by no operator before this one", node_name(proto, index));
       inputs.push_back(it->second);
     }
     Node node(module_, proto, node_name(proto, index), proto.op_type(), opsets_.contains(domain) ? opsets_[domain] : oldest_opset, std::move(inputs));
@@ -292,7 +292,7 @@ class Reader {
   void read_outputs() {
     for (const auto& output : model_.graph().output()) {
       auto it = values_.find(output.name());
-      if (it == values_.end()) return bad("graph output " + quoted(output.name()) + " is made by no operator");
+      if (it == values_.end()) return bad("graph output " + sscc::quoted(output.name()) + " is made by no operator");
       if (!it->second.tensor.valid()) continue;  // a constant
       module_.outputs.push_back(it->second.tensor);
     }
@@ -304,7 +304,7 @@ class Reader {
       const auto& theirs = info.type().tensor_type().shape();
       bool differs = static_cast<size_t>(theirs.dim_size()) != ours.size();
       for (int d = 0; !differs && d < theirs.dim_size(); ++d) differs = theirs.dim(d).has_dim_value() && theirs.dim(d).dim_value() != ours[static_cast<size_t>(d)];
-      if (differs) return bad("tensor " + quoted(info.name()) + " has shape [" + to_string(ours) + "] by its operator, and another one in the model's value_info");
+      if (differs) return bad("tensor " + sscc::quoted(info.name()) + " has shape [" + to_string(ours) + "] by its operator, and another one in the model's value_info");
     }
   }
 
@@ -356,7 +356,7 @@ bool check_weights_present(const Module& module, Diagnostics& diagnostics) {
     const bool there = stat(t.weight->file.c_str(), &status) == 0;
     if (there && status.st_size >= t.weight->offset + t.weight->length) continue;
     diagnostics.error(Code::missing_external_data, {t.weight->file, 0, 0, ""},
-                      "the data of " + quoted(t.name) + (there ? " ends beyond the end of the file (" + std::to_string(status.st_size) + " bytes)" : " is in a file that is not there"),
+                      "the data of " + sscc::quoted(t.name) + (there ? " ends beyond the end of the file (" + std::to_string(status.st_size) + " bytes)" : " is in a file that is not there"),
                       "put the model's external data beside it");
     all = false;
   }
