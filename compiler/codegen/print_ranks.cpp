@@ -2,7 +2,7 @@
 
 #include <map>
 
-#include "compiler/codegen/index_bounds.h"
+#include "compiler/program/index_bounds.h"
 #include "compiler/codegen/print_instruction.h"
 #include "compiler/codegen/source_text.h"
 

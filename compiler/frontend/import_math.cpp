@@ -8,7 +8,6 @@
 namespace sscc::importers {
 namespace {
 
-
 void emit(Node& n, Scalar f, llvm::ArrayRef<TensorId> inputs, double alpha = 0, double beta = 0, std::optional<DType> dtype = {}) {
   n.give(n.builder().named(n.output_name(0)).pointwise(f, inputs, alpha, beta, dtype));
 }
@@ -21,8 +20,9 @@ void unary(Node& n, Scalar f) { emit(n, f, {n.tensor(0)}); }
 
 // With a scalar constant on one side, add, sub, mul and div are alpha x + beta: no tensor of one element remains.
 void binary(Node& n, Scalar f) {
-  const std::optional<double> right = n.inputs[0].literal ? std::nullopt : n.scalar(1);
-  const std::optional<double> left = right ? std::nullopt : n.scalar(0);
+  std::optional<double> right, left;
+  if (!n.inputs[0].literal) right = n.scalar(1);
+  if (!right) left = n.scalar(0);
   const bool floating = rt::is_float(n.dtype(right || !left ? 0 : 1));
   if (right && floating) {
     switch (f) {

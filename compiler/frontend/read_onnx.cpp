@@ -41,7 +41,6 @@ class Reader {
     if (!diagnostics_.has_errors())
       for (int i = 0; i < model_.graph().node_size() && !diagnostics_.has_errors(); ++i) read_node(model_.graph().node(i), i);
     if (!diagnostics_.has_errors()) read_outputs();
-    if (!diagnostics_.has_errors()) find_blocks(module_);
     return std::move(module_);
   }
 

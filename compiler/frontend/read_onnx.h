@@ -29,7 +29,4 @@ std::string read_weight(const Weight& weight);
 // Are the files of all weights there and long enough? Reports missing_external_data.
 bool check_weights_present(const Module& module, Diagnostics& diagnostics);
 
-// Layers (Op::layer: the repeats of the longest block that repeats) and roles, found from structure.
-void find_blocks(Module& module);
-
 }  // namespace sscc

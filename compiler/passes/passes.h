@@ -8,8 +8,11 @@
 
 namespace sscc {
 
-// Subgraphs that equal an ONNX function become that operator: LayerNormalization, Gelu (erf and tanh forms).
+// Subgraphs that equal an ONNX function become that operator: LayerNormalization, Gelu (erf and tanh forms). Then finds layers and roles.
 void recognize(Module& module, Diagnostics& diagnostics);
+
+// Layers (repeats of the longest block) and roles of operators, from structure alone; `recognize` ends with it.
+void find_blocks(Module& module);
 
 // Appends the loss (unless in the graph), backward operators, gradient norm, clipping and one update for each trainable parameter.
 // Nothing without a recipe.

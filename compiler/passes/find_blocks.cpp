@@ -7,7 +7,7 @@
 #include <map>
 #include <set>
 
-#include "compiler/frontend/read_onnx.h"
+#include "compiler/passes/passes.h"
 
 namespace sscc {
 namespace {

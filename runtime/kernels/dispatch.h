@@ -1,0 +1,45 @@
+// From a DType to a C++ type: call `work` with a value of the type.
+#pragma once
+
+#include <stdexcept>
+#include <string>
+
+#include "sscc_rt/types.h"
+
+namespace sscc::rt {
+
+[[noreturn]] inline void no_kernel(const char* kernel, DType type) { throw std::logic_error(std::string(kernel) + ": no kernel for " + name_of(type)); }
+
+template <class Work>
+void for_float_type(const char* kernel, DType type, const Work& work) {
+  switch (type) {
+    case DType::f32: return work(float());
+    case DType::f64: return work(double());
+    default: no_kernel(kernel, type);
+  }
+}
+
+// Types that can be added.
+template <class Work>
+void for_number_type(const char* kernel, DType type, const Work& work) {
+  switch (type) {
+    case DType::f32: return work(float());
+    case DType::f64: return work(double());
+    case DType::i64: return work(int64_t());
+    case DType::i32: return work(int32_t());
+    case DType::i8: return work(int8_t());
+    case DType::u8: return work(uint8_t());
+    default: no_kernel(kernel, type);
+  }
+}
+
+template <class Work>
+void for_index_type(const char* kernel, DType type, const Work& work) {
+  switch (type) {
+    case DType::i64: return work(int64_t());
+    case DType::i32: return work(int32_t());
+    default: no_kernel(kernel, type);
+  }
+}
+
+}  // namespace sscc::rt
