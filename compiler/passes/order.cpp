@@ -173,6 +173,10 @@ class Ordering {
         alone[static_cast<size_t>(output.index)] &= from_parameters;
       }
     }
+    // From here on the module's order is the order of execution: what runs before and after all micro-batches stands at its ends.
+    const std::set<OpId> last(segments[epilogue].ops.begin(), segments[epilogue].ops.end());
+    std::stable_partition(module_.order.begin(), module_.order.end(), [&](OpId id) { return !last.contains(id); });
+    std::stable_partition(module_.order.begin(), module_.order.end(), [&](OpId id) { return prologue_.contains(id); });
     module_.segments = std::move(segments);
     stages_ = stages;
   }

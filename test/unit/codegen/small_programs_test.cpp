@@ -150,7 +150,7 @@ Programs linear_on_two_ranks() {
   programs.training = true;
   programs.bodies = {body};
   for (int64_t r = 0; r < 2; ++r) {
-    RankProgram rank{static_cast<int32_t>(r), 0, 0, {}};
+    RankProgram rank{static_cast<int32_t>(r), 0, 0, {}, {}, {}};
     rank.constants.groups = {{0, 1}};
     rank.constants.regions = {box({{0, 3}, {0, 2}}), box({{0, 2}}),
                               box({{r, r + 1}, {0, 3}}), box({{2 + r, 3 + r}, {0, 3}}),
