@@ -146,7 +146,7 @@ class Ordering {
     }
     for (OpId id : module_.order) {
       Op& o = op(id);
-      bool from_step = o.scope == Scope::step && o.phase == Phase::forward, from_parameters = o.phase == Phase::forward;
+      bool from_step = o.scope == Scope::step, from_parameters = o.phase == Phase::forward;
       for (TensorId input : o.inputs) {
         if (!input.valid()) continue;
         from_step &= early[static_cast<size_t>(input.index)] != 0;

@@ -26,6 +26,13 @@ const Op* stacked_by(const Module& module, const AxisClasses& classes, TensorId 
   return nullptr;
 }
 
+// What operators read of an input or label that is cut into micro-batches; else the tensor itself.
+TensorId micro_batch_of(const Module& module, TensorId tensor) {
+  for (int64_t i = 0; i < module.tensors.size(); ++i)
+    if (module.tensors[TensorId(i)].micro_batch_of == tensor) return TensorId(i);
+  return tensor;
+}
+
 }  // namespace
 
 std::string even_divisors(int64_t length) {
@@ -45,7 +52,8 @@ std::vector<Request> requests_of(const Module& module, const AxisClasses& classe
   const AxisName& axis = *rule.axis;
   const auto matches = resolve_axis(module, axis);
   bool known = false;
-  for (const auto& [tensor, dim] : matches) {
+  for (const auto& [named, dim] : matches) {
+    const TensorId tensor = micro_batch_of(module, named);
     const int64_t whole = module.tensors[tensor].shape[static_cast<size_t>(dim)];
     if (classes.cuts(tensor, dim).empty()) continue;
     known = true;

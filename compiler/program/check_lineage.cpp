@@ -5,6 +5,7 @@
 //
 // Layout operators have no instruction: a view that is read as tensor B may be held as A, where B is a layout of A. The view that A's address gives B
 // is then computed again here and must be the one that is read.
+#include <algorithm>
 #include <map>
 #include <set>
 
@@ -44,6 +45,38 @@ std::pair<int64_t, int64_t> extent(const View& view) {
   return {view.offset, last};
 }
 
+// Do two views of a buffer surely share no element? By extent; else as two boxes of one row-major layout, apart in some dimension.
+bool are_apart(const View& a, const View& b) {
+  const auto mine = extent(a), other = extent(b);
+  if (mine.second < other.first || other.second < mine.first) return true;
+  if (a.dims.size() != b.dims.size()) return false;
+  struct Dim { int64_t stride, first_a, first_b, length_a, length_b; };
+  std::vector<Dim> dims;
+  for (size_t d = 0; d < a.dims.size(); ++d) {
+    if (a.dims[d] == 1 && b.dims[d] == 1) continue;
+    if (a.dims[d] > 1 && b.dims[d] > 1 && a.strides[d] != b.strides[d]) return false;
+    dims.push_back({a.dims[d] > 1 ? a.strides[d] : b.strides[d], 0, 0, a.dims[d], b.dims[d]});
+  }
+  std::sort(dims.begin(), dims.end(), [](const Dim& x, const Dim& y) { return x.stride > y.stride; });
+  int64_t rest_a = a.offset - std::min(a.offset, b.offset), rest_b = b.offset - std::min(a.offset, b.offset);
+  bool apart = false;
+  for (Dim& dim : dims) {
+    if (dim.stride <= 0) return false;
+    dim.first_a = rest_a / dim.stride;
+    dim.first_b = rest_b / dim.stride;
+    rest_a %= dim.stride;
+    rest_b %= dim.stride;
+    apart |= dim.first_a + dim.length_a <= dim.first_b || dim.first_b + dim.length_b <= dim.first_a;
+  }
+  // The layout holds if no box reaches over the stride of the next outer dimension.
+  int64_t reach = std::max(rest_a, rest_b);
+  for (size_t d = dims.size(); d-- > 0;) {
+    if (reach >= dims[d].stride) return false;
+    reach += (std::max(dims[d].first_a + dims[d].length_a, dims[d].first_b + dims[d].length_b) - 1) * dims[d].stride;
+  }
+  return apart;
+}
+
 class Lineage {
  public:
   Lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics)
@@ -71,6 +104,16 @@ class Lineage {
     return memory_[static_cast<size_t>(rank)][{buffer.index, micro_batch % body(rank).buffers[buffer].copies}];
   }
   bool of_step(TensorId id) const { return module_.tensors[id].scope == Scope::step; }
+  std::set<int32_t> whole_step() const {
+    std::set<int32_t> all;
+    for (int64_t m = 0; m < module_.cut.count; ++m) all.insert(static_cast<int32_t>(m));
+    return all;
+  }
+  // The micro-batches in a value that an instruction makes: what runs once a step makes values of the whole step.
+  std::set<int32_t> micro_batches_of(const Step& step, TensorId id) const {
+    const SegmentKind kind = module_.segments[static_cast<size_t>(body(step.rank).segments[static_cast<size_t>(step.segment)].module_segment)].kind;
+    return of_step(id) && (kind == SegmentKind::prologue || kind == SegmentKind::epilogue) ? whole_step() : std::set<int32_t>{step.micro_batch};
+  }
 
   // What lies in the arena before the step: homes.
   void load(const RankProgram& rank) {
@@ -85,57 +128,65 @@ class Lineage {
           if (buffer.source == Buffer::Source::none || buffer.tensor != name || buffer.elements != home.region.elements()) continue;
           if ((buffer.copies > 1) != (t.scope == Scope::micro_batch && module_.cut.count > 1)) continue;
           for (int32_t k = 0; k < buffer.copies; ++k)
-            contents(rank.rank, BufferId(i), k).push_back({id, home.region, whole_buffer(BufferId(i), home.region.local_shape()), {{home.region, Part(), {k}}}});
+            contents(rank.rank, BufferId(i), k).push_back({id, home.region, whole_buffer(BufferId(i), home.region.local_shape()), {{home.region, Part(), of_step(id) ? whole_step() : std::set<int32_t>{k}}}});
         }
       }
   }
 
   // -- reading ---------------------------------------------------------------------------------------------------------------------------------
 
-  // The content that `view` reads `region` of `tensor` from; null and a refusal if there is none.
-  const Content* find(const Step& step, const View& view, TensorId tensor, const Region& region) {
+  // What `view` holds of `region` of `tensor`: a content, and, if it holds the tensor as the source of a layout operator, that operator's share of the tensor.
+  struct Found {
+    const Content* content = nullptr;
+    Part share;
+  };
+
+  // Null and a refusal if there is none.
+  Found find(const Step& step, const View& view, TensorId tensor, const Region& region) {
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
-      if (holds(step.rank, content, content.view, content.tensor, content.region, view, tensor, region)) return &content;
+      if (const std::optional<Part> share = share_of(step.rank, content, view, tensor, region)) return {&content, *share};
     std::string there;
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
       there += (there.empty() ? "" : ", ") + module_.tensors[content.tensor].name + content.region.to_string();
     refuse(step, "expects " + region.to_string() + " of '" + module_.tensors[tensor].name + "' in buffer '" + body(step.rank).buffers[view.buffer].name + "', and there is " +
                      (there.empty() ? "nothing" : there));
-    return nullptr;
+    return {};
   }
 
-  // Does `at`, which holds `has_region` of `has`, serve `view` as `region` of `wants`, directly or through layout operators?
-  bool holds(int32_t rank, const Content& content, const View& at, TensorId has, const Region& has_region, const View& view, TensorId wants, const Region& region, int depth = 0) {
+  // Does the content serve `view` as `region` of `wants`, directly or through layout operators?
+  std::optional<Part> share_of(int32_t rank, const Content& content, const View& view, TensorId wants, const Region& region) {
+    const TensorId has = content.tensor;
     if (has == wants) {
-      if (!has_region.contains(region)) return false;
-      const std::optional<View> part = subview(at, has_region, region);
-      return part && same_place(*part, view);
+      if (!content.region.contains(region)) return std::nullopt;
+      const std::optional<View> part = subview(content.view, content.region, region);
+      return part && same_place(*part, view) ? std::optional<Part>(Part()) : std::nullopt;
     }
-    if (depth > 16) return false;
     for (OpId producer : module_.tensors[wants].producers) {
       const Op& o = module_.ops[producer];
-      if (o.inputs.empty() || !reaches(has, o.inputs[0], depth)) continue;
+      if (o.inputs.empty() || !is_layout(o)) continue;
       auto it = pieces_.find({producer, rank});
       if (it == pieces_.end()) continue;
-      for (int32_t p : it->second)
-        for (const auto& [placed, source, source_region] : sources(rank, content, at, has, has_region, o.inputs[0], region_of(module_, o, 0, o.pieces[static_cast<size_t>(p)]), depth))
+      for (int32_t p : it->second) {
+        const Piece& piece = o.pieces[static_cast<size_t>(p)];
+        for (const auto& [placed, source, source_region] : sources(rank, content.view, has, content.region, o.inputs[0], region_of(module_, o, 0, piece), 0))
           for (size_t out = 0; out < o.outputs.size(); ++out) {
             if (o.outputs[out] != wants) continue;
-            const Region made = region_of(module_, o, static_cast<int>(o.inputs.size() + out), o.pieces[static_cast<size_t>(p)]);
+            const Region made = region_of(module_, o, static_cast<int>(o.inputs.size() + out), piece);
             if (!made.contains(region)) continue;
-            const std::optional<View> laid = layout_view(o, static_cast<int>(out), o.pieces[static_cast<size_t>(p)], placed);
+            const std::optional<View> laid = layout_view(o, static_cast<int>(out), piece, placed);
             if (!laid) continue;
             const std::optional<View> part = subview(*laid, made, region);
-            if (part && same_place(*part, view)) return true;
+            if (part && same_place(*part, view)) return part_of(module_, producer, static_cast<int>(out), piece);
           }
+      }
     }
-    return false;
+    return std::nullopt;
   }
 
   struct Placed { View view; TensorId tensor; Region region; };
 
   // Where `wants`' region lies, given that `at` holds `has`: at most one place.
-  std::vector<Placed> sources(int32_t rank, const Content& content, const View& at, TensorId has, const Region& has_region, TensorId wants, const Region& region, int depth) {
+  std::vector<Placed> sources(int32_t rank, const View& at, TensorId has, const Region& has_region, TensorId wants, const Region& region, int depth) {
     if (has == wants) {
       if (!has_region.contains(region)) return {};
       if (const std::optional<View> part = subview(at, has_region, region)) return {{*part, wants, region}};
@@ -150,7 +201,7 @@ class Lineage {
       if (it == pieces_.end()) continue;
       for (int32_t p : it->second) {
         const Piece& piece = o.pieces[static_cast<size_t>(p)];
-        for (const Placed& from : sources(rank, content, at, has, has_region, o.inputs[0], region_of(module_, o, 0, piece), depth + 1))
+        for (const Placed& from : sources(rank, at, has, has_region, o.inputs[0], region_of(module_, o, 0, piece), depth + 1))
           for (size_t out = 0; out < o.outputs.size(); ++out) {
             if (o.outputs[out] != wants) continue;
             const Region made = region_of(module_, o, static_cast<int>(o.inputs.size() + out), piece);
@@ -170,7 +221,6 @@ class Lineage {
       default: return false;
     }
   }
-  bool reaches(TensorId, TensorId, int) const { return true; }
 
   std::optional<View> layout_view(const Op& o, int output, const Piece& piece, const View& from) const {
     if (!is_layout(o)) return std::nullopt;
@@ -230,8 +280,7 @@ class Lineage {
       return false;
     }
     const size_t count = fragment.micro_batches.size();
-    if (count == 1 && *fragment.micro_batches.begin() == 0 && !summed_.contains(tensor)) return true;
-    if (!summed_.contains(tensor) || count == static_cast<size_t>(module_.cut.count)) return true;
+    if (count == static_cast<size_t>(module_.cut.count)) return true;
     refuse(step, "reads '" + module_.tensors[tensor].name + "' after " + std::to_string(count) + " of " + std::to_string(module_.cut.count) + " micro-batches");
     return false;
   }
@@ -240,11 +289,7 @@ class Lineage {
 
   void write(const Step& step, const View& view, Content content) {
     Contents& list = contents(step.rank, view.buffer, step.micro_batch);
-    const auto mine = extent(view);
-    std::erase_if(list, [&](const Content& old) {
-      const auto other = extent(old.view);
-      return same_place(old.view, view) || (mine.first <= other.first && other.second <= mine.second);
-    });
+    std::erase_if(list, [&](const Content& old) { return !are_apart(old.view, view); });
     content.view = view;
     list.push_back(std::move(content));
   }
@@ -278,7 +323,6 @@ class Lineage {
           return false;
         }
         there.micro_batches.insert(fragment.micro_batches.begin(), fragment.micro_batches.end());
-        summed_.insert(tensor);
         joined = true;
       }
       if (!joined) into.push_back(fragment);
@@ -308,7 +352,7 @@ class Lineage {
       case Opcode::copy: return visit_copy(step);
       case Opcode::send: {
         const Claim& c = claim(step, i.reads[0]);
-        if (const Content* content = find(step, i.ins[0], c.tensor, c.region)) messages_[step.message] = {c.tensor, c.region, {}, restricted(fragments_as(*content, c), c.region)};
+        if (auto given = fragments(step, i.ins[0], c)) messages_[step.message] = {c.tensor, c.region, {}, std::move(*given)};
         return;
       }
       case Opcode::receive: {
@@ -327,12 +371,15 @@ class Lineage {
     }
   }
 
-  // What is held as a layout's source counts as the whole of the layout.
-  std::vector<Fragment> fragments_as(const Content& content, const Claim& c) const {
-    if (content.tensor == c.tensor) return content.fragments;
+  // What a view gives of the claimed region. What is held as a layout's source must be whole, and is then that operator's share.
+  std::optional<std::vector<Fragment>> fragments(const Step& step, const View& view, const Claim& c) {
+    const Found found = find(step, view, c.tensor, c.region);
+    if (!found.content) return std::nullopt;
+    if (found.content->tensor == c.tensor) return restricted(found.content->fragments, c.region);
+    if (!complete(step, *found.content, c.region, c.tensor)) return std::nullopt;
     std::set<int32_t> micro_batches;
-    for (const Fragment& f : content.fragments) micro_batches.insert(f.micro_batches.begin(), f.micro_batches.end());
-    return {{c.region, Part(), of_step(c.tensor) ? std::set<int32_t>{0} : micro_batches}};
+    for (const Fragment& f : found.content->fragments) micro_batches.insert(f.micro_batches.begin(), f.micro_batches.end());
+    return std::vector<Fragment>{{c.region, found.share, of_step(c.tensor) ? whole_step() : micro_batches}};
   }
 
   void visit_copy(const Step& step) {
@@ -340,16 +387,14 @@ class Lineage {
     if (i.op.valid() && i.piece >= 0) return visit_kernel(step);  // concat, or a layout operator that adds to a sum
     const Claim& from = claim(step, i.reads[0]);
     const Claim& to = claim(step, i.writes[0]);
-    const Content* content = find(step, i.ins[0], from.tensor, from.region);
-    if (!content) return;
-    if (content->tensor != from.tensor && !complete(step, *content, from.region, from.tensor)) return;
-    const std::vector<Fragment> moved = restricted(fragments_as(*content, from), from.region);
+    const auto moved = fragments(step, i.ins[0], from);
+    if (!moved) return;
     if (i.accumulate) {
-      add(step, i.outs[0], to.tensor, moved);
+      add(step, i.outs[0], to.tensor, *moved);
       return;
     }
     // Part of a value that is put together piece by piece, or a value of its own.
-    write(step, i.outs[0], {to.tensor, to.region, {}, moved});
+    write(step, i.outs[0], {to.tensor, to.region, {}, *moved});
     unite_neighbours(step, i.outs[0], to.tensor);
   }
 
@@ -403,13 +448,13 @@ class Lineage {
     const Instruction& i = *step.what;
     for (size_t k = 0; k < i.reads.size(); ++k) {
       const Claim& c = claim(step, i.reads[k]);
-      const Content* content = find(step, i.ins[k], c.tensor, c.region);
+      const Content* content = find(step, i.ins[k], c.tensor, c.region).content;
       if (!content || !complete(step, *content, c.region, c.tensor)) return;
     }
     if (!needs_are_claimed(step)) return;
     for (size_t k = 0; k < i.writes.size(); ++k) {
       const Claim& c = claim(step, i.writes[k]);
-      const Fragment made{c.region, c.part, {step.micro_batch}};
+      const Fragment made{c.region, c.part, micro_batches_of(step, c.tensor)};
       if (i.accumulate) {
         if (!add(step, i.outs[k], c.tensor, {made})) return;
       } else {
@@ -424,7 +469,9 @@ class Lineage {
     const Instruction& i = *step.what;
     if (!i.op.valid() || i.piece < 0 || i.opcode == Opcode::copy) return true;
     const Op& o = module_.ops[i.op];
-    const Piece& piece = o.pieces[static_cast<size_t>(i.piece)];
+    const auto here = pieces_.find({i.op, step.rank});
+    if (here == pieces_.end() || static_cast<size_t>(i.piece) >= here->second.size()) return refuse(step, "has no piece of this operator"), false;
+    const Piece& piece = o.pieces[static_cast<size_t>(here->second[static_cast<size_t>(i.piece)])];
     size_t read = 0, written = 0;
     for (size_t k = 0; k < o.inputs.size(); ++k) {
       if (!o.inputs[k].valid()) continue;
@@ -448,9 +495,9 @@ class Lineage {
         const Claim& c = claim(member, member.what->reads[r]);
         View view = member.what->ins[0];
         if (opcode == Opcode::reduce_scatter) view = row(view, c.region, r);
-        const Content* content = find(member, view, c.tensor, c.region);
-        if (!content) return;
-        given.push_back({c.tensor, c.region, {}, restricted(fragments_as(*content, c), c.region)});
+        auto held = fragments(member, view, c);
+        if (!held) return;
+        given.push_back({c.tensor, c.region, {}, std::move(*held)});
         if (given.back().tensor != given[0].tensor) return refuse(member, "meets a call for another tensor, '" + module_.tensors[given[0].tensor].name + "'");
       }
     for (size_t m = 0; m < members.size(); ++m) receive_collective(members[m], m, members.size(), given);
@@ -526,7 +573,6 @@ class Lineage {
   std::vector<std::map<std::pair<int32_t, int64_t>, Contents>> memory_;  // by rank: (buffer, copy)
   std::map<std::pair<OpId, int32_t>, std::vector<int32_t>> pieces_;
   std::map<int64_t, Content> messages_;
-  std::set<TensorId> summed_;   // step tensors that micro-batches add to
   bool good_ = true;
 };
 

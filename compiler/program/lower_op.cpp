@@ -20,6 +20,12 @@ bool is_layout_kind(const Op& o, const Module& module) {
 
 }  // namespace
 
+// Which of this rank's pieces of the operator piece `p` is: the same on all ranks that share a program.
+int32_t RankLowering::ordinal(OpId self, int32_t p) const {
+  const std::vector<Piece>& pieces = op(self).pieces;
+  return static_cast<int32_t>(std::count_if(pieces.begin(), pieces.begin() + p, [&](const Piece& piece) { return piece.device == device_; }));
+}
+
 View RankLowering::input(OpId self, int index, int32_t p) {
   const Op& o = op(self);
   return complete(o.inputs[static_cast<size_t>(index)], region_of(module_, o, index, o.pieces[static_cast<size_t>(p)]));
@@ -80,7 +86,7 @@ void RankLowering::alias_output(OpId self, int index, int32_t p, View view) {
   }
   const Output out = output(self, index, p, true);
   Instruction& i = emit(Opcode::copy, self, id);
-  i.piece = p;
+  i.piece = ordinal(self, p);
   i.outs.push_back(out.view);
   i.ins.push_back(std::move(view));
   i.writes.push_back(claim(id, sum.region, part_of(module_, self, index, op(self).pieces[static_cast<size_t>(p)])));
@@ -141,7 +147,7 @@ void RankLowering::lower_concat(OpId self, int32_t p) {
     llvm::SmallVector<int64_t, 5> starts(from.dims.size(), 0), steps(from.dims.size(), 1);
     starts[dim] = out.dim(dim).count_below(start);
     Instruction& copy = emit(Opcode::copy, self, o.outputs[0]);
-    copy.piece = p;
+    copy.piece = ordinal(self, p);
     copy.outs.push_back(sliced(to.view, starts, from.dims, steps));
     copy.ins.push_back(from);
     copy.reads.push_back(claim(o.inputs[static_cast<size_t>(i)], region_of(module_, o, i, piece)));
@@ -177,7 +183,7 @@ void RankLowering::lower_update(OpId self, int32_t p) {
     outs.push_back(*view);
   }
   Instruction& i = emit(Opcode::update, self, new_parameter);
-  i.piece = p;
+  i.piece = ordinal(self, p);
   i.ins.append(ins.begin(), ins.end());
   i.outs.append(outs.begin(), outs.end());
   for (size_t k = 0; k < o.inputs.size(); ++k) i.reads.push_back(claim(o.inputs[k], region_of(module_, o, static_cast<int>(k), piece)));
@@ -290,7 +296,7 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
     if (mixed && out.accumulate)
       out = {new_value(o.outputs[static_cast<size_t>(out.index)], region_of(module_, o, n + out.index, piece), "t:addend of ").view, false, true, out.index};
   Instruction& i = emit(opcode, self, o.outputs[0]);
-  i.piece = p;
+  i.piece = ordinal(self, p);
   i.ins.append(ins.begin(), ins.end());
   for (int k = 0; k < n; ++k)
     if (o.inputs[static_cast<size_t>(k)].valid()) i.reads.push_back(claim(o.inputs[static_cast<size_t>(k)], region_of(module_, o, k, piece)));

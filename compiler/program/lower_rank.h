@@ -83,6 +83,8 @@ class RankLowering {
   void lower_concat(OpId self, int32_t piece);
   void capture_after(TensorId id);
 
+  int32_t ordinal(OpId self, int32_t piece) const;
+
   // values
   View input(OpId self, int index, int32_t piece);
   View complete(TensorId id, const Region& region);

@@ -94,7 +94,7 @@ struct Instruction {
   // What it is in the model: the logical operator, or, for communication, copies and captures, the tensor.
   OpId op;
   TensorId tensor;
-  int32_t piece = -1;      // of `op`; -1: none, or several operators in one
+  int32_t piece = -1;      // which of the rank's pieces of `op`; -1: none, or several operators in one
   // What its views are said to hold, for the lineage check: indices of RankProgram::claims, one for each of ins and outs, but one for each block
   // of an all_gather's output and a reduce_scatter's input where blocks lie apart.
   llvm::SmallVector<int32_t, 4> reads;
