@@ -64,6 +64,11 @@ struct ExtremeJoin {
   static T add(T old, T value) { return enter(old, value); }
 };
 
+template <class T>
+struct MaxJoin : ExtremeJoin<T, true> {};
+template <class T>
+struct MinJoin : ExtremeJoin<T, false> {};
+
 template <class T, class Rule>
 typename Rule::State join_row(const T* row, int64_t n, int64_t stride) {
   constexpr int64_t lanes = 8;
@@ -134,7 +139,7 @@ void log_sum_exp(const Tensor& out, const Tensor& in, const Plan& plan, bool acc
     for (int64_t i = 0; i < n; ++i) {
       const T* base = from + offsets[1] + i * plan.kept.row_stride(1);
       T largest = -std::numeric_limits<T>::infinity();
-      reduced.for_rows(0, reduced.rows(), [&](const auto& at) { largest = scalar::max<T>(largest, join_row<T, ExtremeJoin<T, true>>(base + at[0], length, stride)); });
+      reduced.for_rows(0, reduced.rows(), [&](const auto& at) { largest = scalar::max<T>(largest, join_row<T, MaxJoin<T>>(base + at[0], length, stride)); });
       T& place = to[offsets[0] + i * plan.kept.row_stride(0)];
       T result = largest;  // infinite or not a number: so is the result
       if (std::isfinite(largest)) {
@@ -167,14 +172,27 @@ void log_sum_exp(const Tensor& out, const Tensor& in, const Plan& plan, bool acc
 
 }  // namespace
 
+namespace {
+
+template <template <class> class Rule>
+void reduce_by(const Tensor& out, const Tensor& in, const Plan& plan, double scale, bool accumulate) {
+  switch (in.dtype) {
+    case DType::f32: return reduce_with<float, Rule<float>>(out, in, plan, scale, accumulate);
+    case DType::f64: return reduce_with<double, Rule<double>>(out, in, plan, scale, accumulate);
+    case DType::i64: return reduce_with<int64_t, Rule<int64_t>>(out, in, plan, scale, accumulate);
+    case DType::i32: return reduce_with<int32_t, Rule<int32_t>>(out, in, plan, scale, accumulate);
+    default: no_kernel("reduce", in.dtype);
+  }
+}
+
+}  // namespace
+
 void reduce(const Tensor& out, const Tensor& in, uint32_t reduced, Join join, double scale, bool accumulate) {
   const Plan plan = plan_of(out, in, reduced);
   switch (join) {
-    case Join::sum: return for_number_type("reduce", in.dtype, [&](auto t) { reduce_with<decltype(t), SumJoin<decltype(t)>>(out, in, plan, scale, accumulate); });
-    case Join::max:
-      return for_number_type("reduce", in.dtype, [&](auto t) { reduce_with<decltype(t), ExtremeJoin<decltype(t), true>>(out, in, plan, scale, accumulate); });
-    case Join::min:
-      return for_number_type("reduce", in.dtype, [&](auto t) { reduce_with<decltype(t), ExtremeJoin<decltype(t), false>>(out, in, plan, scale, accumulate); });
+    case Join::sum: return reduce_by<SumJoin>(out, in, plan, scale, accumulate);
+    case Join::max: return reduce_by<MaxJoin>(out, in, plan, scale, accumulate);
+    case Join::min: return reduce_by<MinJoin>(out, in, plan, scale, accumulate);
     case Join::logsumexp: return for_float_type("reduce", in.dtype, [&](auto t) { log_sum_exp<decltype(t)>(out, in, plan, accumulate); });
   }
 }
