@@ -93,8 +93,10 @@ class Materializer {
     const Tensor& t = module_.tensors[tensor];
     const Need end{0, epilogue(), OpId(), module_.order.size()};
     if (tensor == module_.loss || tensor == module_.grad_norm) {
-      // Rank 0 logs it; whoever makes it has it whole as well, so that ranks stay alike.
-      std::set<int32_t> devices = {0};
+      // Rank 0 logs it; ranks that run what rank 0 runs, and those who make it, have it as well, so that ranks stay alike.
+      std::set<int32_t> devices;
+      for (size_t d = 0; d < module_.timetable.size(); ++d)
+        if (runs_as_rank_0(module_.timetable[d])) devices.insert(static_cast<int32_t>(d));
       for (OpId producer : t.producers)
         for (const Piece& piece : module_.ops[producer].pieces) devices.insert(piece.device);
       for (int32_t device : devices) {
@@ -120,6 +122,11 @@ class Materializer {
           add(needs, std::move(region), {piece.device, segment_[static_cast<size_t>(producer.index)], OpId(), module_.order.size()});
       }
     }
+  }
+
+  bool runs_as_rank_0(const std::vector<Slot>& slots) const {
+    const std::vector<Slot>& first = module_.timetable[0];
+    return std::equal(slots.begin(), slots.end(), first.begin(), first.end(), [](const Slot& a, const Slot& b) { return a.segment == b.segment && a.micro_batch == b.micro_batch; });
   }
 
   std::vector<Source> sources_of(TensorId tensor) {
