@@ -51,7 +51,9 @@ void add_common(CLI::App& app, CommandLine& line) {
   app.add_flag("-q", line.quiet, "say less");
 }
 
-void add_plan(CLI::App& app, CommandLine& line) { app.add_option("--plan", line.request.plan, "the parallelization plan (JSON); - is standard input"); }
+void add_plan(CLI::App& app, CommandLine& line) {
+  app.add_option("--plan", line.request.plan, "the parallelization plan (JSON); - is standard input");
+}
 
 // "input=8x128", "k=v"
 std::pair<std::string, std::string> key_value(const std::string& text, const char* option) {
@@ -76,9 +78,12 @@ void finish_options(CommandLine& line, Diagnostics& diagnostics) {
   if (!line.target.empty() && line.target != "cpu" && line.target != "cuda") throw UsageError("--target is cuda or cpu, not '" + line.target + "'");
   if (line.target == "cuda") throw UsageError("--target cuda is not in this version; use --target cpu");
   for (const std::string& warning : line.warnings) {
-    if (warning == "error") diagnostics.warnings_are_errors = true;
-    else if (warning.starts_with("no-")) diagnostics.silenced.push_back(warning.substr(3));
-    else throw UsageError("unknown warning option -W" + warning + "; known are -Wno-NAME and -Werror");
+    if (warning == "error")
+      diagnostics.warnings_are_errors = true;
+    else if (warning.starts_with("no-"))
+      diagnostics.silenced.push_back(warning.substr(3));
+    else
+      throw UsageError("unknown warning option -W" + warning + "; known are -Wno-NAME and -Werror");
   }
 }
 
@@ -134,7 +139,8 @@ int run_check(CommandLine& line, Diagnostics& diagnostics) {
 
 int run_compile(CommandLine& line, Diagnostics& diagnostics) {
   need_plan(line);
-  static const std::map<std::string, std::string> last_step = {{"graph", "differentiate"}, {"transformed", "transform"}, {"scheduled", "order"}, {"program", ""}, {"source", ""}, {"binary", ""}};
+  static const std::map<std::string, std::string> last_step = {
+      {"graph", "differentiate"}, {"transformed", "transform"}, {"scheduled", "order"}, {"program", ""}, {"source", ""}, {"binary", ""}};
   if (!last_step.contains(line.emit)) throw UsageError("--emit is graph, transformed, scheduled, program, source or binary, not '" + line.emit + "'");
   const bool text = line.emit != "source" && line.emit != "binary";
   if (!text && line.output.empty()) throw UsageError("-o DIR is missing");
@@ -152,8 +158,10 @@ int run_compile(CommandLine& line, Diagnostics& diagnostics) {
     std::cout << print(c.module);
   } else {
     build({line.request.model, line.output, line.emit == "binary", line.jobs, line.force, SSCC_VERSION}, c, diagnostics);
-    if (line.format == "json") std::cout << check_json(c.programs, facts_of(c), diagnostics);
-    else if (!line.quiet) std::cerr << "sscc: wrote " << line.output << " (" << c.programs.ranks.size() << " ranks, " << c.programs.bodies.size() << " programs)\n";
+    if (line.format == "json")
+      std::cout << check_json(c.programs, facts_of(c), diagnostics);
+    else if (!line.quiet)
+      std::cerr << "sscc: wrote " << line.output << " (" << c.programs.ranks.size() << " ranks, " << c.programs.bodies.size() << " programs)\n";
   }
   return 0;
 }
@@ -198,7 +206,8 @@ int dispatch(int argc, char** argv, CommandLine& line, Diagnostics& diagnostics)
   const std::string command = argc > 1 ? argv[1] : "";
   for (const char* later : {"expand", "report", "diff", "search", "checkpoint"})
     if (command == later) throw UsageError("'sscc " + command + "' is not in this version; see sscc --help");
-  CLI::App check{"everything short of code", "sscc check"}, run{"all ranks as threads of one process", "sscc run"}, explain{"operators, axes and what became of them", "sscc explain"};
+  CLI::App check{"everything short of code", "sscc check"}, run{"all ranks as threads of one process", "sscc run"},
+      explain{"operators, axes and what became of them", "sscc explain"};
   CLI::App* chosen = command == "check" ? &check : command == "run" ? &run : command == "explain" ? &explain : &app;
   if (chosen != &app) {
     add_common(*chosen, line);
@@ -210,9 +219,7 @@ int dispatch(int argc, char** argv, CommandLine& line, Diagnostics& diagnostics)
   if (chosen == &explain) explain.add_option("--op", line.op, "only operators whose name matches this glob");
   try {
     chosen->parse(argc, argv);
-  } catch (const CLI::ParseError& error) {
-    return chosen->exit(error) == 0 ? 0 : usage;
-  }
+  } catch (const CLI::ParseError& error) { return chosen->exit(error) == 0 ? 0 : usage; }
   finish_options(line, diagnostics);
   if (chosen == &check) return run_check(line, diagnostics);
   if (chosen == &run) return run_run(line, run.remaining(), diagnostics);

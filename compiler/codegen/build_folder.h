@@ -7,9 +7,9 @@
 namespace sscc {
 
 struct BuildOptions {
-  int jobs = 0;                  // 0: as many as there are processors
-  std::string log;               // the build's output; removed when it succeeds
-  std::string runtime_hash;      // of the runtime's sources and of what says how they are compiled
+  int jobs = 0;              // 0: as many as there are processors
+  std::string log;           // the build's output; removed when it succeeds
+  std::string runtime_hash;  // of the runtime's sources and of what says how they are compiled
 };
 
 // Builds FOLDER; its bin/ holds the result. The runtime library is the same for all models: it is kept in $XDG_CACHE_HOME/sscc (else

@@ -7,7 +7,9 @@
 
 namespace sscc {
 
-struct EmbeddedFile { std::string_view path, text; };   // path within a build folder, "src/runtime/kernels/contract.cpp"
+struct EmbeddedFile {
+  std::string_view path, text;
+};  // path within a build folder, "src/runtime/kernels/contract.cpp"
 
 // Sorted by path.
 llvm::ArrayRef<EmbeddedFile> embedded_files();

@@ -104,7 +104,8 @@ void write_files(const Programs& programs, const EmitOptions& options, const fs:
     fs::create_directories(path.parent_path());
     write_text(path, file.text);
   }
-  fs::permissions(folder / "run", fs::perms::owner_all | fs::perms::group_read | fs::perms::group_exec | fs::perms::others_read | fs::perms::others_exec);
+  fs::permissions(folder / "run",
+                  fs::perms::owner_all | fs::perms::group_read | fs::perms::group_exec | fs::perms::others_read | fs::perms::others_exec);
 
   std::vector<const FileTensor*> tensors;
   for (const FileTensor& tensor : programs.parameters) tensors.push_back(&tensor);

@@ -10,12 +10,12 @@ namespace sscc {
 
 struct EmitOptions {
   std::string folder;
-  bool build = true;         // false (`--emit source`): everything but bin/
-  int jobs = 0;              // of the build; 0: as many as there are processors
-  bool force = false;        // replace a folder that sscc did not write
-  std::string version;       // of sscc
-  std::string onnx_hash;     // SHA-256 of the .onnx file, in hexadecimal
-  std::string plan_hash;     // SHA-256 of the plan
+  bool build = true;      // false (`--emit source`): everything but bin/
+  int jobs = 0;           // of the build; 0: as many as there are processors
+  bool force = false;     // replace a folder that sscc did not write
+  std::string version;    // of sscc
+  std::string onnx_hash;  // SHA-256 of the .onnx file, in hexadecimal
+  std::string plan_hash;  // SHA-256 of the plan
   // Texts of the files beside the program; an empty one is not written.
   std::string plan_expanded_json, check_json, schedule_svg, trace_json;
 };

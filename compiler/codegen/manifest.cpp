@@ -122,7 +122,8 @@ std::string sha256(const std::string& text) {
   return llvm::toHex(hash.final(), true);
 }
 
-std::string manifest_json(const Programs& programs, const EmitOptions& options, const std::vector<TextFile>& sources, const std::vector<WeightFile>& weights) {
+std::string manifest_json(const Programs& programs, const EmitOptions& options, const std::vector<TextFile>& sources,
+                          const std::vector<WeightFile>& weights) {
   std::string text;
   llvm::raw_string_ostream stream(text);
   llvm::json::OStream json(stream, 1);

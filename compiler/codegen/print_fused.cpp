@@ -9,7 +9,7 @@ namespace sscc {
 namespace {
 
 constexpr size_t functions_per_file = 12;
-constexpr size_t longest_name = 4;   // scalar functions named in a function's name
+constexpr size_t longest_name = 4;  // scalar functions named in a function's name
 
 const char* cpp_type(DType type) {
   switch (type) {
@@ -94,20 +94,25 @@ std::string declaration(const std::string& name) {
 }  // namespace
 
 std::string FusedFunctions::definition(const Function& function) const {
-  std::string text = "// First at " + comment_text(function.first_origin) + "; " + std::to_string(function.uses) + (function.uses == 1 ? " use.\n" : " uses.\n");
+  std::string text =
+      "// First at " + comment_text(function.first_origin) + "; " + std::to_string(function.uses) + (function.uses == 1 ? " use.\n" : " uses.\n");
   text += declaration(function.name) + " {\n";
   text += "  pointwise_loop(Types<" + list_of_types(function.outs) + ">(), Types<" + list_of_types(function.ins) + ">(), outs, ins, accumulate, [](";
   for (size_t i = 0; i < function.outs.size(); ++i) text += (i ? ", " : "") + std::string(cpp_type(function.outs[i])) + "& out" + std::to_string(i);
   for (size_t i = 0; i < function.ins.size(); ++i) text += std::string(", ") + cpp_type(function.ins[i]) + " in" + std::to_string(i);
   text += ") {\n";
   for (size_t i = 0; i < function.expression.steps.size(); ++i) text += "    " + step_text(function.expression, i) + "\n";
-  for (size_t i = 0; i < function.outs.size(); ++i) text += "    out" + std::to_string(i) + " = t" + std::to_string(function.expression.results[i]) + ";\n";
+  for (size_t i = 0; i < function.outs.size(); ++i)
+    text += "    out" + std::to_string(i) + " = t" + std::to_string(function.expression.results[i]) + ";\n";
   return text + "  });\n}\n";
 }
 
 std::string FusedFunctions::header(const std::string& version) const {
-  std::string text = "// Chains of pointwise operators, each as one loop. Written by sscc " + version + ".\n#pragma once\n\n#include <initializer_list>\n\n";
-  text += "#include \"sscc_rt/types.h\"\n\nnamespace fused {\n\nusing sscc::rt::Tensor;\n\n// outs and ins: views in the order of the operators; inputs broadcast.\n";
+  std::string text =
+      "// Chains of pointwise operators, each as one loop. Written by sscc " + version + ".\n#pragma once\n\n#include <initializer_list>\n\n";
+  text +=
+      "#include \"sscc_rt/types.h\"\n\nnamespace fused {\n\nusing sscc::rt::Tensor;\n\n// outs and ins: views in the order of the operators; inputs "
+      "broadcast.\n";
   for (const Function& function : functions_) text += declaration(function.name) + ";\n";
   return text + "\n}  // namespace fused\n";
 }
@@ -115,7 +120,8 @@ std::string FusedFunctions::header(const std::string& version) const {
 std::vector<std::string> FusedFunctions::sources(const std::string& version) const {
   std::vector<std::string> files;
   for (size_t begin = 0; begin < functions_.size(); begin += functions_per_file) {
-    std::string& text = files.emplace_back("// Chains of pointwise operators. Written by sscc " + version + ".\n#include \"fused.h\"\n\n#include \"sscc_rt/pointwise_loop.h\"\n\n");
+    std::string& text = files.emplace_back("// Chains of pointwise operators. Written by sscc " + version +
+                                           ".\n#include \"fused.h\"\n\n#include \"sscc_rt/pointwise_loop.h\"\n\n");
     text += "using namespace sscc::rt;\n\nnamespace fused {\n\n";
     for (size_t i = begin; i < std::min(begin + functions_per_file, functions_.size()); ++i) text += definition(functions_[i]) + "\n";
     text += "}  // namespace fused\n";

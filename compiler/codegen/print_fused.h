@@ -27,7 +27,7 @@ class FusedFunctions {
     std::string name;
     PointwiseExpression expression;
     std::vector<DType> outs, ins;
-    std::string first_origin;   // where it was first seen, for the comment
+    std::string first_origin;  // where it was first seen, for the comment
     int uses = 0;
   };
   std::string definition(const Function& function) const;

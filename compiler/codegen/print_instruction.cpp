@@ -93,10 +93,13 @@ const Expression& expression_of(const Call& call) {
 void print_pointwise(Call& call) {
   const Instruction& instruction = call.instruction;
   const auto& expression = expression_of<PointwiseExpression>(call);
-  const bool single =
-      expression.steps.size() == 1 && instruction.outs.size() == 1 && expression.steps[0].dtype == call.body.buffers[instruction.outs[0].buffer].dtype;
+  const bool single = expression.steps.size() == 1 && instruction.outs.size() == 1 &&
+                      expression.steps[0].dtype == call.body.buffers[instruction.outs[0].buffer].dtype;
   if (!single) {
-    call.function("fused::" + call.fused.name_for(call.body, instruction)).operand_list(instruction.outs).operand_list(instruction.ins).accumulation();
+    call.function("fused::" + call.fused.name_for(call.body, instruction))
+        .operand_list(instruction.outs)
+        .operand_list(instruction.ins)
+        .accumulation();
     return;
   }
   const rt::ScalarStep& step = expression.steps[0];
@@ -168,7 +171,12 @@ void print_arguments(Call& call) {
       for (int d = 0; d < rt::max_rank; ++d) {
         if (reduction.reduced >> d & 1) dims.push_back(d);
       }
-      call.outs(1).ins(1).word("over(" + braces(dims) + ")").word(std::string("Join::") + word_of(reduction.join)).real(reduction.scale).accumulation();
+      call.outs(1)
+          .ins(1)
+          .word("over(" + braces(dims) + ")")
+          .word(std::string("Join::") + word_of(reduction.join))
+          .real(reduction.scale)
+          .accumulation();
       break;
     }
     case Opcode::copy: call.outs(1).ins(1).accumulation(); break;

@@ -16,13 +16,16 @@ const char* word_of(Join join);
 // "f32 8x32x64"
 std::string type_and_shape(const Body& body, const View& view);
 
-struct NamedRule { rt::UpdateRule rule; std::string name; };
+struct NamedRule {
+  rt::UpdateRule rule;
+  std::string name;
+};
 bool operator==(const NamedRule& named, const rt::UpdateRule& rule);
 
 // The names that a program's statements refer to.
 struct ProgramNames {
-  std::vector<std::string> buffers;      // by BufferId, in namespace `buf`
-  std::vector<NamedRule> update_rules;   // the distinct rules of the body
+  std::vector<std::string> buffers;     // by BufferId, in namespace `buf`
+  std::vector<NamedRule> update_rules;  // the distinct rules of the body
   const std::string& rule(const rt::UpdateRule& rule) const;
 };
 

@@ -15,7 +15,7 @@
 namespace sscc {
 namespace {
 
-constexpr int longest_list = 8;   // of ranks or groups in a comment
+constexpr int longest_list = 8;  // of ranks or groups in a comment
 
 bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::reduce_scatter; }
 
@@ -108,8 +108,8 @@ class Printer {
     text_ += "// " + comment_text(programs_.model) + ", program " + std::to_string(number_) + ": " + rank_list() + ", stage " +
              std::to_string(ranks_.empty() ? 0 : ranks_[0]->stage) + ". Written by sscc " + version_ + ".\n//\n";
     text_ += "// One step: " + std::to_string(body_.micro_batches) + (body_.micro_batches == 1 ? " micro-batch, " : " micro-batches, ") +
-             std::to_string(body_.schedule.size()) + " slots. Arena: " + human_bytes(body_.arena_bytes) + ", " + std::to_string(body_.buffers.size()) +
-             " buffers.\n";
+             std::to_string(body_.schedule.size()) + " slots. Arena: " + human_bytes(body_.arena_bytes) + ", " +
+             std::to_string(body_.buffers.size()) + " buffers.\n";
     text_ += "// Ranks of this program differ in the constants of ranks.cpp: peers, groups, regions of files, offsets of indices.\n";
     text_ += "#include <cstdint>\n\n";
     if (uses_fused) text_ += "#include \"fused.h\"\n";
@@ -118,7 +118,8 @@ class Printer {
   }
 
   void print_buffers() {
-    text_ += "// -- buffers " + std::string(134, '-') + "\n\n// Activations carry the ONNX name of their tensor.\nnamespace buf {\nenum : int32_t {\n";
+    text_ +=
+        "// -- buffers " + std::string(134, '-') + "\n\n// Activations carry the ONNX name of their tensor.\nnamespace buf {\nenum : int32_t {\n";
     for (int64_t i = 0; i < body_.buffers.size(); ++i) {
       const Buffer& buffer = body_.buffers[BufferId(i)];
       text_ += "  " + names_.buffers[static_cast<size_t>(i)] + ",  // " + word_of(buffer.dtype) + "[" + std::to_string(buffer.elements) + "]";
@@ -126,13 +127,14 @@ class Printer {
       text_ += std::string(", ") + words_of(buffer.life) + "\n";
     }
     text_ += "};\n}  // namespace buf\n\n";
-    text_ += "// name, type, elements of a copy, copies (micro-batch m has copy m mod copies), bytes from the arena's start, bytes between copies,\n"
-             "// what fills it: kind, tensor, index of its first region among the rank's constants\n";
+    text_ +=
+        "// name, type, elements of a copy, copies (micro-batch m has copy m mod copies), bytes from the arena's start, bytes between copies,\n"
+        "// what fills it: kind, tensor, index of its first region among the rank's constants\n";
     text_ += "const BufferInfo buffers[] = {\n";
     for (const Buffer& buffer : body_.buffers) {
       text_ += "    {" + string_literal(buffer.name) + ", DType::" + word_of(buffer.dtype) + ", " + std::to_string(buffer.elements) + ", " +
-               std::to_string(buffer.copies) + ", " + std::to_string(buffer.offset) + ", " + std::to_string(buffer.stride) + ", Source::" +
-               kind_of(buffer.source) + ", " + string_literal(buffer.tensor) + ", " + std::to_string(buffer.regions) + "},\n";
+               std::to_string(buffer.copies) + ", " + std::to_string(buffer.offset) + ", " + std::to_string(buffer.stride) +
+               ", Source::" + kind_of(buffer.source) + ", " + string_literal(buffer.tensor) + ", " + std::to_string(buffer.regions) + "},\n";
     }
     text_ += "};\n\n";
   }
@@ -141,9 +143,10 @@ class Printer {
     for (const NamedRule& named : names_.update_rules) {
       const rt::UpdateRule& rule = named.rule;
       const char* optimizer = rule.optimizer == rt::Optimizer::sgd ? "sgd" : rule.optimizer == rt::Optimizer::adam ? "adam" : "adamw";
-      text_ += "const UpdateRule " + named.name + "{.optimizer = Optimizer::" + optimizer + ", .lr = " + double_literal(rule.lr) + ", .momentum = " +
-               double_literal(rule.momentum) + ", .beta1 = " + double_literal(rule.beta1) + ", .beta2 = " + double_literal(rule.beta2) + ", .eps = " +
-               double_literal(rule.eps) + ", .weight_decay = " + double_literal(rule.weight_decay) + "};\n";
+      text_ += "const UpdateRule " + named.name + "{.optimizer = Optimizer::" + optimizer + ", .lr = " + double_literal(rule.lr) +
+               ", .momentum = " + double_literal(rule.momentum) + ", .beta1 = " + double_literal(rule.beta1) +
+               ", .beta2 = " + double_literal(rule.beta2) + ", .eps = " + double_literal(rule.eps) +
+               ", .weight_decay = " + double_literal(rule.weight_decay) + "};\n";
     }
     if (!names_.update_rules.empty()) text_ += "\n";
   }
@@ -178,7 +181,8 @@ class Printer {
     std::vector<std::string> groups;
     for (const RankProgram* rank : ranks_) {
       std::string text;
-      for (const int32_t member : rank->constants.groups[static_cast<size_t>(communication.group)]) text += (text.empty() ? "" : " ") + std::to_string(member);
+      for (const int32_t member : rank->constants.groups[static_cast<size_t>(communication.group)])
+        text += (text.empty() ? "" : " ") + std::to_string(member);
       if (std::find(groups.begin(), groups.end(), text) == groups.end()) groups.push_back(text);
     }
     std::string text;
@@ -197,13 +201,14 @@ class Printer {
     const View& data = sends || instruction.opcode == Opcode::reduce_scatter ? instruction.ins[0] : instruction.outs[0];
     const Buffer& buffer = body_.buffers[data.buffer];
     const int64_t bytes = elements(data.dims) * static_cast<int64_t>(rt::size_of(buffer.dtype));
-    const char* verb = sends                                        ? "send "
-                       : instruction.opcode == Opcode::receive      ? "receive "
-                       : instruction.opcode == Opcode::all_reduce   ? "all-reduce "
-                       : instruction.opcode == Opcode::all_gather   ? "all-gather "
-                                                                    : "reduce-scatter ";
+    const char* verb = sends                                      ? "send "
+                       : instruction.opcode == Opcode::receive    ? "receive "
+                       : instruction.opcode == Opcode::all_reduce ? "all-reduce "
+                       : instruction.opcode == Opcode::all_gather ? "all-gather "
+                                                                  : "reduce-scatter ";
     return verb + comment_text(instruction.origin.empty() ? buffer.name : instruction.origin) + ": " + type_and_shape(body_, data) + ", " +
-           human_bytes(bytes) + ", " + (point_to_point ? "rank " + peers_comment(communication, sends) : "among ranks " + groups_comment(communication));
+           human_bytes(bytes) + ", " +
+           (point_to_point ? "rank " + peers_comment(communication, sends) : "among ranks " + groups_comment(communication));
   }
 
   void print_segment(size_t index, std::string& text) {
@@ -245,7 +250,8 @@ class Printer {
     }
     text_ += wrapped(slots, "    ") + "};\n\n}  // namespace\n\n";
     std::vector<std::string> segments;
-    for (size_t i = 0; i < segment_names_.size(); ++i) segments.push_back("{" + string_literal(body_.segments[i].name) + ", " + segment_names_[i] + "}");
+    for (size_t i = 0; i < segment_names_.size(); ++i)
+      segments.push_back("{" + string_literal(body_.segments[i].name) + ", " + segment_names_[i] + "}");
     text_ += "extern \"C\" const ProgramInfo* sscc_program() {\n  static const ProgramInfo program{\n";
     text_ += "      .arena_bytes = " + std::to_string(body_.arena_bytes) + ",\n";
     text_ += "      .micro_batches = " + std::to_string(body_.micro_batches) + ",\n";

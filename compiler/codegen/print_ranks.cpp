@@ -2,9 +2,9 @@
 
 #include <map>
 
-#include "compiler/program/index_bounds.h"
 #include "compiler/codegen/print_instruction.h"
 #include "compiler/codegen/source_text.h"
+#include "compiler/program/index_bounds.h"
 
 namespace sscc {
 namespace {
@@ -17,7 +17,8 @@ std::string tensor_rows(const char* name, const std::vector<FileTensor>& tensors
   for (const FileTensor& tensor : tensors) {
     std::string shape;
     for (const int64_t length : tensor.shape) shape += (shape.empty() ? "" : "x") + std::to_string(length);
-    text += "    {" + string_literal(tensor.name) + ", DType::" + word_of(tensor.dtype) + ", \"" + shape + "\", " + (tensor.trainable ? "true" : "false");
+    text +=
+        "    {" + string_literal(tensor.name) + ", DType::" + word_of(tensor.dtype) + ", \"" + shape + "\", " + (tensor.trainable ? "true" : "false");
     if (const auto bound = bounds.find(tensor.name); bound != bounds.end()) text += ", " + std::to_string(bound->second);
     text += "},\n";
   }
@@ -62,8 +63,8 @@ std::string print_model(const Programs& programs, const std::string& version) {
   std::string text = "// " + comment_text(programs.model) + ": the tensors that files hold, in whole. Written by sscc " + version + ".\n";
   text += "#include \"sscc_rt/bundle.h\"\n#include \"sscc_rt/tables.h\"\n\nusing namespace sscc::rt;\n\nnamespace {\n\n";
   const Bounds bounds = index_bounds(programs);
-  text += tensor_rows("parameters", programs.parameters) + tensor_rows("constants", programs.constants) + tensor_rows("inputs", programs.inputs, bounds) +
-          tensor_rows("labels", programs.labels, bounds) + tensor_rows("outputs", programs.outputs);
+  text += tensor_rows("parameters", programs.parameters) + tensor_rows("constants", programs.constants) +
+          tensor_rows("inputs", programs.inputs, bounds) + tensor_rows("labels", programs.labels, bounds) + tensor_rows("outputs", programs.outputs);
   text += "}  // namespace\n\nModelInfo sscc_model() {\n  return {\n";
   text += "      .name = " + string_literal(programs.model) + ",\n";
   text += std::string("      .training = ") + (programs.training ? "true" : "false") + ",\n";
@@ -93,7 +94,8 @@ std::string print_ranks(const Programs& programs, const std::string& version) {
   text += "// Regions of tensors in files: a slice for each dimension, several intervals of one joined by '|'.\nconst char* const regions[] = {\n";
   if (regions.empty()) regions.emplace_back();
   for (size_t i = 0; i < regions.size(); ++i) text += "    \"" + regions[i] + "\",  // " + std::to_string(i) + "\n";
-  text += "};\n\n// program, stage, peers, groups, regions (of the table above), index offsets\nconst RankRow rows[] = {\n" + rows + "};\n\n}  // namespace\n\n";
+  text += "};\n\n// program, stage, peers, groups, regions (of the table above), index offsets\nconst RankRow rows[] = {\n" + rows +
+          "};\n\n}  // namespace\n\n";
   text += "int sscc_ranks() { return " + std::to_string(programs.ranks.size()) + "; }\n\n";
   text += "RankInfo sscc_rank(int rank) { return {rows[rank].program, rows[rank].stage, read_constants(rows[rank], regions)}; }\n";
   return text;

@@ -18,18 +18,18 @@ constexpr size_t longest_identifier = 80;
 bool is_reserved(const std::string& word) {
   // Keywords of C++20, and lower-case names that are macros in common headers.
   static const std::unordered_set<std::string> words = {
-      "alignas",   "alignof",   "and",       "and_eq",       "asm",          "auto",          "bitand",      "bitor",         "bool",
-      "break",     "case",      "catch",     "char",         "char8_t",      "char16_t",      "char32_t",    "class",         "compl",
-      "concept",   "const",     "consteval", "constexpr",    "constinit",    "const_cast",    "continue",    "co_await",      "co_return",
-      "co_yield",  "decltype",  "default",   "delete",       "do",           "double",        "dynamic_cast", "else",         "enum",
-      "explicit",  "export",    "extern",    "false",        "float",        "for",           "friend",      "goto",          "if",
-      "inline",    "int",       "long",      "mutable",      "namespace",    "new",           "noexcept",    "not",           "not_eq",
-      "nullptr",   "operator",  "or",        "or_eq",        "private",      "protected",     "public",      "register",      "reinterpret_cast",
-      "requires",  "return",    "short",     "signed",       "sizeof",       "static",        "static_assert", "static_cast", "struct",
-      "switch",    "template",  "this",      "thread_local", "throw",        "true",          "try",         "typedef",       "typeid",
-      "typename",  "union",     "unsigned",  "using",        "virtual",      "void",          "volatile",    "wchar_t",       "while",
-      "xor",       "xor_eq",    "assert",    "errno",        "stdin",        "stdout",        "stderr",      "offsetof",      "linux",
-      "unix",      "isnan",     "isinf",     "signbit",      "count"};
+      "alignas",  "alignof",  "and",       "and_eq",       "asm",       "auto",       "bitand",        "bitor",       "bool",
+      "break",    "case",     "catch",     "char",         "char8_t",   "char16_t",   "char32_t",      "class",       "compl",
+      "concept",  "const",    "consteval", "constexpr",    "constinit", "const_cast", "continue",      "co_await",    "co_return",
+      "co_yield", "decltype", "default",   "delete",       "do",        "double",     "dynamic_cast",  "else",        "enum",
+      "explicit", "export",   "extern",    "false",        "float",     "for",        "friend",        "goto",        "if",
+      "inline",   "int",      "long",      "mutable",      "namespace", "new",        "noexcept",      "not",         "not_eq",
+      "nullptr",  "operator", "or",        "or_eq",        "private",   "protected",  "public",        "register",    "reinterpret_cast",
+      "requires", "return",   "short",     "signed",       "sizeof",    "static",     "static_assert", "static_cast", "struct",
+      "switch",   "template", "this",      "thread_local", "throw",     "true",       "try",           "typedef",     "typeid",
+      "typename", "union",    "unsigned",  "using",        "virtual",   "void",       "volatile",      "wchar_t",     "while",
+      "xor",      "xor_eq",   "assert",    "errno",        "stdin",     "stdout",     "stderr",        "offsetof",    "linux",
+      "unix",     "isnan",    "isinf",     "signbit",      "count"};
   return words.contains(word);
 }
 

@@ -13,10 +13,10 @@
 namespace sscc {
 
 struct Request {
-  std::string model, plan, recipe;                       // paths; "-": standard input; empty recipe: the plan's own, or inference
-  Settings settings;                                     // --set
-  std::map<std::string, std::vector<int64_t>> shapes;    // --shape
-  bool needs_weights = false;                            // the weights' data must be there (everything but check)
+  std::string model, plan, recipe;                     // paths; "-": standard input; empty recipe: the plan's own, or inference
+  Settings settings;                                   // --set
+  std::map<std::string, std::vector<int64_t>> shapes;  // --shape
+  bool needs_weights = false;                          // the weights' data must be there (everything but check)
 };
 
 // What is known after each step; `after` is called with the step's name when it has ended.
@@ -26,7 +26,7 @@ struct Compilation {
   Recipe recipe;
   Programs programs;
   bool equivalent = false, deadlock_free = false;
-  std::vector<std::pair<std::string, double>> seconds;   // by step
+  std::vector<std::pair<std::string, double>> seconds;  // by step
 };
 using After = std::function<void(const char* step, const Compilation&)>;
 

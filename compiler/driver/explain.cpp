@@ -17,7 +17,8 @@ std::string shapes(const Module& module, llvm::ArrayRef<TensorId> tensors) {
 
 // "b0=8 m=32 n=192 k+=64"
 std::string axes(const Op& op) {
-  static const std::map<Mark, const char*> marks = {{Mark::plain, ""}, {Mark::sum, "+"}, {Mark::decomposed, "%"}, {Mark::window, "~"}, {Mark::segment, "|"}, {Mark::frozen, "^"}};
+  static const std::map<Mark, const char*> marks = {{Mark::plain, ""},   {Mark::sum, "+"},     {Mark::decomposed, "%"},
+                                                    {Mark::window, "~"}, {Mark::segment, "|"}, {Mark::frozen, "^"}};
   std::string text;
   for (const Axis& axis : op.rule.axes) text += (text.empty() ? "" : " ") + axis.name + marks.at(axis.mark) + "=" + std::to_string(axis.length);
   return text;
@@ -53,7 +54,8 @@ std::string explain(const Module& module, const std::string& glob) {
   std::string text;
   for (OpId id : module.order) {
     const Op& op = module.ops[id];
-    const bool named = glob.empty() || glob_match(glob, op.name) || std::any_of(op.absorbed.begin(), op.absorbed.end(), [&](const std::string& n) { return glob_match(glob, n); });
+    const bool named = glob.empty() || glob_match(glob, op.name) ||
+                       std::any_of(op.absorbed.begin(), op.absorbed.end(), [&](const std::string& n) { return glob_match(glob, n); });
     if (!named) continue;
     static const char* const phases[] = {"", " (backward)", " (update)"};
     text += op.name + phases[static_cast<int>(op.phase)] + "  " + op.type;

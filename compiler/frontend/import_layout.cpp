@@ -18,9 +18,12 @@ void reshape(Node& n) {
       if (shape.size() >= from.size()) throw BadNode{"Reshape copies a dimension that the input has not"};
       length = from[shape.size()];
     }
-    if (length < -1 || (length == -1 && unknown >= 0)) throw BadNode{"Reshape target [" + to_string(shape) + "] has more than one unknown or a negative length"};
-    if (length == -1) unknown = static_cast<int>(shape.size());
-    else known *= std::max<int64_t>(length, 1);
+    if (length < -1 || (length == -1 && unknown >= 0))
+      throw BadNode{"Reshape target [" + to_string(shape) + "] has more than one unknown or a negative length"};
+    if (length == -1)
+      unknown = static_cast<int>(shape.size());
+    else
+      known *= std::max<int64_t>(length, 1);
     shape.push_back(length);
   }
   if (unknown >= 0) shape[static_cast<size_t>(unknown)] = elements(from) / std::max<int64_t>(known, 1);
@@ -91,7 +94,8 @@ void slice(Node& n) {
   if (n.has(3)) axes = n.literal(3).integers();
   steps_given.assign(begins.size(), 1);
   if (n.has(4)) steps_given = n.literal(4).integers();
-  if (ends.size() != begins.size() || axes.size() != begins.size() || steps_given.size() != begins.size()) throw BadNode{"Slice operands differ in length"};
+  if (ends.size() != begins.size() || axes.size() != begins.size() || steps_given.size() != begins.size())
+    throw BadNode{"Slice operands differ in length"};
   Shape starts(from.size(), 0), lengths = from, steps(from.size(), 1);
   for (size_t i = 0; i < begins.size(); ++i) {
     const size_t d = static_cast<size_t>(n.axis(axes[i], from.size()));
@@ -125,7 +129,8 @@ void split(Node& n) {
     if (each <= 0) throw UnsupportedNode{"Split into pieces of which one is empty"};
     sum += each;
   }
-  if (sum != length || lengths.size() != n.output_count()) throw BadNode{"Split of " + std::to_string(length) + " into pieces that add up to " + std::to_string(sum)};
+  if (sum != length || lengths.size() != n.output_count())
+    throw BadNode{"Split of " + std::to_string(length) + " into pieces that add up to " + std::to_string(sum)};
   Builder b = n.builder();
   const auto outs = b.split(n.tensor(0), dim, lengths);
   for (size_t i = 0; i < outs.size(); ++i) {
@@ -188,7 +193,8 @@ void shape(Node& n) {
   const int64_t rank = static_cast<int64_t>(from.size());
   auto clamp = [rank](int64_t v) { return std::clamp<int64_t>(v < 0 ? v + rank : v, 0, rank); };
   Literal literal{DType::i64, {}, {}};
-  for (int64_t d = clamp(n.integer("start", 0)); d < clamp(n.integer("end", rank)); ++d) literal.values.push_back(static_cast<double>(from[static_cast<size_t>(d)]));
+  for (int64_t d = clamp(n.integer("start", 0)); d < clamp(n.integer("end", rank)); ++d)
+    literal.values.push_back(static_cast<double>(from[static_cast<size_t>(d)]));
   literal.shape = {static_cast<int64_t>(literal.values.size())};
   n.outputs.push_back({TensorId(), literal});
 }
@@ -196,7 +202,8 @@ void shape(Node& n) {
 void constant(Node& n) {
   std::optional<Literal> value = n.value("value");
   if (!value)
-    if (const auto list = n.integers("value_ints")) value = Literal{DType::i64, {static_cast<int64_t>(list->size())}, std::vector<double>(list->begin(), list->end())};
+    if (const auto list = n.integers("value_ints"))
+      value = Literal{DType::i64, {static_cast<int64_t>(list->size())}, std::vector<double>(list->begin(), list->end())};
   if (!value && n.integer("value_int", INT64_MIN) != INT64_MIN) value = Literal{DType::i64, {}, {static_cast<double>(n.integer("value_int", 0))}};
   if (!value && n.number("value_float", NAN) == n.number("value_float", NAN)) value = Literal{DType::f32, {}, {n.number("value_float", 0)}};
   if (!value) throw UnsupportedNode{"Constant of this form"};

@@ -116,7 +116,8 @@ void matmul(Node& n) {
 
 void check_labels(Node& n, TensorId a, const std::string& lhs, TensorId b, const std::string& rhs) {
   const Shape &p = n.module.tensors[a].shape, &q = n.module.tensors[b].shape;
-  if (p.size() != lhs.size() || q.size() != rhs.size()) throw BadNode{n.type + " operands have ranks " + std::to_string(p.size()) + " and " + std::to_string(q.size())};
+  if (p.size() != lhs.size() || q.size() != rhs.size())
+    throw BadNode{n.type + " operands have ranks " + std::to_string(p.size()) + " and " + std::to_string(q.size())};
   for (size_t i = 0; i < lhs.size(); ++i)
     if (const size_t j = rhs.find(lhs[i]); j != std::string::npos && p[i] != q[j])
       throw BadNode{n.type + " of [" + to_string(p) + "] and [" + to_string(q) + "]: dimensions that are multiplied differ"};
@@ -145,9 +146,12 @@ void einsum(Node& n) {
   const size_t arrow = equation.find("->");
   std::vector<std::string> labels(1);
   for (char c : equation.substr(0, arrow)) {
-    if (c == ',') labels.emplace_back();
-    else if (std::isalpha(static_cast<unsigned char>(c))) labels.back() += c;
-    else throw BadNode{"Einsum equation " + quoted(equation)};
+    if (c == ',')
+      labels.emplace_back();
+    else if (std::isalpha(static_cast<unsigned char>(c)))
+      labels.back() += c;
+    else
+      throw BadNode{"Einsum equation " + quoted(equation)};
   }
   std::string out;
   if (arrow != std::string::npos) {
@@ -159,7 +163,8 @@ void einsum(Node& n) {
     for (const auto& [c, count] : counts)
       if (count == 1) out += c;
   }
-  if (labels.size() != n.inputs.size()) throw BadNode{"Einsum with " + std::to_string(n.inputs.size()) + " operands for equation " + quoted(equation)};
+  if (labels.size() != n.inputs.size())
+    throw BadNode{"Einsum with " + std::to_string(n.inputs.size()) + " operands for equation " + quoted(equation)};
   for (const std::string& each : labels)
     for (char c : each)
       if (std::count(each.begin(), each.end(), c) > 1) throw UnsupportedNode{"Einsum with a repeated letter in one operand"};
@@ -170,7 +175,10 @@ void einsum(Node& n) {
     llvm::SmallVector<int, 4> gone;
     std::string rest;
     for (size_t i = 0; i < mine.size(); ++i)
-      if (others.find(mine[i]) == std::string::npos) gone.push_back(static_cast<int>(i)); else rest += mine[i];
+      if (others.find(mine[i]) == std::string::npos)
+        gone.push_back(static_cast<int>(i));
+      else
+        rest += mine[i];
     if (gone.empty()) return id;
     mine = rest;
     return n.builder().reduce(id, gone, false, Join::sum);
@@ -268,9 +276,11 @@ void cross_entropy(Node& n) {
   Shape expected = n.shape(0);
   if (expected.size() < 2) throw BadNode{"SoftmaxCrossEntropyLoss needs scores of rank 2 or more"};
   expected.erase(expected.begin() + 1);
-  if (n.shape(1) != expected) throw BadNode{"SoftmaxCrossEntropyLoss labels have shape [" + to_string(n.shape(1)) + "], not [" + to_string(expected) + "]"};
+  if (n.shape(1) != expected)
+    throw BadNode{"SoftmaxCrossEntropyLoss labels have shape [" + to_string(n.shape(1)) + "], not [" + to_string(expected) + "]"};
   Builder b = n.builder();
-  n.give(softmax_cross_entropy(n.module, b, n.tensor(0), n.tensor(1), 1, n.integer("ignore_index", INT64_MIN), n.output_name(0), reduction == "mean"));
+  n.give(
+      softmax_cross_entropy(n.module, b, n.tensor(0), n.tensor(1), 1, n.integer("ignore_index", INT64_MIN), n.output_name(0), reduction == "mean"));
 }
 
 }  // namespace sscc::importers

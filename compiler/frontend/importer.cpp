@@ -39,7 +39,8 @@ TensorId make_constant(Module& module, const std::string& name, const Literal& l
 
 TensorId Node::tensor(size_t i) {
   if (!has(i)) throw BadNode{type + " lacks input " + std::to_string(i)};
-  if (!inputs[i].tensor.valid()) inputs[i].tensor = make_constant(module, name + ":constant:" + std::to_string(module.tensors.size()), *inputs[i].literal);
+  if (!inputs[i].tensor.valid())
+    inputs[i].tensor = make_constant(module, name + ":constant:" + std::to_string(module.tensors.size()), *inputs[i].literal);
   return inputs[i].tensor;
 }
 
@@ -101,7 +102,8 @@ std::optional<Literal> Node::value(const char* wanted) const {
   if (!a) return std::nullopt;
   const std::optional<DType> dtype = dtype_of_onnx(a->t().data_type());
   const std::optional<Shape> shape = shape_of(a->t());
-  if (a->type() != onnx::AttributeProto::TENSOR || !dtype || !shape) throw BadNode{"attribute " + quoted(wanted) + " is no tensor of a supported type"};
+  if (a->type() != onnx::AttributeProto::TENSOR || !dtype || !shape)
+    throw BadNode{"attribute " + quoted(wanted) + " is no tensor of a supported type"};
   const std::optional<std::string> bytes = bytes_of(a->t(), *dtype);
   std::optional<Literal> literal = bytes ? from_bytes(*dtype, *shape, *bytes) : std::nullopt;
   if (!literal) throw BadNode{"attribute " + quoted(wanted) + " holds less or more data than its shape needs"};
@@ -110,7 +112,8 @@ std::optional<Literal> Node::value(const char* wanted) const {
 
 int Node::axis(int64_t given, size_t rank) const {
   const int64_t positive = given < 0 ? given + static_cast<int64_t>(rank) : given;
-  if (positive < 0 || positive >= static_cast<int64_t>(rank)) throw BadNode{type + " axis " + std::to_string(given) + " is out of range for rank " + std::to_string(rank)};
+  if (positive < 0 || positive >= static_cast<int64_t>(rank))
+    throw BadNode{type + " axis " + std::to_string(given) + " is out of range for rank " + std::to_string(rank)};
   return static_cast<int>(positive);
 }
 

@@ -25,9 +25,13 @@ struct Operand {
 };
 
 // Thrown by importers: becomes the node's bad_graph diagnostic.
-struct BadNode { std::string why; };
+struct BadNode {
+  std::string why;
+};
 // The operator exists, but not in this form: becomes unknown_operator.
-struct UnsupportedNode { std::string why; };
+struct UnsupportedNode {
+  std::string why;
+};
 
 class Node {
  public:
@@ -38,13 +42,13 @@ class Node {
   const std::string name, type;
   const int64_t opset;
   std::vector<Operand> inputs;
-  std::vector<Operand> outputs;   // filled by the importer
+  std::vector<Operand> outputs;  // filled by the importer
 
   // Operands. A required one that is missing is a BadNode.
   bool has(size_t i) const { return i < inputs.size() && !inputs[i].absent(); }
-  TensorId tensor(size_t i);                         // a literal becomes a constant tensor
-  const Literal& literal(size_t i) const;            // must be a constant
-  std::optional<double> scalar(size_t i) const;      // a literal with one element, of at most the rank of the other operand
+  TensorId tensor(size_t i);                     // a literal becomes a constant tensor
+  const Literal& literal(size_t i) const;        // must be a constant
+  std::optional<double> scalar(size_t i) const;  // a literal with one element, of at most the rank of the other operand
   Shape shape(size_t i) const;
   DType dtype(size_t i) const;
 

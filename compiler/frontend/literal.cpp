@@ -66,7 +66,8 @@ std::string to_bytes(const Literal& literal) {
     case DType::i64: return pack<int64_t>(literal.values);
     case DType::i32: return pack<int32_t>(literal.values);
     case DType::i8: return pack<int8_t>(literal.values);
-    case DType::u8: case DType::b1: return pack<uint8_t>(literal.values);
+    case DType::u8:
+    case DType::b1: return pack<uint8_t>(literal.values);
     default: return {};
   }
 }
@@ -79,7 +80,8 @@ std::optional<Literal> from_bytes(DType dtype, const Shape& shape, const std::st
     case DType::i64: literal.values = unpack<int64_t>(bytes); break;
     case DType::i32: literal.values = unpack<int32_t>(bytes); break;
     case DType::i8: literal.values = unpack<int8_t>(bytes); break;
-    case DType::u8: case DType::b1: literal.values = unpack<uint8_t>(bytes); break;
+    case DType::u8:
+    case DType::b1: literal.values = unpack<uint8_t>(bytes); break;
     default: return std::nullopt;
   }
   if (static_cast<int64_t>(literal.values.size()) != elements(shape)) return std::nullopt;

@@ -11,12 +11,10 @@ namespace sscc {
 struct Literal {
   DType dtype = DType::f32;
   Shape shape;
-  std::vector<double> values;   // exact for integers up to 2^53, which shape arithmetic never exceeds
+  std::vector<double> values;  // exact for integers up to 2^53, which shape arithmetic never exceeds
 
   bool is_scalar() const { return values.size() == 1; }
-  std::vector<int64_t> integers() const {
-    return std::vector<int64_t>(values.begin(), values.end());
-  }
+  std::vector<int64_t> integers() const { return std::vector<int64_t>(values.begin(), values.end()); }
 };
 
 // Element-wise bytes of a literal, little-endian, and back. None for a type that literals do not have.
@@ -28,7 +26,7 @@ struct FoldAttributes {
   int64_t axis = 0, start = 0, end = INT64_MAX, to = 1;
   std::vector<int64_t> axes;
   bool has_axes = false;
-  std::optional<Literal> value;   // ConstantOfShape
+  std::optional<Literal> value;  // ConstantOfShape
 };
 std::optional<Literal> fold(const std::string& type, const std::vector<Literal>& inputs, const FoldAttributes& attributes);
 

@@ -55,7 +55,10 @@ class Reader {
     stream.SetRecursionLimit(64);
     const bool whole = model_.ParseFromCodedStream(&stream) && stream.ConsumedEntireMessage();
     if (!whole || !model_.has_graph() || model_.graph().node_size() == 0) {
-      diagnostics_.error(Code::not_onnx, where(), bytes_.empty() ? "the file is empty" : whole ? "the file holds no ONNX graph" : "the file is not an ONNX model, or it is cut short",
+      diagnostics_.error(Code::not_onnx, where(),
+                         bytes_.empty() ? "the file is empty"
+                         : whole        ? "the file holds no ONNX graph"
+                                        : "the file is not an ONNX model, or it is cut short",
                          "export the model again, or check that the whole file was copied");
       return false;
     }
@@ -67,8 +70,10 @@ class Reader {
       const std::string domain = opset.domain() == "ai.onnx" ? "" : opset.domain();
       opsets_[domain] = opset.version();
       if (domain.empty() && opset.version() < oldest_opset)
-        diagnostics_.error(Code::unknown_operator, where(), "the model uses opset " + std::to_string(opset.version()) + ", sscc reads opset " + std::to_string(oldest_opset) + " and newer",
-                           "convert it with onnx.version_converter");
+        diagnostics_.error(
+            Code::unknown_operator, where(),
+            "the model uses opset " + std::to_string(opset.version()) + ", sscc reads opset " + std::to_string(oldest_opset) + " and newer",
+            "convert it with onnx.version_converter");
     }
   }
 
@@ -101,10 +106,13 @@ class Reader {
       } else if (static_cast<size_t>(i) < raw.size() && raw[static_cast<size_t>(i)].offset >= 0 && bytes > 256 && path_ != "-" && !path_.empty()) {
         weight.file = path_;
         weight.offset = raw[static_cast<size_t>(i)].offset;
-        if (raw[static_cast<size_t>(i)].length != bytes) return bad("initializer " + sscc::quoted(proto.name()) + " has " + std::to_string(raw[static_cast<size_t>(i)].length) + " bytes of data, its shape needs " + std::to_string(bytes));
+        if (raw[static_cast<size_t>(i)].length != bytes)
+          return bad("initializer " + sscc::quoted(proto.name()) + " has " + std::to_string(raw[static_cast<size_t>(i)].length) +
+                     " bytes of data, its shape needs " + std::to_string(bytes));
       } else {
         std::optional<std::string> data = bytes_of(proto, *type);
-        if (!data || static_cast<int64_t>(data->size()) != bytes) return bad("initializer " + sscc::quoted(proto.name()) + " holds less or more data than its shape needs");
+        if (!data || static_cast<int64_t>(data->size()) != bytes)
+          return bad("initializer " + sscc::quoted(proto.name()) + " holds less or more data than its shape needs");
         weight.bytes = std::make_shared<const std::string>(std::move(*data));
       }
       Operand value;
@@ -145,7 +153,9 @@ class Reader {
       t.role = Role::input;
       const auto given = options_.shapes.find(input.name());
       if (given != options_.shapes.end() && given->second.size() != static_cast<size_t>(type.shape().dim_size())) {
-        diagnostics_.error(Code::bad_shape_option, where(), "--shape gives " + sscc::quoted(input.name()) + " " + std::to_string(given->second.size()) + " dimensions, it has " + std::to_string(type.shape().dim_size()));
+        diagnostics_.error(Code::bad_shape_option, where(),
+                           "--shape gives " + sscc::quoted(input.name()) + " " + std::to_string(given->second.size()) + " dimensions, it has " +
+                               std::to_string(type.shape().dim_size()));
         continue;
       }
       for (int d = 0; d < type.shape().dim_size(); ++d) {
@@ -153,12 +163,15 @@ class Reader {
         int64_t length = dim.has_dim_value() ? dim.dim_value() : 0;
         if (given != options_.shapes.end()) {
           if (length > 0 && length != given->second[static_cast<size_t>(d)])
-            diagnostics_.error(Code::bad_shape_option, where(), "--shape gives dimension " + std::to_string(d) + " of " + sscc::quoted(input.name()) + " length " + std::to_string(given->second[static_cast<size_t>(d)]) + ", the model fixes it to " + std::to_string(length));
+            diagnostics_.error(Code::bad_shape_option, where(),
+                               "--shape gives dimension " + std::to_string(d) + " of " + sscc::quoted(input.name()) + " length " +
+                                   std::to_string(given->second[static_cast<size_t>(d)]) + ", the model fixes it to " + std::to_string(length));
           length = given->second[static_cast<size_t>(d)];
         }
         if (length <= 0) {
           const std::string name = dim.has_dim_param() && !dim.dim_param().empty() ? sscc::quoted(dim.dim_param()) : "(unnamed)";
-          diagnostics_.error(Code::symbolic_dimension, where(), "dimension " + std::to_string(d) + " of graph input " + sscc::quoted(input.name()) + " is " + name + ", not a number",
+          diagnostics_.error(Code::symbolic_dimension, where(),
+                             "dimension " + std::to_string(d) + " of graph input " + sscc::quoted(input.name()) + " is " + name + ", not a number",
                              "give the shape with --shape " + input.name() + "=" + example_shape(type.shape()));
           break;
         }
@@ -175,12 +188,15 @@ class Reader {
     }
     std::vector<std::string> known(names.begin(), names.end());
     for (const auto& [name, shape] : options_.shapes)
-      if (!names.contains(name)) diagnostics_.error(Code::bad_shape_option, where(), "--shape names " + sscc::quoted(name) + ", which is no graph input", did_you_mean(name, known));
+      if (!names.contains(name))
+        diagnostics_.error(Code::bad_shape_option, where(), "--shape names " + sscc::quoted(name) + ", which is no graph input",
+                           did_you_mean(name, known));
   }
 
   static std::string example_shape(const onnx::TensorShapeProto& shape) {
     std::string text;
-    for (const auto& dim : shape.dim()) text += (text.empty() ? "" : "x") + (dim.has_dim_value() && dim.dim_value() > 0 ? std::to_string(dim.dim_value()) : std::string("N"));
+    for (const auto& dim : shape.dim())
+      text += (text.empty() ? "" : "x") + (dim.has_dim_value() && dim.dim_value() > 0 ? std::to_string(dim.dim_value()) : std::string("N"));
     return text;
   }
 
@@ -189,7 +205,9 @@ class Reader {
     std::set<std::string> seen;
     for (int i = 0; i < model_.graph().node_size(); ++i) {
       const onnx::NodeProto& node = model_.graph().node(i);
-      if (find_importer(node.domain() == "ai.onnx" ? "" : node.domain(), node.op_type()) || foldable_only(node.op_type()) || !seen.insert(node.domain() + ":" + node.op_type()).second) continue;
+      if (find_importer(node.domain() == "ai.onnx" ? "" : node.domain(), node.op_type()) || foldable_only(node.op_type()) ||
+          !seen.insert(node.domain() + ":" + node.op_type()).second)
+        continue;
       unknown(node, i, "operator " + node.op_type() + " is not supported");
     }
   }
@@ -200,8 +218,10 @@ class Reader {
     std::string advice = "docs/operators.md lists the supported operators";
     const std::string near = did_you_mean(node.op_type(), supported_types());
     if (!near.empty()) advice += "; " + near;
-    diagnostics_.error(Code::unknown_operator, where(), why + " (opset " + std::to_string(opsets_.contains(domain) ? opsets_[domain] : 0) + (domain.empty() ? "" : " of domain " + sscc::quoted(domain)) + ")", advice,
-                       node_name(node, index));
+    diagnostics_.error(Code::unknown_operator, where(),
+                       why + " (opset " + std::to_string(opsets_.contains(domain) ? opsets_[domain] : 0) +
+                           (domain.empty() ? "" : " of domain " + sscc::quoted(domain)) + ")",
+                       advice, node_name(node, index));
   }
 
   std::string node_name(const onnx::NodeProto& node, int index) const {
@@ -228,15 +248,14 @@ class Reader {
         check_operands(node);
         importer(node);
       }
-    } catch (const BadNode& problem) {
-      return bad(problem.why, node.name);
-    } catch (const UnsupportedNode& problem) {
+    } catch (const BadNode& problem) { return bad(problem.why, node.name); } catch (const UnsupportedNode& problem) {
       return unknown(proto, index, problem.why + " is not supported");
     }
     for (int i = 0; i < proto.output_size(); ++i) {
       if (proto.output(i).empty()) continue;
       if (!is_fresh(proto.output(i))) return;
-      if (static_cast<size_t>(i) >= node.outputs.size()) return unknown(proto, index, "output " + std::to_string(i) + " of " + proto.op_type() + " is not supported");
+      if (static_cast<size_t>(i) >= node.outputs.size())
+        return unknown(proto, index, "output " + std::to_string(i) + " of " + proto.op_type() + " is not supported");
       const Operand& made = node.outputs[static_cast<size_t>(i)];
       if (made.tensor.valid() && elements_of(module_.tensors[made.tensor].shape) < 0) return bad("the result is too large", node.name);
       values_[proto.output(i)] = made;
@@ -245,7 +264,8 @@ class Reader {
 
   // Shapes that do not broadcast are found before a builder trips over them.
   void check_operands(Node& node) {
-    static const std::set<std::string> broadcast = {"Add", "Sub", "Mul", "Div", "Pow", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual", "And", "Or", "Max", "Min", "Sum", "Where"};
+    static const std::set<std::string> broadcast = {"Add", "Sub", "Mul", "Div", "Pow", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
+                                                    "And", "Or",  "Max", "Min", "Sum", "Where"};
     if (!broadcast.contains(node.type)) return;
     Shape shape;
     for (size_t i = 0; i < node.inputs.size(); ++i) {
@@ -253,7 +273,8 @@ class Reader {
       if (other.size() > shape.size()) shape.insert(shape.begin(), other.size() - shape.size(), 1);
       for (size_t d = 0; d < other.size(); ++d) {
         int64_t& mine = shape[shape.size() - other.size() + d];
-        if (mine != other[d] && mine != 1 && other[d] != 1) throw BadNode{node.type + " of shapes that do not broadcast, [" + to_string(shape) + "] and [" + to_string(other) + "]"};
+        if (mine != other[d] && mine != 1 && other[d] != 1)
+          throw BadNode{node.type + " of shapes that do not broadcast, [" + to_string(shape) + "] and [" + to_string(other) + "]"};
         mine = mine == 1 ? other[d] : mine;
       }
     }
@@ -302,8 +323,11 @@ class Reader {
       const Shape& ours = module_.tensors[it->second.tensor].shape;
       const auto& theirs = info.type().tensor_type().shape();
       bool differs = static_cast<size_t>(theirs.dim_size()) != ours.size();
-      for (int d = 0; !differs && d < theirs.dim_size(); ++d) differs = theirs.dim(d).has_dim_value() && theirs.dim(d).dim_value() != ours[static_cast<size_t>(d)];
-      if (differs) return bad("tensor " + sscc::quoted(info.name()) + " has shape [" + to_string(ours) + "] by its operator, and another one in the model's value_info");
+      for (int d = 0; !differs && d < theirs.dim_size(); ++d)
+        differs = theirs.dim(d).has_dim_value() && theirs.dim(d).dim_value() != ours[static_cast<size_t>(d)];
+      if (differs)
+        return bad("tensor " + sscc::quoted(info.name()) + " has shape [" + to_string(ours) +
+                   "] by its operator, and another one in the model's value_info");
     }
   }
 
@@ -354,9 +378,11 @@ bool check_weights_present(const Module& module, Diagnostics& diagnostics) {
     struct stat status {};
     const bool there = stat(t.weight->file.c_str(), &status) == 0;
     if (there && status.st_size >= t.weight->offset + t.weight->length) continue;
-    diagnostics.error(Code::missing_external_data, {t.weight->file, 0, 0, ""},
-                      "the data of " + sscc::quoted(t.name) + (there ? " ends beyond the end of the file (" + std::to_string(status.st_size) + " bytes)" : " is in a file that is not there"),
-                      "put the model's external data beside it");
+    diagnostics.error(
+        Code::missing_external_data, {t.weight->file, 0, 0, ""},
+        "the data of " + sscc::quoted(t.name) +
+            (there ? " ends beyond the end of the file (" + std::to_string(status.st_size) + " bytes)" : " is in a file that is not there"),
+        "put the model's external data beside it");
     all = false;
   }
   return all;

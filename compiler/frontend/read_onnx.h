@@ -1,5 +1,5 @@
-// The ONNX front end: a model file to the forward module. Shapes are inferred by our own rules, shape arithmetic and constants are folded, weights stay
-// where they are (a Weight names file, offset and length).
+// The ONNX front end: a model file to the forward module. Shapes are inferred by our own rules, shape arithmetic and constants are folded, weights
+// stay where they are (a Weight names file, offset and length).
 //
 // Opsets 13 and newer. Every problem is a diagnostic (not an ONNX file, an unknown operator, a symbolic dimension without --shape, ...); no input
 // makes it crash.

@@ -39,8 +39,10 @@ std::optional<std::string> bytes_of(const onnx::TensorProto& proto, DType type) 
     case DType::i64: return pack<int64_t>(proto.int64_data());
     case DType::i32: return pack<int32_t>(proto.int32_data());
     case DType::i8: return pack<int8_t>(proto.int32_data());
-    case DType::u8: case DType::b1: return pack<uint8_t>(proto.int32_data());
-    case DType::f16: case DType::bf16: return pack<uint16_t>(proto.int32_data());
+    case DType::u8:
+    case DType::b1: return pack<uint8_t>(proto.int32_data());
+    case DType::f16:
+    case DType::bf16: return pack<uint16_t>(proto.int32_data());
   }
   return std::nullopt;
 }

@@ -1,5 +1,5 @@
-// Where the raw data of initializers lies in an ONNX file: a walk over the protobuf wire format that touches no payload, so that weights can be read by
-// region later without holding the file.
+// Where the raw data of initializers lies in an ONNX file: a walk over the protobuf wire format that touches no payload, so that weights can be read
+// by region later without holding the file.
 #pragma once
 
 #include <cstdint>
@@ -8,7 +8,9 @@
 
 namespace sscc {
 
-struct RawData { int64_t offset = -1, length = 0; };  // offset -1: the tensor has no raw data
+struct RawData {
+  int64_t offset = -1, length = 0;
+};  // offset -1: the tensor has no raw data
 
 // One entry for each initializer of the main graph, in order. Stops at anything malformed.
 std::vector<RawData> find_raw_data(std::string_view model);

@@ -44,13 +44,13 @@ class AxisClasses {
  private:
   struct Dim {
     int64_t length = 1;
-    std::vector<int64_t> cuts;                       // sorted
-    std::vector<std::pair<int, bool>> identities;    // index, is the first side
+    std::vector<int64_t> cuts;                     // sorted
+    std::vector<std::pair<int, bool>> identities;  // index, is the first side
     std::map<std::pair<int64_t, int64_t>, int> ranges;
   };
   struct Identity {
-    int a, b;               // Dims
-    int64_t low_a, low_b;   // strides
+    int a, b;              // Dims
+    int64_t low_a, low_b;  // strides
     int64_t length;
   };
 

@@ -92,7 +92,8 @@ const Intervals& positions_of(const Op& op, size_t s, const Piece& piece) {
   const Split& split = op.splits[s];
   size_t index = 0;
   for (int outer : split.outer)
-    index = index * static_cast<size_t>(op.splits[static_cast<size_t>(outer)].count) + static_cast<size_t>(piece.coordinates[static_cast<size_t>(outer)]);
+    index =
+        index * static_cast<size_t>(op.splits[static_cast<size_t>(outer)].count) + static_cast<size_t>(piece.coordinates[static_cast<size_t>(outer)]);
   return split.pieces[index * static_cast<size_t>(split.count) + static_cast<size_t>(piece.coordinates[s])];
 }
 

@@ -43,45 +43,88 @@ enum class Scope { step, micro_batch };
 
 // Where an initializer's bytes are. Read only when weights are written or constants are evaluated; `check` reads none of parameters.
 struct Weight {
-  std::string file;               // the .onnx file, or an external data file; empty: `bytes` holds them
+  std::string file;  // the .onnx file, or an external data file; empty: `bytes` holds them
   int64_t offset = 0, length = 0;
   std::shared_ptr<const std::string> bytes;  // little-endian, row-major
 };
 
 struct Tensor {
-  std::string name;               // ONNX name; "grad(NAME)" for gradients; unique
+  std::string name;  // ONNX name; "grad(NAME)" for gradients; unique
   DType dtype = DType::f32;
   Shape shape;
   Role role = Role::activation;
   Scope scope = Scope::step;
-  Join join = Join::sum;          // how partial values of it are joined
-  std::optional<Weight> weight;   // parameters and constants
+  Join join = Join::sum;         // how partial values of it are joined
+  std::optional<Weight> weight;  // parameters and constants
   bool trainable = false;
   llvm::SmallVector<OpId, 1> producers;  // more than one: addends of a gradient. Empty: input, label, parameter, constant, state
-  TensorId gradient_of;           // for a gradient: of what
-  TensorId micro_batch_of;        // for an input's or label's micro-batch slice: the step tensor it is cut from
-  TensorId next_version_of;       // for an update's result: the parameter or state that it replaces after the step
+  TensorId gradient_of;                  // for a gradient: of what
+  TensorId micro_batch_of;               // for an input's or label's micro-batch slice: the step tensor it is cut from
+  TensorId next_version_of;              // for an update's result: the parameter or state that it replaces after the step
 };
 
 // -- operators ----------------------------------------------------------------------------------------------------------------------
 
 enum class Kind {
-  pointwise, contract, reduce, reshape, transpose, slice, split, concat, pad, expand, gather, scatter_add, softmax, softmax_grad,
-  layer_norm, layer_norm_grad, layer_norm_grad_scale, pick, cross_entropy_grad, update,
+  pointwise,
+  contract,
+  reduce,
+  reshape,
+  transpose,
+  slice,
+  split,
+  concat,
+  pad,
+  expand,
+  gather,
+  scatter_add,
+  softmax,
+  softmax_grad,
+  layer_norm,
+  layer_norm_grad,
+  layer_norm_grad_scale,
+  pick,
+  cross_entropy_grad,
+  update,
 };
 const char* name_of(Kind kind);
 
 // Attributes by kind. Operands are in the order of the kernels in sscc_rt/kernels.h: all inputs, then all outputs.
-struct PointwiseAttributes { Scalar function = Scalar::identity; double alpha = 0, beta = 0; };  // inputs broadcast to output 0's shape
-struct ContractAttributes { std::string lhs, rhs, out; double scale = 1; };  // labels, one letter a dimension
-struct ReduceAttributes { llvm::SmallVector<int, 4> dims; bool keep_dims = false; Join join = Join::sum; double scale = 1; };  // mean: scale 1/n of the whole, whatever is split
-struct TransposeAttributes { llvm::SmallVector<int, 5> permutation; };       // output dim i is input dim permutation[i]
-struct SliceAttributes { Shape starts, steps; };                              // every dimension; lengths are the output's. also pad
-struct DimAttributes { int dim = 0; };                                        // split, concat, gather, scatter_add, softmax(_grad): never negative
-struct NormAttributes { int first_dim = 0; double epsilon = 1e-5; };          // layer_norm*
-struct ClassAttributes { int dim = 0; int64_t ignore_index = INT64_MIN; };    // pick, cross_entropy_grad. INT64_MIN: none is ignored
-struct UpdateAttributes { rt::UpdateRule rule; };                             // inputs: parameter, gradient, [moment1, [moment2]], [clip] (has_clip)
-struct NoAttributes {};                                                       // reshape, expand (shape is the output's)
+struct PointwiseAttributes {
+  Scalar function = Scalar::identity;
+  double alpha = 0, beta = 0;
+};  // inputs broadcast to output 0's shape
+struct ContractAttributes {
+  std::string lhs, rhs, out;
+  double scale = 1;
+};  // labels, one letter a dimension
+struct ReduceAttributes {
+  llvm::SmallVector<int, 4> dims;
+  bool keep_dims = false;
+  Join join = Join::sum;
+  double scale = 1;
+};  // mean: scale 1/n of the whole, whatever is split
+struct TransposeAttributes {
+  llvm::SmallVector<int, 5> permutation;
+};  // output dim i is input dim permutation[i]
+struct SliceAttributes {
+  Shape starts, steps;
+};  // every dimension; lengths are the output's. also pad
+struct DimAttributes {
+  int dim = 0;
+};  // split, concat, gather, scatter_add, softmax(_grad): never negative
+struct NormAttributes {
+  int first_dim = 0;
+  double epsilon = 1e-5;
+};  // layer_norm*
+struct ClassAttributes {
+  int dim = 0;
+  int64_t ignore_index = INT64_MIN;
+};  // pick, cross_entropy_grad. INT64_MIN: none is ignored
+struct UpdateAttributes {
+  rt::UpdateRule rule;
+};                       // inputs: parameter, gradient, [moment1, [moment2]], [clip] (has_clip)
+struct NoAttributes {};  // reshape, expand (shape is the output's)
 using Attributes = std::variant<NoAttributes, PointwiseAttributes, ContractAttributes, ReduceAttributes, TransposeAttributes, SliceAttributes,
                                 DimAttributes, NormAttributes, ClassAttributes, UpdateAttributes>;
 
@@ -109,13 +152,13 @@ enum class Phase { forward, backward, update };
 
 // One division of an operator's axis, from one plan rule.
 struct Split {
-  int axis = 0;                        // of the operator's rule
-  int64_t stride = 1, length = 0;      // the range of the axis that is cut: positions (p / stride) mod length
-  int64_t count = 1;                   // distinct pieces
-  int mesh_axis = -1;                  // of Module::meshes[op.mesh]; -1: in time, local
-  llvm::SmallVector<int, 2> outer;     // earlier splits of the same range that this one nests in
-  std::vector<Intervals> pieces;       // of [0, length), row-major over (outer splits' pieces, own piece)
-  int rule = -1;                       // index of the plan's transform rule; -1: inherited from storage
+  int axis = 0;                     // of the operator's rule
+  int64_t stride = 1, length = 0;   // the range of the axis that is cut: positions (p / stride) mod length
+  int64_t count = 1;                // distinct pieces
+  int mesh_axis = -1;               // of Module::meshes[op.mesh]; -1: in time, local
+  llvm::SmallVector<int, 2> outer;  // earlier splits of the same range that this one nests in
+  std::vector<Intervals> pieces;    // of [0, length), row-major over (outer splits' pieces, own piece)
+  int rule = -1;                    // index of the plan's transform rule; -1: inherited from storage
 };
 
 // A piece of an operator on a device: one coordinate (distinct piece) for each of op.splits.
@@ -125,19 +168,19 @@ struct Piece {
 };
 
 struct Op {
-  std::string name;                        // ONNX node name; a gradient has its forward operator's, an update its parameter's, the loss "loss"
-  std::string type;                        // ONNX op type ("MatMul"), or "Update"
-  std::vector<std::string> absorbed;       // names of all nodes that this operator was recognised from (name included)
+  std::string name;                   // ONNX node name; a gradient has its forward operator's, an update its parameter's, the loss "loss"
+  std::string type;                   // ONNX op type ("MatMul"), or "Update"
+  std::vector<std::string> absorbed;  // names of all nodes that this operator was recognised from (name included)
   Kind kind = Kind::pointwise;
   Attributes attributes;
   llvm::SmallVector<TensorId, 4> inputs;
   llvm::SmallVector<TensorId, 2> outputs;
   Rule rule;
   Phase phase = Phase::forward;
-  OpId forward;                            // backward operators: the forward operator that this is a gradient of
-  bool is_layout = false;                  // moves data only (rule: follows its input)
-  int layer = -1;                          // the repeat of the longest block, -1: outside
-  llvm::SmallVector<std::string, 2> roles; // selector roles
+  OpId forward;                             // backward operators: the forward operator that this is a gradient of
+  bool is_layout = false;                   // moves data only (rule: follows its input)
+  int layer = -1;                           // the repeat of the longest block, -1: outside
+  llvm::SmallVector<std::string, 2> roles;  // selector roles
   Scope scope = Scope::step;
   std::vector<Split> splits;
   int stage = 0;
@@ -149,43 +192,55 @@ struct Op {
 
 // -- devices and time -----------------------------------------------------------------------------------------------------------------
 
-struct MeshAxis { std::string name; int64_t length = 1; };
+struct MeshAxis {
+  std::string name;
+  int64_t length = 1;
+};
 struct Mesh {
   std::vector<MeshAxis> axes;  // outermost first; device number is the row-major index
   int64_t size() const;
-  int find(const std::string& name) const;                       // -1: none
+  int find(const std::string& name) const;  // -1: none
   int64_t coordinate(int64_t device, int axis) const;
 };
 
 // What runs as a unit for one micro-batch on the devices of a stage. prologue and epilogue run once a step, on all devices.
 enum class SegmentKind { prologue, forward, backward, epilogue };
 struct Segment {
-  int stage = 0;          // -1: prologue and epilogue
+  int stage = 0;  // -1: prologue and epilogue
   SegmentKind kind = SegmentKind::forward;
-  std::vector<OpId> ops;  // in the module's order
+  std::vector<OpId> ops;     // in the module's order
   std::string name() const;  // "0F", "1B", "prologue", "epilogue"
 };
-struct Slot { int segment = 0; int micro_batch = 0; };
+struct Slot {
+  int segment = 0;
+  int micro_batch = 0;
+};
 using Timetable = std::vector<std::vector<Slot>>;  // one list a device
 
 // How the step was cut into micro-batches: `count` equal pieces of the range (stride, length) of these dimensions of step tensors.
 struct StepCut {
   int64_t count = 1;
-  struct Where { int dim = 0; int64_t stride = 1, length = 0; };   // length: of the factor in the whole tensor
-  std::map<TensorId, llvm::SmallVector<Where, 1>> where;           // step tensor (input, label, output) -> the dimensions cut
+  struct Where {
+    int dim = 0;
+    int64_t stride = 1, length = 0;
+  };                                                      // length: of the factor in the whole tensor
+  std::map<TensorId, llvm::SmallVector<Where, 1>> where;  // step tensor (input, label, output) -> the dimensions cut
 };
 
 // Where a tensor without producers, or the newest version of a parameter or state, lives on a device.
-struct Home { int32_t device = 0; Region region; };
+struct Home {
+  int32_t device = 0;
+  Region region;
+};
 
 // How values reach those who need them: the result of `materialize`, refined by `form_collectives`.
 //
 // A Contribution is what one piece of a producer (or a home) on `device` gives: `region` of the tensor, `part` of its join.
 struct Contribution {
   int32_t device = 0;
-  OpId op;               // invalid: the tensor's home on the device
+  OpId op;  // invalid: the tensor's home on the device
   int32_t piece = 0;
-  Region region;         // what of it is used here
+  Region region;  // what of it is used here
   Part part;
 };
 // One message: the sender joins its contributions (sums, or lays side by side) over `region` and sends them. from == to: a local join.
@@ -203,10 +258,10 @@ struct Message {
 struct Delivery {
   enum class How { local, point_to_point, exchange, all_reduce, all_gather, reduce_scatter } how = How::local;
   TensorId tensor;
-  Region region;                    // what each receiver has afterwards (reduce_scatter: what all have together)
-  std::vector<int32_t> devices;     // receivers; of collectives the group, in group order
+  Region region;                 // what each receiver has afterwards (reduce_scatter: what all have together)
+  std::vector<int32_t> devices;  // receivers; of collectives the group, in group order
   std::vector<Message> messages;
-  std::vector<Region> regions;      // reduce_scatter: of each device
+  std::vector<Region> regions;  // reduce_scatter: of each device
   // Where it stands: in this segment, before this operator (invalid: at the segment's end). A sender outside that segment sends as soon as it has
   // what it sends.
   int segment = 0;
@@ -217,13 +272,13 @@ struct Module {
   std::string name;
   Store<Tensor, TensorId> tensors;
   Store<Op, OpId> ops;
-  std::vector<OpId> order;                 // global order; ops may be replaced, so not simply 0..n-1
-  std::vector<TensorId> inputs, labels, outputs;   // graph inputs, labels of the recipe, graph outputs
-  TensorId loss, grad_norm;                // step scalars; invalid for inference
+  std::vector<OpId> order;                        // global order; ops may be replaced, so not simply 0..n-1
+  std::vector<TensorId> inputs, labels, outputs;  // graph inputs, labels of the recipe, graph outputs
+  TensorId loss, grad_norm;                       // step scalars; invalid for inference
 
   Mesh mesh;
   StepCut cut;
-  std::map<TensorId, std::vector<Home>> homes;   // parameters, state
+  std::map<TensorId, std::vector<Home>> homes;  // parameters, state
   std::vector<Segment> segments;
   Timetable timetable;
   std::vector<Delivery> deliveries;

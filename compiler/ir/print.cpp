@@ -80,13 +80,15 @@ std::string quoted_text(const std::string& text) {
 struct AttributePrinter {
   std::string operator()(const NoAttributes&) const { return ""; }
   std::string operator()(const PointwiseAttributes& a) const {
-    return std::string(" function=") + rt::name_of(a.function) + (a.alpha != 0 ? " alpha=" + number(a.alpha) : "") + (a.beta != 0 ? " beta=" + number(a.beta) : "");
+    return std::string(" function=") + rt::name_of(a.function) + (a.alpha != 0 ? " alpha=" + number(a.alpha) : "") +
+           (a.beta != 0 ? " beta=" + number(a.beta) : "");
   }
   std::string operator()(const ContractAttributes& a) const {
     return " equation=" + a.lhs + "," + a.rhs + "->" + a.out + (a.scale != 1 ? " scale=" + number(a.scale) : "");
   }
   std::string operator()(const ReduceAttributes& a) const {
-    return " dims=" + numbers(a.dims) + " join=" + name_of(a.join) + (a.keep_dims ? " keep_dims=1" : "") + (a.scale != 1 ? " scale=" + number(a.scale) : "");
+    return " dims=" + numbers(a.dims) + " join=" + name_of(a.join) + (a.keep_dims ? " keep_dims=1" : "") +
+           (a.scale != 1 ? " scale=" + number(a.scale) : "");
   }
   std::string operator()(const TransposeAttributes& a) const { return " permutation=" + numbers(a.permutation); }
   std::string operator()(const SliceAttributes& a) const { return " starts=" + numbers(a.starts) + " steps=" + numbers(a.steps); }
@@ -97,8 +99,9 @@ struct AttributePrinter {
   }
   std::string operator()(const UpdateAttributes& a) const {
     static const char* const names[] = {"sgd", "adam", "adamw"};
-    return std::string(" optimizer=") + names[static_cast<int>(a.rule.optimizer)] + " lr=" + number(a.rule.lr) + " momentum=" + number(a.rule.momentum) +
-           " beta1=" + number(a.rule.beta1) + " beta2=" + number(a.rule.beta2) + " eps=" + number(a.rule.eps) + " weight_decay=" + number(a.rule.weight_decay);
+    return std::string(" optimizer=") + names[static_cast<int>(a.rule.optimizer)] + " lr=" + number(a.rule.lr) +
+           " momentum=" + number(a.rule.momentum) + " beta1=" + number(a.rule.beta1) + " beta2=" + number(a.rule.beta2) +
+           " eps=" + number(a.rule.eps) + " weight_decay=" + number(a.rule.weight_decay);
   }
 };
 
@@ -109,7 +112,8 @@ std::string ids(llvm::ArrayRef<TensorId> list) {
 }
 
 std::string print_tensor(TensorId id, const Tensor& t) {
-  std::string text = "%" + std::to_string(id.index) + " = tensor " + quoted_text(t.name) + " " + type_name(t.dtype) + "[" + to_string(t.shape) + "] " + name_of(t.role);
+  std::string text = "%" + std::to_string(id.index) + " = tensor " + quoted_text(t.name) + " " + type_name(t.dtype) + "[" + to_string(t.shape) +
+                     "] " + name_of(t.role);
   if (t.scope == Scope::micro_batch) text += " micro_batch";
   if (t.join != Join::sum) text += std::string(" join=") + name_of(t.join);
   if (t.trainable) text += " trainable";
@@ -133,8 +137,8 @@ std::string print_op(const Module& module, OpId id, const Op& o) {
   text += "\n";
   for (const Split& split : o.splits) {
     text += "    split " + o.rule.axes[static_cast<size_t>(split.axis)].name + " over " +
-            (split.mesh_axis < 0 ? std::string("time") : module.mesh.axes[static_cast<size_t>(split.mesh_axis)].name) + " range " + std::to_string(split.stride) + ":" +
-            std::to_string(split.stride * split.length) + " pieces";
+            (split.mesh_axis < 0 ? std::string("time") : module.mesh.axes[static_cast<size_t>(split.mesh_axis)].name) + " range " +
+            std::to_string(split.stride) + ":" + std::to_string(split.stride * split.length) + " pieces";
     for (const Intervals& piece : split.pieces) {
       text += " ";
       for (size_t i = 0; i < piece.list().size(); ++i)
@@ -155,11 +159,13 @@ std::string print_op(const Module& module, OpId id, const Op& o) {
 
 std::string print_delivery(const Module& module, const Delivery& d) {
   static const char* const names[] = {"local", "point_to_point", "exchange", "all_reduce", "all_gather", "reduce_scatter"};
-  std::string text = std::string(names[static_cast<int>(d.how)]) + " %" + std::to_string(d.tensor.index) + d.region.to_string() + " on " + numbers(d.devices) + " in " +
-                     module.segments[static_cast<size_t>(d.segment)].name() + (d.before.valid() ? " before @" + std::to_string(d.before.index) : "") + "\n";
+  std::string text = std::string(names[static_cast<int>(d.how)]) + " %" + std::to_string(d.tensor.index) + d.region.to_string() + " on " +
+                     numbers(d.devices) + " in " + module.segments[static_cast<size_t>(d.segment)].name() +
+                     (d.before.valid() ? " before @" + std::to_string(d.before.index) : "") + "\n";
   for (const Message& m : d.messages) {
     text += "    " + std::to_string(m.from) + " -> " + std::to_string(m.to) + " " + m.region.to_string() + " from";
-    for (const Contribution& c : m.contributions) text += " " + (c.op.valid() ? "@" + std::to_string(c.op.index) : std::string("home")) + c.region.to_string() + c.part.to_string();
+    for (const Contribution& c : m.contributions)
+      text += " " + (c.op.valid() ? "@" + std::to_string(c.op.index) : std::string("home")) + c.region.to_string() + c.part.to_string();
     text += "\n";
   }
   return text;
@@ -184,7 +190,8 @@ std::string print(const Module& module) {
   }
   for (size_t d = 0; d < module.timetable.size(); ++d) {
     text += "timetable " + std::to_string(d);
-    for (const Slot& slot : module.timetable[d]) text += " " + module.segments[static_cast<size_t>(slot.segment)].name() + std::to_string(slot.micro_batch);
+    for (const Slot& slot : module.timetable[d])
+      text += " " + module.segments[static_cast<size_t>(slot.segment)].name() + std::to_string(slot.micro_batch);
     text += "\n";
   }
   for (const Delivery& delivery : module.deliveries) text += print_delivery(module, delivery);

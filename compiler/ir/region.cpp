@@ -62,7 +62,10 @@ Intervals intersect(const Intervals& a, const Intervals& b) {
   for (size_t i = 0, j = 0; i < a.list_.size() && j < b.list_.size();) {
     const int64_t begin = std::max(a.list_[i].begin, b.list_[j].begin), end = std::min(a.list_[i].end, b.list_[j].end);
     if (begin < end) result.list_.push_back({begin, end});
-    if (a.list_[i].end < b.list_[j].end) ++i; else ++j;
+    if (a.list_[i].end < b.list_[j].end)
+      ++i;
+    else
+      ++j;
   }
   return result;
 }
@@ -189,7 +192,10 @@ Part intersect(const Part& a, const Part& b) {
   for (size_t i = 0, j = 0; i < a.list_.size() && j < b.list_.size();) {
     const Rational begin = std::max(a.list_[i].begin, b.list_[j].begin), end = std::min(a.list_[i].end, b.list_[j].end);
     if (begin < end) result.list_.push_back({begin, end});
-    if (a.list_[i].end < b.list_[j].end) ++i; else ++j;
+    if (a.list_[i].end < b.list_[j].end)
+      ++i;
+    else
+      ++j;
   }
   return result;
 }

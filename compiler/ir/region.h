@@ -31,7 +31,9 @@ struct Interval {
 class Intervals {
  public:
   Intervals() = default;
-  Intervals(int64_t begin, int64_t end) { if (begin < end) list_.push_back({begin, end}); }
+  Intervals(int64_t begin, int64_t end) {
+    if (begin < end) list_.push_back({begin, end});
+  }
   explicit Intervals(llvm::ArrayRef<Interval> any_order);  // normalises
 
   bool empty() const { return list_.empty(); }
@@ -41,7 +43,7 @@ class Intervals {
   int64_t end_position() const { return list_.back().end; }
   llvm::ArrayRef<Interval> list() const { return list_; }
   bool contains(const Intervals& other) const;
-  int64_t count_below(int64_t position) const;       // how many of its positions are < position
+  int64_t count_below(int64_t position) const;  // how many of its positions are < position
   bool operator==(const Intervals&) const = default;
 
   friend Intervals intersect(const Intervals& a, const Intervals& b);
@@ -63,13 +65,13 @@ class Region {
   size_t rank() const { return dims_.size(); }
   Intervals& dim(size_t d) { return dims_[d]; }
   const Intervals& dim(size_t d) const { return dims_[d]; }
-  bool empty() const;            // a dimension is empty (a scalar's region is never empty)
+  bool empty() const;  // a dimension is empty (a scalar's region is never empty)
   int64_t elements() const;
-  Shape local_shape() const;     // lengths
+  Shape local_shape() const;  // lengths
   bool contains(const Region& other) const;
-  bool is_box() const;           // every dimension one interval
+  bool is_box() const;  // every dimension one interval
   bool operator==(const Region&) const = default;
-  std::string to_string() const; // NumPy: "[0:4, 8:16]"; several intervals "0:2|4:6"
+  std::string to_string() const;  // NumPy: "[0:4, 8:16]"; several intervals "0:2|4:6"
 
   friend Region intersect(const Region& a, const Region& b);
   // a minus b as disjoint regions (at most one a dimension).
@@ -82,7 +84,11 @@ class Region {
 class Part {
  public:
   Part() { list_.push_back({0, 1}); }  // the whole value
-  static Part none() { Part p; p.list_.clear(); return p; }
+  static Part none() {
+    Part p;
+    p.list_.clear();
+    return p;
+  }
 
   Part piece(int64_t index, int64_t count) const;  // the index-th of `count` equal shares of this part
   bool whole() const { return list_.size() == 1 && list_[0].begin == Rational(0) && list_[0].end == Rational(1); }

@@ -36,7 +36,8 @@ TensorId Builder::result(Shape shape, DType dtype, Join join) {
     }
   }
   Tensor tensor;
-  tensor.name = name_.empty() ? origin_.name + (origin_.phase == Phase::backward ? ":grad:" : ":") + std::to_string(module_.tensors.size()) : std::exchange(name_, "");
+  tensor.name = name_.empty() ? origin_.name + (origin_.phase == Phase::backward ? ":grad:" : ":") + std::to_string(module_.tensors.size())
+                              : std::exchange(name_, "");
   tensor.dtype = dtype;
   tensor.shape = std::move(shape);
   tensor.role = origin_.phase == Phase::backward ? Role::gradient : Role::activation;
@@ -94,8 +95,16 @@ Shape broadcast_shape(const Module& module, llvm::ArrayRef<TensorId> inputs) {
 
 bool is_comparison(Scalar f) {
   switch (f) {
-    case Scalar::equal: case Scalar::less: case Scalar::less_equal: case Scalar::greater: case Scalar::greater_equal: case Scalar::logical_and:
-    case Scalar::logical_or: case Scalar::logical_not: case Scalar::equal_scalar: case Scalar::not_equal_scalar: return true;
+    case Scalar::equal:
+    case Scalar::less:
+    case Scalar::less_equal:
+    case Scalar::greater:
+    case Scalar::greater_equal:
+    case Scalar::logical_and:
+    case Scalar::logical_or:
+    case Scalar::logical_not:
+    case Scalar::equal_scalar:
+    case Scalar::not_equal_scalar: return true;
     default: return false;
   }
 }
@@ -133,8 +142,10 @@ TensorId Builder::reduce(TensorId in, llvm::ArrayRef<int> dims, bool keep_dims, 
   const Shape& from = module_.tensors[in].shape;
   for (size_t d = 0; d < from.size(); ++d) {
     const bool reduced = std::find(dims.begin(), dims.end(), static_cast<int>(d)) != dims.end();
-    if (!reduced) shape.push_back(from[d]);
-    else if (keep_dims) shape.push_back(1);
+    if (!reduced)
+      shape.push_back(from[d]);
+    else if (keep_dims)
+      shape.push_back(1);
   }
   const TensorId out = result(std::move(shape), module_.tensors[in].dtype, join);
   add(Kind::reduce, std::move(attributes), {in}, {out});

@@ -47,7 +47,9 @@ class Builder {
   TensorId scatter_add(TensorId indices, TensorId dy, int dim, Shape shape);
   TensorId softmax(TensorId in, int dim);
   TensorId softmax_grad(TensorId y, TensorId dy, int dim);
-  struct Norm { TensorId y, mean, rstd; };
+  struct Norm {
+    TensorId y, mean, rstd;
+  };
   Norm layer_norm(TensorId x, TensorId scale, TensorId bias, int first_dim, double epsilon);
   TensorId layer_norm_grad(TensorId dy, TensorId x, TensorId scale, TensorId mean, TensorId rstd, int first_dim);
   std::pair<TensorId, TensorId> layer_norm_grad_scale(TensorId dy, TensorId x, TensorId mean, TensorId rstd, int first_dim);
@@ -65,13 +67,13 @@ class Builder {
   Origin origin_;
   OpId last_;
   std::string name_;
-  llvm::SmallVector<TensorId, 2> into_;   // of the next results, in order
+  llvm::SmallVector<TensorId, 2> into_;  // of the next results, in order
   std::map<std::string, int> forward_axes_;
 };
 
-// The mean over all positions whose label is not ignored of -log softmax(logits)[label], `dim` the class dimension: log-sum-exp, the label's logit, their
-// difference, a sum and a count (a constant where nothing is ignored). INT64_MIN: nothing is ignored. `name`: of the result.
-TensorId softmax_cross_entropy(Module& module, Builder& builder, TensorId logits, TensorId labels, int dim, int64_t ignore_index, const std::string& name,
-                               bool mean = true);
+// The mean over all positions whose label is not ignored of -log softmax(logits)[label], `dim` the class dimension: log-sum-exp, the label's logit,
+// their difference, a sum and a count (a constant where nothing is ignored). INT64_MIN: nothing is ignored. `name`: of the result.
+TensorId softmax_cross_entropy(Module& module, Builder& builder, TensorId logits, TensorId labels, int dim, int64_t ignore_index,
+                               const std::string& name, bool mean = true);
 
 }  // namespace sscc

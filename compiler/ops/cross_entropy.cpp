@@ -1,4 +1,5 @@
-// The two parts of softmax cross entropy that know labels: the logit of the label (a masked sum over the classes), and the gradient of the whole group
+// The two parts of softmax cross entropy that know labels: the logit of the label (a masked sum over the classes), and the gradient of the whole
+// group
 //   lse = logsumexp(logits); picked = pick(logits, labels); token = token_loss(lse, picked, labels)
 // with respect to the logits, (softmax - one hot) dtoken, in which classes are independent of each other.
 #include "compiler/ops/ops.h"
@@ -32,7 +33,8 @@ extern const OpDefinition pick_definition, cross_entropy_grad_definition;
 const OpDefinition pick_definition = {Kind::pick, "pick", false, pick_rule, no_gradient, nullptr, no_flops};
 const OpDefinition cross_entropy_grad_definition = {Kind::cross_entropy_grad, "cross_entropy_grad", false, grad_rule, no_gradient, nullptr, flops};
 
-TensorId softmax_cross_entropy(Module& module, Builder& b, TensorId logits, TensorId labels, int dim, int64_t ignore_index, const std::string& name, bool mean) {
+TensorId softmax_cross_entropy(Module& module, Builder& b, TensorId logits, TensorId labels, int dim, int64_t ignore_index, const std::string& name,
+                               bool mean) {
   const DType type = module.tensors[logits].dtype;
   const TensorId lse = b.reduce(logits, {dim}, false, Join::logsumexp);
   const TensorId picked = b.pick(logits, labels, dim, ignore_index);
@@ -40,7 +42,8 @@ TensorId softmax_cross_entropy(Module& module, Builder& b, TensorId logits, Tens
   llvm::SmallVector<int, 4> all;
   for (size_t d = 0; d < module.tensors[token].shape.size(); ++d) all.push_back(static_cast<int>(d));
   if (!mean) return b.named(name).reduce(token, all, false, Join::sum);
-  if (ignore_index == INT64_MIN) return b.named(name).reduce(token, all, false, Join::sum, 1.0 / static_cast<double>(elements(module.tensors[labels].shape)));
+  if (ignore_index == INT64_MIN)
+    return b.named(name).reduce(token, all, false, Join::sum, 1.0 / static_cast<double>(elements(module.tensors[labels].shape)));
   const TensorId counts = b.pointwise(Scalar::not_equal_scalar, {labels}, static_cast<double>(ignore_index));
   const TensorId ones = b.pointwise(Scalar::identity, {counts}, 0, 0, type);
   const TensorId count = b.reduce(ones, all, false, Join::sum);

@@ -1,5 +1,5 @@
-// Lookup along a dimension, and its gradient. `a* v+ c*, i* -> a* i* c*`: the looked-up axis v is a masked sum, since a piece gives 0 for indices that another
-// piece has.
+// Lookup along a dimension, and its gradient. `a* v+ c*, i* -> a* i* c*`: the looked-up axis v is a masked sum, since a piece gives 0 for indices
+// that another piece has.
 #include "compiler/ops/ops.h"
 #include "compiler/ops/rule_builder.h"
 
@@ -34,7 +34,8 @@ Rule scatter_add_rule(const Module& module, const Op& op) { return lookup_rule(m
 bool gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output_gradients, llvm::ArrayRef<TensorId> input_gradients, Builder& b) {
   if (!input_gradients[0].valid()) return true;
   const Op op = module.ops[id];
-  b.into(input_gradients[0]).scatter_add(op.inputs[1], output_gradients[0], std::get<DimAttributes>(op.attributes).dim, module.tensors[op.inputs[0]].shape);
+  b.into(input_gradients[0])
+      .scatter_add(op.inputs[1], output_gradients[0], std::get<DimAttributes>(op.attributes).dim, module.tensors[op.inputs[0]].shape);
   return true;
 }
 

@@ -12,8 +12,8 @@ namespace {
 int first_dim(const Op& op) { return std::get<NormAttributes>(op.attributes).first_dim; }
 
 // Operands with all dimensions, with the leading ones only, with the normalised ones only.
-Rule norm_rule(const Module& module, const Op& op, llvm::ArrayRef<int> full, llvm::ArrayRef<int> leading, llvm::ArrayRef<int> normalised, Mark of_leading,
-               Mark of_normalised) {
+Rule norm_rule(const Module& module, const Op& op, llvm::ArrayRef<int> full, llvm::ArrayRef<int> leading, llvm::ArrayRef<int> normalised,
+               Mark of_leading, Mark of_normalised) {
   RuleBuilder r(module, op);
   const Shape& shape = r.shape(full[0]);
   const size_t first = static_cast<size_t>(first_dim(op));
@@ -57,7 +57,8 @@ std::map<std::string, int> by_name(const Op& op) {
 // The operators that a decomposed norm is made of, by what they iterate over.
 class Pieces {
  public:
-  Pieces(Module& module, const Op& op, const Shape& shape, Builder& b) : module_(module), b_(b), axes_(by_name(op)), first_(first_dim(op)), rank_(static_cast<int>(shape.size())) {
+  Pieces(Module& module, const Op& op, const Shape& shape, Builder& b)
+      : module_(module), b_(b), axes_(by_name(op)), first_(first_dim(op)), rank_(static_cast<int>(shape.size())) {
     for (int d = first_; d < rank_; ++d) {
       dims_.push_back(d);
       count_ *= shape[static_cast<size_t>(d)];
@@ -145,6 +146,7 @@ int64_t flops(const Module& module, const Op& op) { return 8 * elements(module.t
 extern const OpDefinition layer_norm_definition, layer_norm_grad_definition, layer_norm_grad_scale_definition;
 const OpDefinition layer_norm_definition = {Kind::layer_norm, "layer_norm", false, rule, gradient, decompose, flops};
 const OpDefinition layer_norm_grad_definition = {Kind::layer_norm_grad, "layer_norm_grad", false, grad_rule, no_gradient, decompose_grad, flops};
-const OpDefinition layer_norm_grad_scale_definition = {Kind::layer_norm_grad_scale, "layer_norm_grad_scale", false, grad_scale_rule, no_gradient, nullptr, flops};
+const OpDefinition layer_norm_grad_scale_definition = {
+    Kind::layer_norm_grad_scale, "layer_norm_grad_scale", false, grad_scale_rule, no_gradient, nullptr, flops};
 
 }  // namespace sscc

@@ -23,7 +23,10 @@ Rule reshape_rule(const Module& module, const Op& op) {
     size_t i_end = i + 1, j_end = j + 1;
     int64_t left = in[i], right = out[j];
     while (left != right) {
-      if (left < right) left *= in[i_end++]; else right *= out[j_end++];
+      if (left < right)
+        left *= in[i_end++];
+      else
+        right *= out[j_end++];
     }
     // Boundaries as strides from the right end of the group.
     std::vector<int64_t> of_in = {left}, of_out = {left};
@@ -35,7 +38,7 @@ Rule reshape_rule(const Module& module, const Op& op) {
     all.erase(std::unique(all.begin(), all.end()), all.end());
     for (size_t k = 0; k + 1 < all.size(); ++k)
       if (all[k] % all[k + 1] != 0) all = {left, 1};  // boundaries that do not nest: one fused axis
-    int factor = 0;  // of the output dimension, outermost first
+    int factor = 0;                                   // of the output dimension, outermost first
     for (size_t k = 0; k + 1 < all.size(); ++k) {
       const int64_t high = all[k], low = all[k + 1];
       size_t di = i, dj = j;
@@ -259,7 +262,7 @@ bool expand_gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output_gr
 
 }  // namespace
 
-#define SSCC_LAYOUT(name)                    \
+#define SSCC_LAYOUT(name)                      \
   extern const OpDefinition name##_definition; \
   const OpDefinition name##_definition = {Kind::name, #name, true, name##_rule, name##_gradient, nullptr, no_flops};
 SSCC_LAYOUT(reshape)

@@ -8,7 +8,9 @@ namespace sscc {
 
 const OpDefinition& definition(Kind kind) {
   switch (kind) {
-#define SSCC_OP(name) case Kind::name: return name##_definition;
+#define SSCC_OP(name) \
+  case Kind::name:    \
+    return name##_definition;
 #include "compiler/ops/ops.def"
 #undef SSCC_OP
   }

@@ -67,13 +67,23 @@ void sum_to(Module& module, TensorId full, TensorId operand, TensorId gradient, 
 using List = std::initializer_list<TensorId>;
 
 // Functions whose gradient is one other function of (output or input, dy).
-struct Simple { Scalar function, gradient; bool of_output; };
-constexpr Simple simple[] = {
-    {Scalar::tanh, Scalar::tanh_grad, true}, {Scalar::sigmoid, Scalar::sigmoid_grad, true}, {Scalar::relu, Scalar::relu_grad, true},
-    {Scalar::sqrt, Scalar::sqrt_grad, true}, {Scalar::exp, Scalar::mul, true}, {Scalar::leaky_relu, Scalar::leaky_relu_grad, false},
-    {Scalar::gelu_erf, Scalar::gelu_erf_grad, false}, {Scalar::gelu_tanh, Scalar::gelu_tanh_grad, false}, {Scalar::erf, Scalar::erf_grad, false},
-    {Scalar::abs, Scalar::abs_grad, false}, {Scalar::clip, Scalar::clip_grad, false}, {Scalar::softplus, Scalar::softplus_grad, false},
-    {Scalar::pow_scalar, Scalar::pow_scalar_grad, false}};
+struct Simple {
+  Scalar function, gradient;
+  bool of_output;
+};
+constexpr Simple simple[] = {{Scalar::tanh, Scalar::tanh_grad, true},
+                             {Scalar::sigmoid, Scalar::sigmoid_grad, true},
+                             {Scalar::relu, Scalar::relu_grad, true},
+                             {Scalar::sqrt, Scalar::sqrt_grad, true},
+                             {Scalar::exp, Scalar::mul, true},
+                             {Scalar::leaky_relu, Scalar::leaky_relu_grad, false},
+                             {Scalar::gelu_erf, Scalar::gelu_erf_grad, false},
+                             {Scalar::gelu_tanh, Scalar::gelu_tanh_grad, false},
+                             {Scalar::erf, Scalar::erf_grad, false},
+                             {Scalar::abs, Scalar::abs_grad, false},
+                             {Scalar::clip, Scalar::clip_grad, false},
+                             {Scalar::softplus, Scalar::softplus_grad, false},
+                             {Scalar::pow_scalar, Scalar::pow_scalar_grad, false}};
 
 bool gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output_gradients, llvm::ArrayRef<TensorId> input_gradients, Builder& b) {
   const Op op = module.ops[id];  // a copy: the store grows

@@ -25,8 +25,8 @@ using Devices = std::vector<int32_t>;
 
 // Where one operator goes: fixed mesh coordinates, or devices by number (then the mesh's splits do not apply to it).
 struct Placement {
-  std::map<int, int64_t> fixed;          // mesh axis -> coordinate
-  std::vector<Place> list;               // one place for each piece; empty: by coordinates
+  std::map<int, int64_t> fixed;  // mesh axis -> coordinate
+  std::vector<Place> list;       // one place for each piece; empty: by coordinates
   const AssignRule* rule = nullptr;
 };
 
@@ -158,7 +158,10 @@ class Assignment {
     int64_t low = 0, high = before.back();
     while (low < high) {
       const int64_t middle = low + (high - low) / 2;
-      if (cuts_under(middle).size() + 1 <= stages) high = middle; else low = middle + 1;
+      if (cuts_under(middle).size() + 1 <= stages)
+        high = middle;
+      else
+        low = middle + 1;
     }
     std::vector<size_t> cuts = cuts_under(low);
     for (size_t p = 0; cuts.size() + 1 < stages && p < places.size(); ++p)  // cheaper in fewer stages: fill up anywhere
@@ -173,7 +176,8 @@ class Assignment {
       const Tensor& t = module_.tensors[input];
       if (t.role == Role::parameter) bytes += elements(t.shape) * static_cast<int64_t>(rt::size_of(t.dtype));
     }
-    for (TensorId output : o.outputs) bytes += elements(module_.tensors[output].shape) * static_cast<int64_t>(rt::size_of(module_.tensors[output].dtype));
+    for (TensorId output : o.outputs)
+      bytes += elements(module_.tensors[output].shape) * static_cast<int64_t>(rt::size_of(module_.tensors[output].dtype));
     return bytes;
   }
 
@@ -300,7 +304,8 @@ class Assignment {
         const std::string& name = module_.mesh.axes[static_cast<size_t>(split.mesh_axis)].name;
         diagnostics_.error(Code::split_and_fixed, p.rule ? p.rule->where : Location{},
                            "mesh axis " + quoted(name) + " both divides operator " + quoted(o.name) + " and fixes its place",
-                           split.rule >= 0 ? "restrict the transform rule at " + plan_.transform[static_cast<size_t>(split.rule)].where.pointer : "", o.name);
+                           split.rule >= 0 ? "restrict the transform rule at " + plan_.transform[static_cast<size_t>(split.rule)].where.pointer : "",
+                           o.name);
         return;
       }
     place_on(o, devices_at(p.fixed));
@@ -428,7 +433,8 @@ class Assignment {
     for (const Home& home : homes) {
       bool in_line = true;
       for (size_t a = 0; a < module_.mesh.axes.size(); ++a)
-        in_line &= static_cast<int>(a) == mesh_axis || module_.mesh.coordinate(home.device, static_cast<int>(a)) == module_.mesh.coordinate(device, static_cast<int>(a));
+        in_line &= static_cast<int>(a) == mesh_axis ||
+                   module_.mesh.coordinate(home.device, static_cast<int>(a)) == module_.mesh.coordinate(device, static_cast<int>(a));
       if (in_line && mine && home.region == *mine) ++same;
     }
     return same == module_.mesh.axes[static_cast<size_t>(mesh_axis)].length;
@@ -554,8 +560,8 @@ class Assignment {
         char percent[32];
         snprintf(percent, sizeof percent, "%.1f", 100.0 * repeated[a] / total);
         diagnostics_.warning("replicated", Code::replicated, Location{plan_.file, 0, 0, "/mesh/" + module_.mesh.axes[a].name},
-                             std::to_string(operators[a]) + " forward operators (" + percent + " % of the FLOPs) are repeated on every coordinate of mesh axis " +
-                                 quoted(module_.mesh.axes[a].name));
+                             std::to_string(operators[a]) + " forward operators (" + percent +
+                                 " % of the FLOPs) are repeated on every coordinate of mesh axis " + quoted(module_.mesh.axes[a].name));
       }
   }
 

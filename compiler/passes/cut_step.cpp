@@ -19,7 +19,8 @@ namespace {
 
 class Cutter {
  public:
-  Cutter(Module& module, const TransformRule& rule, int64_t count, Diagnostics& diagnostics) : module_(module), rule_(rule), count_(count), diagnostics_(diagnostics) {}
+  Cutter(Module& module, const TransformRule& rule, int64_t count, Diagnostics& diagnostics)
+      : module_(module), rule_(rule), count_(count), diagnostics_(diagnostics) {}
 
   void run() {
     find_holders();
@@ -43,18 +44,23 @@ class Cutter {
     if (diagnostics_.has_errors() || requests.empty()) return;
     const Request& request = requests[0];
     if (requests.size() > 1) {
-      diagnostics_.error(Code::unsupported, where(), "axis " + quoted(rule_.axis->text) + " names " + std::to_string(requests.size()) + " different axes, and the step can be cut along one",
-                         "name one dimension of one input");
+      diagnostics_.error(
+          Code::unsupported, where(),
+          "axis " + quoted(rule_.axis->text) + " names " + std::to_string(requests.size()) + " different axes, and the step can be cut along one",
+          "name one dimension of one input");
       return;
     }
     if (count_ > request.length) {
       diagnostics_.error(Code::too_many_pieces, where(),
-                         "cannot cut " + quoted(request.name) + " (" + std::to_string(request.length) + " positions) into " + std::to_string(count_) + " micro-batches",
+                         "cannot cut " + quoted(request.name) + " (" + std::to_string(request.length) + " positions) into " + std::to_string(count_) +
+                             " micro-batches",
                          "use at most " + std::to_string(request.length) + ", " + even_divisors(request.length));
       return;
     }
     if (request.length % count_ != 0) {
-      diagnostics_.error(Code::unsupported, where(), "micro-batches of different size: " + std::to_string(request.length) + " positions of " + quoted(request.name) + " in " + std::to_string(count_),
+      diagnostics_.error(Code::unsupported, where(),
+                         "micro-batches of different size: " + std::to_string(request.length) + " positions of " + quoted(request.name) + " in " +
+                             std::to_string(count_),
                          "use a number that divides, " + even_divisors(request.length));
       return;
     }
@@ -79,7 +85,8 @@ class Cutter {
   }
 
   void refuse(const Op& op, const std::string& why) {
-    diagnostics_.error(Code::micro_batches_meet, where(), "micro-batches meet at " + quoted(op.name) + ", which " + why, "cut along another axis, or use one micro-batch", op.name);
+    diagnostics_.error(Code::micro_batches_meet, where(), "micro-batches meet at " + quoted(op.name) + ", which " + why,
+                       "cut along another axis, or use one micro-batch", op.name);
   }
 
   bool in_micro_batch(OpId id) const { return held_.contains(id); }
@@ -194,7 +201,8 @@ class Cutter {
       if (in_micro_batch(id)) {
         if (because.valid()) {
           const Op& meeting = module_.ops[because];
-          diagnostics_.error(Code::micro_batches_meet, where(), "micro-batches meet at " + quoted(meeting.name) + ", which is not linear in the sum over " + quoted(rule_.axis->text),
+          diagnostics_.error(Code::micro_batches_meet, where(),
+                             "micro-batches meet at " + quoted(meeting.name) + ", which is not linear in the sum over " + quoted(rule_.axis->text),
                              "use one micro-batch, or leave the operator out of the loss", meeting.name);
           return;
         }
@@ -280,7 +288,8 @@ void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   for (const TransformRule& rule : plan.transform) {
     if (!cuts_the_step(module, rule)) continue;
     if (first && rule.axis->text != first->axis->text) {
-      diagnostics.error(Code::unsupported, rule.where, "the step is cut along a second axis " + quoted(rule.axis->text), "cut along " + quoted(first->axis->text) + " alone");
+      diagnostics.error(Code::unsupported, rule.where, "the step is cut along a second axis " + quoted(rule.axis->text),
+                        "cut along " + quoted(first->axis->text) + " alone");
       return;
     }
     if (!first) first = &rule;

@@ -1,7 +1,7 @@
 // Micro-batches: the step is cut before anything is divided over devices.
 //
-// Tensors that hold the cut class take the shape of one micro-batch, and so do the operators that hold it; the timetable repeats them. Everything else
-// runs once a step. A gradient of a parameter is a step tensor to which every micro-batch adds.
+// Tensors that hold the cut class take the shape of one micro-batch, and so do the operators that hold it; the timetable repeats them. Everything
+// else runs once a step. A gradient of a parameter is a step tensor to which every micro-batch adds.
 #pragma once
 
 #include "compiler/ir/module.h"

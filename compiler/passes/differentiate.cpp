@@ -1,7 +1,7 @@
 // The training step: loss, backward operators, gradient norm, clipping, one update for each trainable parameter. Nothing is divided yet.
 //
-// Gradients come by one sweep from the loss to the parameters. The gradient of a tensor that several operators read has one addend from each: it is one
-// tensor with several producers, never an Add. Softmax cross entropy is differentiated as a group (cross_entropy.cpp).
+// Gradients come by one sweep from the loss to the parameters. The gradient of a tensor that several operators read has one addend from each: it is
+// one tensor with several producers, never an Add. Softmax cross entropy is differentiated as a group (cross_entropy.cpp).
 #include <algorithm>
 #include <cstring>
 #include <set>
@@ -38,7 +38,8 @@ class Differentiation {
     if (it != by_name_.end()) return it->second;
     std::vector<std::string> names;
     for (const auto& [each, id] : by_name_) names.push_back(each);
-    diagnostics_.error(Code::unknown_tensor, recipe_.loss.where, "the recipe's " + what + " " + quoted(name) + " is no tensor of the model", did_you_mean(name, names));
+    diagnostics_.error(Code::unknown_tensor, recipe_.loss.where, "the recipe's " + what + " " + quoted(name) + " is no tensor of the model",
+                       did_you_mean(name, names));
     return TensorId();
   }
 
@@ -55,7 +56,8 @@ class Differentiation {
         const TensorId id = find(name, "parameter");
         if (!id.valid()) continue;
         if (!tensor(id).weight || !rt::is_float(tensor(id).dtype)) {
-          diagnostics_.error(Code::recipe_does_not_fit, recipe_.loss.where, "the recipe's parameter " + quoted(name) + " is no floating-point initializer of the model");
+          diagnostics_.error(Code::recipe_does_not_fit, recipe_.loss.where,
+                             "the recipe's parameter " + quoted(name) + " is no floating-point initializer of the model");
           continue;
         }
         tensor(id).role = Role::parameter;
@@ -71,7 +73,10 @@ class Differentiation {
 
   // -- the loss -----------------------------------------------------------------------------------------------------------------------------------
 
-  Builder loss_builder() { return Builder(module_, {"loss", recipe_.loss.kind == Recipe::Loss::Kind::mse ? "MeanSquaredError" : "SoftmaxCrossEntropyLoss", Phase::forward, OpId()}); }
+  Builder loss_builder() {
+    return Builder(module_,
+                   {"loss", recipe_.loss.kind == Recipe::Loss::Kind::mse ? "MeanSquaredError" : "SoftmaxCrossEntropyLoss", Phase::forward, OpId()});
+  }
 
   void append_loss() {
     switch (recipe_.loss.kind) {
@@ -79,7 +84,8 @@ class Differentiation {
         const TensorId loss = find(recipe_.loss.output, "loss output");
         if (!loss.valid()) return;
         if (elements(tensor(loss).shape) != 1 || !rt::is_float(tensor(loss).dtype)) {
-          diagnostics_.error(Code::recipe_does_not_fit, recipe_.loss.where, "the loss " + quoted(recipe_.loss.output) + " has shape [" + to_string(tensor(loss).shape) + "], not a single number");
+          diagnostics_.error(Code::recipe_does_not_fit, recipe_.loss.where,
+                             "the loss " + quoted(recipe_.loss.output) + " has shape [" + to_string(tensor(loss).shape) + "], not a single number");
           return;
         }
         module_.loss = loss;
@@ -204,7 +210,8 @@ class Differentiation {
       if (!any_input) continue;
       Builder b(module_, {op.name, op.type, Phase::backward, *it});
       if (!definition(op.kind).gradient(module_, *it, output_gradients, input_gradients, b))
-        diagnostics_.error(Code::no_gradient, recipe_.loss.where, "operator " + op.type + " has no gradient, and the loss depends on trainable parameters through it",
+        diagnostics_.error(Code::no_gradient, recipe_.loss.where,
+                           "operator " + op.type + " has no gradient, and the loss depends on trainable parameters through it",
                            "freeze what is upstream of it, or stop the gradient with StopGradient of domain ai.sscc", op.name);
     }
   }

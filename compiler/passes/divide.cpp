@@ -1,6 +1,6 @@
-// For each forward operator, each rule in the plan's order: find the axis that holds the largest outer part of what the rule names, cut it, and note the
-// split. One mesh axis divides an operator once: the earlier rule holds. Backward operators inherit their forward operator's splits by axis; updates
-// follow storage (assign), unless a rule names their phase.
+// For each forward operator, each rule in the plan's order: find the axis that holds the largest outer part of what the rule names, cut it, and note
+// the split. One mesh axis divides an operator once: the earlier rule holds. Backward operators inherit their forward operator's splits by axis;
+// updates follow storage (assign), unless a rule names their phase.
 #include "compiler/passes/divide.h"
 
 #include <algorithm>
@@ -22,7 +22,7 @@ struct Division {
   int rule = 0;
   int mesh_axis = -1;
   int64_t n = 1;
-  std::vector<int64_t> sizes;   // uneven; empty: even
+  std::vector<int64_t> sizes;  // uneven; empty: even
 };
 
 class Divider {
@@ -45,8 +45,8 @@ class Divider {
   struct Prepared {
     const TransformRule* rule = nullptr;
     std::vector<Division> divisions;
-    std::vector<Request> requests;       // axis rules
-    std::set<OpId> only;                 // ops rules, and `within`
+    std::vector<Request> requests;  // axis rules
+    std::set<OpId> only;            // ops rules, and `within`
     bool restricted = false;
   };
 
@@ -65,7 +65,8 @@ class Divider {
           const int axis = module_.mesh.find(name);
           SSCC_CHECK(axis >= 0, "the plan reader knows the mesh");
           const int64_t length = module_.mesh.axes[static_cast<size_t>(axis)].length;
-          if (length > 1) p.divisions.push_back({static_cast<int>(r), axis, length, split.mesh_axes.size() == 1 ? split.sizes : std::vector<int64_t>()});
+          if (length > 1)
+            p.divisions.push_back({static_cast<int>(r), axis, length, split.mesh_axes.size() == 1 ? split.sizes : std::vector<int64_t>()});
         }
       }
       if (p.divisions.empty()) continue;
@@ -89,9 +90,10 @@ class Divider {
     for (const Division& division : p.divisions) pieces *= division.n;
     for (const Request& request : p.requests)
       if (pieces > request.length)
-        diagnostics_.error(Code::too_many_pieces, p.rule->where,
-                           "cannot split " + quoted(request.name) + " (" + std::to_string(request.length) + " positions) into " + std::to_string(pieces) + " pieces",
-                           "use at most " + std::to_string(request.length) + ", " + even_divisors(request.length));
+        diagnostics_.error(
+            Code::too_many_pieces, p.rule->where,
+            "cannot split " + quoted(request.name) + " (" + std::to_string(request.length) + " positions) into " + std::to_string(pieces) + " pieces",
+            "use at most " + std::to_string(request.length) + ", " + even_divisors(request.length));
   }
 
   bool applies(const Prepared& p, OpId id) const { return !p.restricted || p.only.contains(id); }
@@ -133,7 +135,8 @@ class Divider {
       if (!divided_over(op, division.mesh_axis)) add_split(id, hit.axis, hit.factor, division, request.length, units);
   }
 
-  // An operator that holds the axis twice: a layout operator follows its input; else the occurrence that stands first in the output, else in the inputs.
+  // An operator that holds the axis twice: a layout operator follows its input; else the occurrence that stands first in the output, else in the
+  // inputs.
   Hit choose(OpId id, const std::vector<Hit>& found, int rule) const {
     const Op& op = module_.ops[id];
     auto occurs = [&](const Hit& hit, int index, int dim) {
@@ -164,10 +167,11 @@ class Divider {
     return result;
   }
 
-  // -- one split -------------------------------------------------------------------------------------------------------------------------------------
+  // -- one split
+  // -------------------------------------------------------------------------------------------------------------------------------------
 
-  // Cuts a factor of an axis, inside what earlier splits of the same factor left. `length`, `units`: of the requested range, of which the factor counts
-  // `factor.length` units. False where the operator cannot follow (it stays undivided, or is divided less and replicated).
+  // Cuts a factor of an axis, inside what earlier splits of the same factor left. `length`, `units`: of the requested range, of which the factor
+  // counts `factor.length` units. False where the operator cannot follow (it stays undivided, or is divided less and replicated).
   bool add_split(OpId id, int axis, const Factor& factor, const Division& division, int64_t length, const std::vector<int64_t>& units) {
     Op& op = module_.ops[id];
     Split split;
@@ -184,7 +188,8 @@ class Divider {
       const bool apart = earlier.stride >= factor.stride * factor.length || factor.stride >= earlier.stride * earlier.length;
       if (!same && !apart) {
         diagnostics_.error(Code::overlapping_splits, plan_.transform[static_cast<size_t>(division.rule)].where,
-                           "axis " + quoted(op.rule.axes[static_cast<size_t>(axis)].name) + " of " + quoted(op.name) + " is divided by two rules whose ranges overlap and do not nest",
+                           "axis " + quoted(op.rule.axes[static_cast<size_t>(axis)].name) + " of " + quoted(op.name) +
+                               " is divided by two rules whose ranges overlap and do not nest",
                            "restrict one of them with 'within'", op.name);
         return false;
       }
@@ -199,7 +204,8 @@ class Divider {
     for (const Intervals& piece : outer) {
       const int64_t begin = piece.begin_position(), end = piece.end_position(), have = end - begin;
       const bool even = division.sizes.empty();
-      std::vector<int64_t> cuts = even ? even_cuts(begin * block, end * block, division.n, length, units) : proportional_cuts(begin * block, end * block, division.sizes);
+      std::vector<int64_t> cuts =
+          even ? even_cuts(begin * block, end * block, division.n, length, units) : proportional_cuts(begin * block, end * block, division.sizes);
       bool moved = false, empty = false;
       for (int64_t& cut : cuts) {
         moved |= cut % block != 0;
@@ -254,12 +260,15 @@ class Divider {
     std::string names;
     for (const Axis& each : op.rule.axes) names += (names.empty() ? "" : ", ") + each.name + " (" + std::to_string(each.length) + ")";
     if (axis < 0) {
-      diagnostics_.error(Code::cannot_split, p.rule->where, "operator " + quoted(op.name) + " has no axis of that name or dimension longer than 1", "its axes are " + names, op.name);
+      diagnostics_.error(Code::cannot_split, p.rule->where, "operator " + quoted(op.name) + " has no axis of that name or dimension longer than 1",
+                         "its axes are " + names, op.name);
       return;
     }
     const Axis& a = op.rule.axes[static_cast<size_t>(axis)];
-    if (a.mark == Mark::frozen || a.mark == Mark::segment || a.mark == Mark::window || (a.mark == Mark::decomposed && !definition(op.kind).decompose)) {
-      diagnostics_.error(Code::cannot_split, p.rule->where, "operator " + quoted(op.name) + " cannot be divided along axis " + quoted(a.name), "its axes are " + names, op.name);
+    if (a.mark == Mark::frozen || a.mark == Mark::segment || a.mark == Mark::window ||
+        (a.mark == Mark::decomposed && !definition(op.kind).decompose)) {
+      diagnostics_.error(Code::cannot_split, p.rule->where, "operator " + quoted(op.name) + " cannot be divided along axis " + quoted(a.name),
+                         "its axes are " + names, op.name);
       return;
     }
     std::vector<int64_t> units = classes_.axis_cuts(id, axis);
@@ -270,9 +279,10 @@ class Divider {
     int64_t pieces = 1;
     for (const Division& division : p.divisions) pieces *= division.n;
     if (pieces > a.length) {
-      diagnostics_.error(Code::too_many_pieces, p.rule->where,
-                         "cannot split axis " + quoted(a.name) + " (" + std::to_string(a.length) + " positions) into " + std::to_string(pieces) + " pieces",
-                         "use at most " + std::to_string(a.length) + ", " + even_divisors(a.length), op.name);
+      diagnostics_.error(
+          Code::too_many_pieces, p.rule->where,
+          "cannot split axis " + quoted(a.name) + " (" + std::to_string(a.length) + " positions) into " + std::to_string(pieces) + " pieces",
+          "use at most " + std::to_string(a.length) + ", " + even_divisors(a.length), op.name);
       return;
     }
     for (const Division& division : p.divisions)
@@ -284,14 +294,15 @@ class Divider {
     for (const Prepared& p : prepared_) {
       if (!p.rule->ops || !names_phase(p) || !p.only.contains(id)) continue;
       const Op& op = module_.ops[id];
-      if (op.phase == Phase::update && op.kind != Kind::update) continue;  // norms follow
+      if (op.phase == Phase::update && op.kind != Kind::update) continue;   // norms follow
       if (op.phase == Phase::update && axis_of(op, *p.rule) < 0) continue;  // a parameter without this dimension
       if (op.phase == Phase::update && op.rule.axes[static_cast<size_t>(axis_of(op, *p.rule))].length < p.divisions[0].n) continue;
       divide_by_dim(id, p);
     }
   }
 
-  // -- backward --------------------------------------------------------------------------------------------------------------------------------------
+  // -- backward
+  // --------------------------------------------------------------------------------------------------------------------------------------
 
   void inherit(OpId id) { inherit_from(id, module_.ops[id].forward); }
 
@@ -315,7 +326,8 @@ class Divider {
     }
   }
 
-  // -- decomposition ---------------------------------------------------------------------------------------------------------------------------------
+  // -- decomposition
+  // ---------------------------------------------------------------------------------------------------------------------------------
 
   void decompose_all() {
     for (OpId id : std::vector<OpId>(module_.order)) {
@@ -347,7 +359,10 @@ class Divider {
       made.roles = op.roles;
       made.absorbed = op.absorbed;
       made.forward = op.forward;
-      for (Axis& axis : made.rule.axes) axis.forward_axis = axis.forward_axis < 0 ? -1 : op.phase == Phase::backward ? op.rule.axes[static_cast<size_t>(axis.forward_axis)].forward_axis : -1;
+      for (Axis& axis : made.rule.axes)
+        axis.forward_axis = axis.forward_axis < 0         ? -1
+                            : op.phase == Phase::backward ? op.rule.axes[static_cast<size_t>(axis.forward_axis)].forward_axis
+                                                          : -1;
     }
     auto at = module_.order.erase(std::find(module_.order.begin(), module_.order.end(), id));
     module_.order.insert(at, added.begin(), added.end());

@@ -1,7 +1,7 @@
 // Layers and roles, from structure alone.
 //
-// Layers: the operators in order as a text of signatures (type and rank); the longest stretch in which signature i equals signature i + p for a period p
-// is the repeated block. The stretch often reaches a little over both ends (the last operator of a layer looks like the embedding's); the
+// Layers: the operators in order as a text of signatures (type and rank); the longest stretch in which signature i equals signature i + p for a
+// period p is the repeated block. The stretch often reaches a little over both ends (the last operator of a layer looks like the embedding's); the
 // boundaries are put where each block begins with the fewest values crossing that several operators read: the residual stream.
 #include <algorithm>
 #include <map>
@@ -17,7 +17,8 @@ class Blocks {
   explicit Blocks(Module& module) : module_(module), ops_(module.order) {
     for (OpId id : ops_) {
       const Op& op = module.ops[id];
-      signatures_.push_back(op.type + "/" + std::to_string(static_cast<int>(op.kind)) + "/" + std::to_string(op.outputs.empty() ? 0 : module.tensors[op.outputs[0]].shape.size()));
+      signatures_.push_back(op.type + "/" + std::to_string(static_cast<int>(op.kind)) + "/" +
+                            std::to_string(op.outputs.empty() ? 0 : module.tensors[op.outputs[0]].shape.size()));
     }
   }
 

@@ -1,8 +1,8 @@
 // From overlap of views to transfers (the uncovered-region method).
 //
-// For each tensor, the sources are what its producers' pieces write (a region, a part of the join) or its homes; the needs are what its readers' pieces
-// read (a region, the whole join). A need is covered exactly once: we keep the list of (region, part) still uncovered and take from each source
-// in turn what it has of it; the device's own sources first, then those that have sent least. A source whose part is a sum of more than is
+// For each tensor, the sources are what its producers' pieces write (a region, a part of the join) or its homes; the needs are what its readers'
+// pieces read (a region, the whole join). A need is covered exactly once: we keep the list of (region, part) still uncovered and take from each
+// source in turn what it has of it; the device's own sources first, then those that have sent least. A source whose part is a sum of more than is
 // uncovered cannot be taken apart and is passed over.
 //
 //   x = x{0..1/2} on rank 0 + x{1/2..1} on rank 1, needed whole on both     ->  one exchange {0, 1}      (an all-reduce)
@@ -32,7 +32,7 @@ struct Source {
 struct Need {
   int32_t device = 0;
   int segment = 0;
-  OpId before;      // invalid: end of the segment
+  OpId before;  // invalid: end of the segment
   size_t position = 0;
 };
 
@@ -115,7 +115,8 @@ class Materializer {
     std::set<std::string> seen;
     for (OpId producer : t.producers) {
       const Op& op = module_.ops[producer];
-      const int output = static_cast<int>(op.inputs.size() + static_cast<size_t>(std::find(op.outputs.begin(), op.outputs.end(), tensor) - op.outputs.begin()));
+      const int output =
+          static_cast<int>(op.inputs.size() + static_cast<size_t>(std::find(op.outputs.begin(), op.outputs.end(), tensor) - op.outputs.begin()));
       for (const Piece& piece : op.pieces) {
         Region region = region_of(module_, op, output, piece);
         if (seen.insert(region.to_string()).second)
@@ -126,7 +127,8 @@ class Materializer {
 
   bool runs_as_rank_0(const std::vector<Slot>& slots) const {
     const std::vector<Slot>& first = module_.timetable[0];
-    return std::equal(slots.begin(), slots.end(), first.begin(), first.end(), [](const Slot& a, const Slot& b) { return a.segment == b.segment && a.micro_batch == b.micro_batch; });
+    return std::equal(slots.begin(), slots.end(), first.begin(), first.end(),
+                      [](const Slot& a, const Slot& b) { return a.segment == b.segment && a.micro_batch == b.micro_batch; });
   }
 
   std::vector<Source> sources_of(TensorId tensor) {
@@ -137,7 +139,8 @@ class Materializer {
       for (size_t o = 0; o < op.outputs.size(); ++o) {
         if (op.outputs[o] != tensor) continue;
         for (size_t p = 0; p < op.pieces.size(); ++p)
-          sources.push_back({op.pieces[p].device, producer, static_cast<int32_t>(p), region_of(module_, op, static_cast<int>(op.inputs.size() + o), op.pieces[p]),
+          sources.push_back({op.pieces[p].device, producer, static_cast<int32_t>(p),
+                             region_of(module_, op, static_cast<int>(op.inputs.size() + o), op.pieces[p]),
                              part_of(module_, producer, static_cast<int>(o), op.pieces[p])});
       }
     }
@@ -148,7 +151,10 @@ class Materializer {
 
   // -- covering ----------------------------------------------------------------------------------------------------------------------------
 
-  struct Uncovered { Region region; Part part; };
+  struct Uncovered {
+    Region region;
+    Part part;
+  };
 
   // Take from `source` what it has of the uncovered; the contributions taken are appended to `taken`.
   static void take(std::vector<Uncovered>& uncovered, const Source& source, std::vector<Contribution>& taken) {
@@ -281,7 +287,8 @@ class Materializer {
     for (const Source& source : sources) candidates.push_back(&source);
     // Own first; then complete values from who has sent least, then nearest.
     auto rank_of = [&](const Source* s) {
-      return std::tuple(s->device != need.device, !s->part.whole(), sent_[static_cast<size_t>(s->device)], std::abs(s->device - need.device), s->device);
+      return std::tuple(s->device != need.device, !s->part.whole(), sent_[static_cast<size_t>(s->device)], std::abs(s->device - need.device),
+                        s->device);
     };
     std::stable_sort(candidates.begin(), candidates.end(), [&](const Source* a, const Source* b) { return rank_of(a) < rank_of(b); });
     std::vector<Uncovered> uncovered = {{region, Part()}};

@@ -38,7 +38,10 @@ class Ordering {
 
   // -- `before`: a new global order that data and the plan's edges allow ------------------------------------------------------------------
 
-  struct Edge { OpId to; int before = -1; };  // before: index of the plan's edge, -1: data
+  struct Edge {
+    OpId to;
+    int before = -1;
+  };  // before: index of the plan's edge, -1: data
 
   void apply_before() {
     if (plan_.order.before.empty()) return;
@@ -271,8 +274,7 @@ class Ordering {
         while (next[d] < module_.timetable[d].size()) {
           const Slot slot = module_.timetable[d][next[d]];
           bool ready = true;
-          for (int needed : needs[static_cast<size_t>(slot.segment)])
-            ready &= ran(needed, slot, left);
+          for (int needed : needs[static_cast<size_t>(slot.segment)]) ready &= ran(needed, slot, left);
           if (!ready) break;
           --left[{slot.segment, slot.micro_batch}];
           ++next[d];
@@ -286,8 +288,8 @@ class Ordering {
         for (int needed : needs[static_cast<size_t>(slot.segment)])
           if (!ran(needed, slot, left)) waits = module_.segments[static_cast<size_t>(needed)].name();
         diagnostics_.error(Code::contradictory_order, plan_.order.where,
-                           "rank " + std::to_string(d) + " waits for ever in segment " + module_.segments[static_cast<size_t>(slot.segment)].name() + " of micro-batch " +
-                               std::to_string(slot.micro_batch) + " for segment " + waits + ", which needs it",
+                           "rank " + std::to_string(d) + " waits for ever in segment " + module_.segments[static_cast<size_t>(slot.segment)].name() +
+                               " of micro-batch " + std::to_string(slot.micro_batch) + " for segment " + waits + ", which needs it",
                            "assign operators so that stages follow one another, or leave out the schedule");
         return;
       }

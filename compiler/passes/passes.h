@@ -27,8 +27,8 @@ void assign(Module& module, const Plan& plan, Diagnostics& diagnostics);
 // op-order: segments and each device's timetable.
 void order(Module& module, const Plan& plan, Diagnostics& diagnostics);
 
-// From views to transfers: for every reader of every tensor, who gives which region and which share of the sum. No byte is sent twice to a device; what a
-// device has itself is used first; addends are joined where they are.
+// From views to transfers: for every reader of every tensor, who gives which region and which share of the sum. No byte is sent twice to a device;
+// what a device has itself is used first; addends are joined where they are.
 void materialize(Module& module);
 
 // Exchanges become all-reduces and all-gathers, matching messages reduce-scatters; the rest is sent point to point.

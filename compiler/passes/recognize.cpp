@@ -16,7 +16,7 @@
 namespace sscc {
 namespace {
 
-constexpr double tolerance = 1e-3;   // exporters round constants: 0.7978846, 1.4142135
+constexpr double tolerance = 1e-3;  // exporters round constants: 0.7978846, 1.4142135
 bool is_near(double value, double expected) { return std::abs(value - expected) <= tolerance * std::abs(expected); }
 
 // A number times tensors.
@@ -98,7 +98,8 @@ class Recognizer {
     return op->inputs[0];
   }
 
-  // -- GELU ------------------------------------------------------------------------------------------------------------------------------------------
+  // -- GELU
+  // ------------------------------------------------------------------------------------------------------------------------------------------
 
   bool gelu(OpId root) {
     const Op& op = module_.ops[root];
@@ -112,8 +113,10 @@ class Recognizer {
       double one = 0;
       const TensorId curve = argument_of_shift(whole.factors[which], one);
       if (curve.valid() && one == 1) {
-        if (const TensorId inner = argument(curve, Scalar::erf); inner.valid() && is_scaled(inner, x, M_SQRT1_2)) return replace_by_gelu(root, Scalar::gelu_erf, x);
-        if (const TensorId inner = argument(curve, Scalar::tanh); inner.valid() && is_tanh_polynomial(inner, x)) return replace_by_gelu(root, Scalar::gelu_tanh, x);
+        if (const TensorId inner = argument(curve, Scalar::erf); inner.valid() && is_scaled(inner, x, M_SQRT1_2))
+          return replace_by_gelu(root, Scalar::gelu_erf, x);
+        if (const TensorId inner = argument(curve, Scalar::tanh); inner.valid() && is_tanh_polynomial(inner, x))
+          return replace_by_gelu(root, Scalar::gelu_tanh, x);
       }
       passed_ = std::move(before);
     }
@@ -145,7 +148,8 @@ class Recognizer {
     return true;
   }
 
-  // -- LayerNorm -------------------------------------------------------------------------------------------------------------------------------------
+  // -- LayerNorm
+  // -------------------------------------------------------------------------------------------------------------------------------------
 
   // The tensor whose mean over its last dimensions (kept, of length 1) this is.
   TensorId argument_of_mean(TensorId tensor, int& first_dim, int readers) {
@@ -168,11 +172,16 @@ class Recognizer {
   bool is_weight(TensorId tensor, TensorId x, int first_dim) const {
     const Tensor& weight = module_.tensors[tensor];
     const Shape& shape = module_.tensors[x].shape;
-    return weight.producers.empty() && llvm::ArrayRef<int64_t>(weight.shape) == llvm::ArrayRef<int64_t>(shape).drop_front(static_cast<size_t>(first_dim));
+    return weight.producers.empty() &&
+           llvm::ArrayRef<int64_t>(weight.shape) == llvm::ArrayRef<int64_t>(shape).drop_front(static_cast<size_t>(first_dim));
   }
 
   // sqrt(mean((x - mean(x))^2) + epsilon) with x - mean(x) = centred; or its reciprocal.
-  struct Norm { TensorId x; int first_dim = 0; double epsilon = 0; };
+  struct Norm {
+    TensorId x;
+    int first_dim = 0;
+    double epsilon = 0;
+  };
   bool is_deviation(TensorId tensor, TensorId centred, Scalar root, Norm& norm) {
     const TensorId shifted = argument(tensor, root);
     if (!shifted.valid()) return false;
@@ -217,9 +226,8 @@ class Recognizer {
         if (!is_normalised(product->inputs[1 - scale_at], norm) || !is_weight(product->inputs[scale_at], norm.x, norm.first_dim)) continue;
         if (has_bias && !is_weight(op.inputs[bias_at], norm.x, norm.first_dim)) continue;
         const TensorId scale = product->inputs[scale_at], bias = has_bias ? op.inputs[bias_at] : TensorId();
-        replace(root, "LayerNormalization", [&](Builder& builder, TensorId result) {
-          builder.into(result).layer_norm(norm.x, scale, bias, norm.first_dim, norm.epsilon);
-        });
+        replace(root, "LayerNormalization",
+                [&](Builder& builder, TensorId result) { builder.into(result).layer_norm(norm.x, scale, bias, norm.first_dim, norm.epsilon); });
         return true;
       }
       if (!has_bias) break;
@@ -227,7 +235,8 @@ class Recognizer {
     return false;
   }
 
-  // -- replacing -------------------------------------------------------------------------------------------------------------------------------------
+  // -- replacing
+  // -------------------------------------------------------------------------------------------------------------------------------------
 
   // The operators of `passed_` vanish, root among them; what `build` adds stands where root stood and absorbs their names.
   template <class Build>
@@ -253,7 +262,7 @@ class Recognizer {
 
   Module& module_;
   std::vector<int> readers_;
-  std::vector<const Op*> passed_;   // what the pattern under trial is made of
+  std::vector<const Op*> passed_;  // what the pattern under trial is made of
   std::set<OpId> gone_;
 };
 

@@ -62,16 +62,20 @@ std::vector<Request> requests_of(const Module& module, const AxisClasses& classe
     const std::string name = module.tensors[tensor].name + ":" + std::to_string(dim);
     if (axis.factor) {
       if (*axis.factor < 0 || static_cast<size_t>(*axis.factor) >= factors.size()) {
-        diagnostics.error(Code::no_match, axis.where, "dimension " + std::to_string(dim) + " of " + quoted(module.tensors[tensor].name) + " has no factor " + std::to_string(*axis.factor),
-                          "it is " + describe(classes, tensor, dim) + ", outermost first, counted from 0");
+        diagnostics.error(
+            Code::no_match, axis.where,
+            "dimension " + std::to_string(dim) + " of " + quoted(module.tensors[tensor].name) + " has no factor " + std::to_string(*axis.factor),
+            "it is " + describe(classes, tensor, dim) + ", outermost first, counted from 0");
         return {};
       }
       factor = factors[static_cast<size_t>(*axis.factor)];
     } else if (factors.size() > 1) {
       if (const Op* op = stacked_by(module, classes, tensor, dim, factors[0])) {
         diagnostics.error(Code::ambiguous_axis, axis.where,
-                          "dimension " + std::to_string(dim) + " of " + quoted(module.tensors[tensor].name) + " is a stack of " + describe(classes, tensor, dim) + " (split by " + quoted(op->name) + ")",
-                          "write '" + axis.text + ".1' for the " + std::to_string(factors[1].length) + ", '" + axis.text + ".0' for the stack", op->name);
+                          "dimension " + std::to_string(dim) + " of " + quoted(module.tensors[tensor].name) + " is a stack of " +
+                              describe(classes, tensor, dim) + " (split by " + quoted(op->name) + ")",
+                          "write '" + axis.text + ".1' for the " + std::to_string(factors[1].length) + ", '" + axis.text + ".0' for the stack",
+                          op->name);
         return {};
       }
     }
@@ -80,14 +84,16 @@ std::vector<Request> requests_of(const Module& module, const AxisClasses& classe
     requests.push_back({name, factor.length, classes.outer_parts(id)});
   }
   if (!known && !rule.optional)
-    diagnostics.error(Code::no_match, axis.where, "axis " + quoted(axis.text) + " matches no dimension that an operator knows", "dimensions of length 1 have no axis");
+    diagnostics.error(Code::no_match, axis.where, "axis " + quoted(axis.text) + " matches no dimension that an operator knows",
+                      "dimensions of length 1 have no axis");
   // A range that is an outer part of another one asks for nothing of its own.
   std::vector<Request> result;
   for (const Request& request : requests) {
     bool part = false;
     for (const Request& other : requests)
       for (const auto& [id, units] : other.units)
-        part |= &other != &request && units < other.length && request.units.contains(id) && request.units.at(id) == request.length && units == request.length;
+        part |= &other != &request && units < other.length && request.units.contains(id) && request.units.at(id) == request.length &&
+                units == request.length;
     if (!part) result.push_back(request);
   }
   return result;

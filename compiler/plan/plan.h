@@ -16,27 +16,27 @@ namespace sscc {
 // A set of operators: every given key must hold; `any_of` is a union (all other keys then empty).
 struct Selector {
   Location where;
-  std::optional<std::string> name, type, role, reads, writes;   // globs (type and role: equality)
+  std::optional<std::string> name, type, role, reads, writes;                         // globs (type and role: equality)
   std::optional<std::pair<int64_t, int64_t>> layer, stage, micro_batch, pass, piece;  // ranges, both ends included
-  std::optional<std::string> phase;                              // forward, backward, dgrad, wgrad, update
+  std::optional<std::string> phase;                                                   // forward, backward, dgrad, wgrad, update
   std::vector<Selector> any_of;
-  std::vector<Selector> none_of;                                 // "not"
-  std::string text;                                              // as written, for messages
+  std::vector<Selector> none_of;  // "not"
+  std::string text;               // as written, for messages
 
   bool matches(const Module& module, const Op& op) const;
-  std::vector<OpId> select(const Module& module) const;          // in the module's order
+  std::vector<OpId> select(const Module& module) const;  // in the module's order
 };
 
 // What a rule divides: `TENSOR:DIM[.FACTOR]` (a range and its class), or operators by a dimension of output 0 or an axis name.
 struct AxisName {
   Location where;
-  std::string text;                        // as written
-  std::string tensor_glob;                 // empty if `of` is set
+  std::string text;         // as written
+  std::string tensor_glob;  // empty if `of` is set
   std::optional<Selector> of;
   int output = 0;
-  int dim = 0;                             // negative from the end
-  std::optional<int> factor;               // K-th factor, outermost first
-  std::string well_known;                  // "@batch"; empty otherwise
+  int dim = 0;                // negative from the end
+  std::optional<int> factor;  // K-th factor, outermost first
+  std::string well_known;     // "@batch"; empty otherwise
 };
 
 // The dimensions that an axis name stands for, as (tensor, dimension counted from 0), in the module's order of tensors. A glob finds tensors by
@@ -47,19 +47,19 @@ std::vector<std::pair<TensorId, int>> resolve_axis(const Module& module, const A
 
 struct SplitOver {
   Location where;
-  std::vector<std::string> mesh_axes;      // empty: time
+  std::vector<std::string> mesh_axes;  // empty: time
   bool is_time = false;
-  int64_t pieces = 1;                      // time: number of pieces
-  std::vector<int64_t> sizes;              // uneven, as proportions; empty: even
-  std::vector<int64_t> deal;               // zig-zag; empty: contiguous
-  std::string rotate;                      // ring; empty: none
+  int64_t pieces = 1;          // time: number of pieces
+  std::vector<int64_t> sizes;  // uneven, as proportions; empty: even
+  std::vector<int64_t> deal;   // zig-zag; empty: contiguous
+  std::string rotate;          // ring; empty: none
 };
 
 struct TransformRule {
   Location where;
   std::optional<AxisName> axis;
   std::optional<Selector> ops;
-  std::variant<std::monostate, int64_t, std::string> dim;   // with `ops`
+  std::variant<std::monostate, int64_t, std::string> dim;  // with `ops`
   std::vector<SplitOver> splits;
   std::optional<Selector> within;
   bool optional = false;
@@ -75,48 +75,52 @@ struct Place {
 struct AssignRule {
   Location where;
   // {"stages": ..}
-  std::string stages;                       // mesh axis; empty: not a stages rule
+  std::string stages;  // mesh axis; empty: not a stages rule
   std::vector<Selector> cut_before;
-  std::string balance;                      // "flops", "bytes" or empty
-  std::vector<int64_t> stage_coordinates;   // coordinate of each stage; filled for "loop", "v" or a list
+  std::string balance;                     // "flops", "bytes" or empty
+  std::vector<int64_t> stage_coordinates;  // coordinate of each stage; filled for "loop", "v" or a list
   // {"ops": .., "on": ..}
   std::optional<Selector> ops;
-  std::vector<Place> on;                    // one, or one for each piece
+  std::vector<Place> on;  // one, or one for each piece
 };
 
 struct Order {
   Location where;
-  std::string schedule;                     // gpipe, 1f1b, ...; empty: micro-batches one after another
+  std::string schedule;  // gpipe, 1f1b, ...; empty: micro-batches one after another
   std::vector<std::pair<Selector, Selector>> before;
 };
 
 struct Plan {
-  std::string file, text;                   // for locations and hashes
+  std::string file, text;  // for locations and hashes
   std::string name;
-  std::map<std::string, std::string> params;   // final values as JSON text
-  Mesh mesh;                                // one device if absent
+  std::map<std::string, std::string> params;  // final values as JSON text
+  Mesh mesh;                                  // one device if absent
   std::vector<TransformRule> transform;
   std::vector<AssignRule> assign;
   Order order;
-  std::vector<int64_t> memory_limit;        // bytes by device; one entry: all; empty: none
+  std::vector<int64_t> memory_limit;  // bytes by device; one entry: all; empty: none
 };
 
 struct Recipe {
   std::string file, text;
-  bool present = false;                     // absent: inference
+  bool present = false;  // absent: inference
   struct Loss {
     Location where;
     enum class Kind { graph_output, softmax_cross_entropy, mse } kind = Kind::graph_output;
     std::string output, logits, labels, prediction, target;
     int class_axis = 1;
-    int64_t ignore_index = INT64_MIN;       // INT64_MIN: none
+    int64_t ignore_index = INT64_MIN;  // INT64_MIN: none
   } loss;
   rt::UpdateRule optimizer;
   std::vector<std::string> no_weight_decay;
   std::optional<double> clip_grad_norm;
-  struct Label { std::string name; DType dtype; Shape shape; };
-  std::vector<Label> labels;                // empty: derived from the loss
-  std::optional<std::vector<std::string>> parameters;   // trainable; none: every floating initializer of rank >= 1 but constants
+  struct Label {
+    std::string name;
+    DType dtype;
+    Shape shape;
+  };
+  std::vector<Label> labels;                           // empty: derived from the loss
+  std::optional<std::vector<std::string>> parameters;  // trainable; none: every floating initializer of rank >= 1 but constants
   std::vector<std::string> constants;
 };
 
@@ -126,7 +130,10 @@ using Settings = std::vector<std::pair<std::string, std::string>>;
 // Read and validate. Both report every error they find, located, and return what could be read. The recipe inside the plan (`train`: an
 // object or a path relative to the plan) is used where `recipe_file` is empty. "-" reads standard input. A file that cannot be opened
 // throws EnvironmentError.
-struct PlanAndRecipe { Plan plan; Recipe recipe; };
+struct PlanAndRecipe {
+  Plan plan;
+  Recipe recipe;
+};
 PlanAndRecipe read_plan(const std::string& plan_file, const std::string& recipe_file, const Settings& settings, const Module& module,
                         Diagnostics& diagnostics);
 

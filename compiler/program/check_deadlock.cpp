@@ -12,12 +12,12 @@ bool check_deadlock(const Programs& programs, Diagnostics& diagnostics) {
   for (const Stuck& s : stuck) {
     const Body& body = programs.bodies[static_cast<size_t>(programs.ranks[static_cast<size_t>(s.step.rank)].body)];
     diagnostics.error(Code::deadlock, {},
-                      "rank " + std::to_string(s.step.rank) + " stands for ever at " + name_of(s.step.what->opcode) + " of '" + s.step.what->origin + "' (segment " +
-                          body.segments[static_cast<size_t>(s.step.segment)].name + ", micro-batch " + std::to_string(s.step.micro_batch) + "): it " + s.reason,
+                      "rank " + std::to_string(s.step.rank) + " stands for ever at " + name_of(s.step.what->opcode) + " of '" + s.step.what->origin +
+                          "' (segment " + body.segments[static_cast<size_t>(s.step.segment)].name + ", micro-batch " +
+                          std::to_string(s.step.micro_batch) + "): it " + s.reason,
                       "", s.step.what->origin);
   }
-  if (stuck.empty() && left_over > 0)
-    diagnostics.error(Code::deadlock, {}, std::to_string(left_over) + " messages are sent and never received");
+  if (stuck.empty() && left_over > 0) diagnostics.error(Code::deadlock, {}, std::to_string(left_over) + " messages are sent and never received");
   return stuck.empty() && left_over == 0;
 }
 

@@ -1,7 +1,7 @@
-// Lineage: an abstract interpretation of all programs together. Every view of every buffer holds *fragments* of a logical tensor: regions, each with a
-// share of the join and the micro-batches summed into it. Kernels make fragments, copies move them, sums and collectives put disjoint ones
-// together (a fragment twice is a doubled contribution). Whoever reads must find, at exactly the addresses that it reads, fragments of the tensor
-// that its operator needs that make up the region whole: every share, every micro-batch, once.
+// Lineage: an abstract interpretation of all programs together. Every view of every buffer holds *fragments* of a logical tensor: regions, each with
+// a share of the join and the micro-batches summed into it. Kernels make fragments, copies move them, sums and collectives put disjoint ones together
+// (a fragment twice is a doubled contribution). Whoever reads must find, at exactly the addresses that it reads, fragments of the tensor that its
+// operator needs that make up the region whole: every share, every micro-batch, once.
 //
 // Layout operators have no instruction: a view that is read as tensor B may be held as A, where B is a layout of A. The view that A's address gives B
 // is then computed again here and must be the one that is read.
@@ -50,7 +50,9 @@ bool are_apart(const View& a, const View& b) {
   const auto mine = extent(a), other = extent(b);
   if (mine.second < other.first || other.second < mine.first) return true;
   if (a.dims.size() != b.dims.size()) return false;
-  struct Dim { int64_t stride, first_a, first_b, length_a, length_b; };
+  struct Dim {
+    int64_t stride, first_a, first_b, length_a, length_b;
+  };
   std::vector<Dim> dims;
   for (size_t d = 0; d < a.dims.size(); ++d) {
     if (a.dims[d] == 1 && b.dims[d] == 1) continue;
@@ -82,15 +84,18 @@ class Lineage {
   Lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics)
       : module_(module), programs_(programs), diagnostics_(diagnostics), memory_(programs.ranks.size()) {
     for (OpId id : module.order)
-      for (size_t p = 0; p < module.ops[id].pieces.size(); ++p)
-        pieces_[{id, module.ops[id].pieces[p].device}].push_back(static_cast<int32_t>(p));
+      for (size_t p = 0; p < module.ops[id].pieces.size(); ++p) pieces_[{id, module.ops[id].pieces[p].device}].push_back(static_cast<int32_t>(p));
   }
 
   bool run() {
     for (const RankProgram& rank : programs_.ranks) load(rank);
     Visitor visitor;
-    visitor.instruction = [&](const Step& step) { if (good_) visit(step); };
-    visitor.collective = [&](const std::vector<Step>& members) { if (good_) visit_collective(members); };
+    visitor.instruction = [&](const Step& step) {
+      if (good_) visit(step);
+    };
+    visitor.collective = [&](const std::vector<Step>& members) {
+      if (good_) visit_collective(members);
+    };
     walk(programs_, visitor);
     if (good_) check_homes();
     return good_;
@@ -99,7 +104,9 @@ class Lineage {
  private:
   using Contents = std::vector<Content>;
   const Body& body(int32_t rank) const { return programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body)]; }
-  const Claim& claim(const Step& step, int32_t index) const { return programs_.ranks[static_cast<size_t>(step.rank)].claims[static_cast<size_t>(index)]; }
+  const Claim& claim(const Step& step, int32_t index) const {
+    return programs_.ranks[static_cast<size_t>(step.rank)].claims[static_cast<size_t>(index)];
+  }
   Contents& contents(int32_t rank, BufferId buffer, int32_t micro_batch) {
     return memory_[static_cast<size_t>(rank)][{buffer.index, micro_batch % body(rank).buffers[buffer].copies}];
   }
@@ -128,14 +135,19 @@ class Lineage {
           if (buffer.source == Buffer::Source::none || buffer.tensor != name || buffer.elements != home.region.elements()) continue;
           if ((buffer.copies > 1) != (t.scope == Scope::micro_batch && module_.cut.count > 1)) continue;
           for (int32_t k = 0; k < buffer.copies; ++k)
-            contents(rank.rank, BufferId(i), k).push_back({id, home.region, whole_buffer(BufferId(i), home.region.local_shape()), {{home.region, Part(), of_step(id) ? whole_step() : std::set<int32_t>{k}}}});
+            contents(rank.rank, BufferId(i), k)
+                .push_back({id,
+                            home.region,
+                            whole_buffer(BufferId(i), home.region.local_shape()),
+                            {{home.region, Part(), of_step(id) ? whole_step() : std::set<int32_t>{k}}}});
         }
       }
   }
 
   // -- reading ---------------------------------------------------------------------------------------------------------------------------------
 
-  // What `view` holds of `region` of `tensor`: a content, and, if it holds the tensor as the source of a layout operator, that operator's share of the tensor.
+  // What `view` holds of `region` of `tensor`: a content, and, if it holds the tensor as the source of a layout operator, that operator's share of
+  // the tensor.
   struct Found {
     const Content* content = nullptr;
     Part share;
@@ -148,8 +160,8 @@ class Lineage {
     std::string there;
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
       there += (there.empty() ? "" : ", ") + module_.tensors[content.tensor].name + content.region.to_string();
-    refuse(step, "expects " + region.to_string() + " of '" + module_.tensors[tensor].name + "' in buffer '" + body(step.rank).buffers[view.buffer].name + "', and there is " +
-                     (there.empty() ? "nothing" : there));
+    refuse(step, "expects " + region.to_string() + " of '" + module_.tensors[tensor].name + "' in buffer '" +
+                     body(step.rank).buffers[view.buffer].name + "', and there is " + (there.empty() ? "nothing" : there));
     return {};
   }
 
@@ -168,7 +180,8 @@ class Lineage {
       if (it == pieces_.end()) continue;
       for (int32_t p : it->second) {
         const Piece& piece = o.pieces[static_cast<size_t>(p)];
-        for (const auto& [placed, source, source_region] : sources(rank, content.view, has, content.region, o.inputs[0], region_of(module_, o, 0, piece), 0))
+        for (const auto& [placed, source, source_region] :
+             sources(rank, content.view, has, content.region, o.inputs[0], region_of(module_, o, 0, piece), 0))
           for (size_t out = 0; out < o.outputs.size(); ++out) {
             if (o.outputs[out] != wants) continue;
             const Region made = region_of(module_, o, static_cast<int>(o.inputs.size() + out), piece);
@@ -183,7 +196,11 @@ class Lineage {
     return std::nullopt;
   }
 
-  struct Placed { View view; TensorId tensor; Region region; };
+  struct Placed {
+    View view;
+    TensorId tensor;
+    Region region;
+  };
 
   // Where `wants`' region lies, given that `at` holds `has`: at most one place.
   std::vector<Placed> sources(int32_t rank, const View& at, TensorId has, const Region& has_region, TensorId wants, const Region& region, int depth) {
@@ -216,7 +233,11 @@ class Lineage {
 
   static bool is_layout(const Op& o) {
     switch (o.kind) {
-      case Kind::reshape: case Kind::transpose: case Kind::slice: case Kind::split: case Kind::expand: return true;
+      case Kind::reshape:
+      case Kind::transpose:
+      case Kind::slice:
+      case Kind::split:
+      case Kind::expand: return true;
       case Kind::pointwise: return std::get<PointwiseAttributes>(o.attributes).function == Scalar::identity;
       default: return false;
     }
@@ -269,19 +290,22 @@ class Lineage {
       missing = std::move(rest);
     }
     if (missing.empty()) return true;
-    refuse(step, "reads '" + module_.tensors[content.tensor].name + "', of which " + missing[0].first.to_string() + missing[0].second.to_string() + " has not been added");
+    refuse(step, "reads '" + module_.tensors[content.tensor].name + "', of which " + missing[0].first.to_string() + missing[0].second.to_string() +
+                     " has not been added");
     return false;
   }
 
   bool right_micro_batches(const Step& step, TensorId tensor, const Fragment& fragment) {
     if (!of_step(tensor)) {
       if (fragment.micro_batches.size() == 1 && *fragment.micro_batches.begin() == step.micro_batch) return true;
-      refuse(step, "reads '" + module_.tensors[tensor].name + "' of micro-batch " + (fragment.micro_batches.empty() ? "?" : std::to_string(*fragment.micro_batches.begin())));
+      refuse(step, "reads '" + module_.tensors[tensor].name + "' of micro-batch " +
+                       (fragment.micro_batches.empty() ? "?" : std::to_string(*fragment.micro_batches.begin())));
       return false;
     }
     const size_t count = fragment.micro_batches.size();
     if (count == static_cast<size_t>(module_.cut.count)) return true;
-    refuse(step, "reads '" + module_.tensors[tensor].name + "' after " + std::to_string(count) + " of " + std::to_string(module_.cut.count) + " micro-batches");
+    refuse(step, "reads '" + module_.tensors[tensor].name + "' after " + std::to_string(count) + " of " + std::to_string(module_.cut.count) +
+                     " micro-batches");
     return false;
   }
 
@@ -319,7 +343,8 @@ class Lineage {
         bool again = false;
         for (int32_t m : fragment.micro_batches) again |= there.micro_batches.contains(m);
         if (again || !(there.region == fragment.region) || !(there.part == fragment.part)) {
-          refuse(step, "adds " + fragment.region.to_string() + fragment.part.to_string() + " of '" + module_.tensors[tensor].name + "' a second time");
+          refuse(step,
+                 "adds " + fragment.region.to_string() + fragment.part.to_string() + " of '" + module_.tensors[tensor].name + "' a second time");
           return false;
         }
         there.micro_batches.insert(fragment.micro_batches.begin(), fragment.micro_batches.end());
@@ -360,7 +385,8 @@ class Lineage {
         Content content = std::move(messages_[step.message]);
         messages_.erase(step.message);
         if (content.tensor != c.tensor || !(content.region == c.region))
-          return refuse(step, "expects " + c.region.to_string() + " of '" + module_.tensors[c.tensor].name + "' and is sent " + content.region.to_string() + " of '" +
+          return refuse(step, "expects " + c.region.to_string() + " of '" + module_.tensors[c.tensor].name + "' and is sent " +
+                                  content.region.to_string() + " of '" +
                                   (content.tensor.valid() ? module_.tensors[content.tensor].name : std::string("nothing")) + "'");
         return write(step, i.outs[0], std::move(content));
       }
@@ -476,12 +502,14 @@ class Lineage {
     for (size_t k = 0; k < o.inputs.size(); ++k) {
       if (!o.inputs[k].valid()) continue;
       const Claim& c = claim(step, i.reads[read++]);
-      if (c.tensor != o.inputs[k] || !(c.region == region_of(module_, o, static_cast<int>(k), piece))) return refuse(step, "does not read what its operator needs"), false;
+      if (c.tensor != o.inputs[k] || !(c.region == region_of(module_, o, static_cast<int>(k), piece)))
+        return refuse(step, "does not read what its operator needs"), false;
     }
     for (size_t k = 0; k < o.outputs.size(); ++k) {
       if (!o.outputs[k].valid()) continue;
       const Claim& c = claim(step, i.writes[written++]);
-      if (c.tensor != o.outputs[k] || !(c.region == region_of(module_, o, static_cast<int>(o.inputs.size() + k), piece)) || !(c.part == part_of(module_, i.op, static_cast<int>(k), piece)))
+      if (c.tensor != o.outputs[k] || !(c.region == region_of(module_, o, static_cast<int>(o.inputs.size() + k), piece)) ||
+          !(c.part == part_of(module_, i.op, static_cast<int>(k), piece)))
         return refuse(step, "does not write what its operator makes"), false;
     }
     return true;
@@ -498,7 +526,8 @@ class Lineage {
         auto held = fragments(member, view, c);
         if (!held) return;
         given.push_back({c.tensor, c.region, {}, std::move(*held)});
-        if (given.back().tensor != given[0].tensor) return refuse(member, "meets a call for another tensor, '" + module_.tensors[given[0].tensor].name + "'");
+        if (given.back().tensor != given[0].tensor)
+          return refuse(member, "meets a call for another tensor, '" + module_.tensors[given[0].tensor].name + "'");
       }
     for (size_t m = 0; m < members.size(); ++m) receive_collective(members[m], m, members.size(), given);
   }
@@ -514,7 +543,8 @@ class Lineage {
     if (i.opcode == Opcode::all_gather && i.writes.size() == n && n > 1) {
       for (size_t k = 0; k < n; ++k) {
         const Claim& c = claim(member, i.writes[k]);
-        if (!(given[k].region == c.region)) return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k].region.to_string());
+        if (!(given[k].region == c.region))
+          return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k].region.to_string());
         write(member, row(i.outs[0], c.region, k), given[k]);
       }
       return;
@@ -550,7 +580,8 @@ class Lineage {
         }
         if (!found) {
           good_ = false;
-          diagnostics_.error(Code::not_equivalent, {}, "rank " + std::to_string(home.device) + " ends the step without the new version of '" + module_.tensors[old].name + "'");
+          diagnostics_.error(Code::not_equivalent, {},
+                             "rank " + std::to_string(home.device) + " ends the step without the new version of '" + module_.tensors[old].name + "'");
           return;
         }
       }
@@ -562,8 +593,9 @@ class Lineage {
     good_ = false;
     const Body& b = body(step.rank);
     diagnostics_.error(Code::not_equivalent, {},
-                       "rank " + std::to_string(step.rank) + ", instruction " + std::to_string(step.instruction) + " of segment " + b.segments[static_cast<size_t>(step.segment)].name +
-                           ", micro-batch " + std::to_string(step.micro_batch) + ": " + name_of(step.what->opcode) + " " + why,
+                       "rank " + std::to_string(step.rank) + ", instruction " + std::to_string(step.instruction) + " of segment " +
+                           b.segments[static_cast<size_t>(step.segment)].name + ", micro-batch " + std::to_string(step.micro_batch) + ": " +
+                           name_of(step.what->opcode) + " " + why,
                        "", step.what->origin);
   }
 

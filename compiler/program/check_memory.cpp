@@ -59,7 +59,8 @@ class Checker {
       if (buffer.offset < 0 || buffer.offset % 64 != 0 || buffer.offset + (buffer.copies - 1) * buffer.stride + bytes(buffer) > body_.arena_bytes)
         return refuse("buffer " + quoted(buffer.name) + " lies outside the arena");
       if (buffer.source == Buffer::Source::none) continue;
-      for (int64_t k = 0; k < buffer.copies; ++k) arena_.write(buffer.offset + k * buffer.stride, buffer.offset + k * buffer.stride + bytes(buffer), {BufferId(b), k});
+      for (int64_t k = 0; k < buffer.copies; ++k)
+        arena_.write(buffer.offset + k * buffer.stride, buffer.offset + k * buffer.stride + bytes(buffer), {BufferId(b), k});
     }
     for (const ProgramSlot& slot : body_.schedule)
       for (const Instruction& i : body_.segments[static_cast<size_t>(slot.segment)].instructions) {
@@ -75,7 +76,10 @@ class Checker {
   }
 
  private:
-  struct Bytes { int64_t begin, end; Owner owner; };
+  struct Bytes {
+    int64_t begin, end;
+    Owner owner;
+  };
   static int64_t bytes(const Buffer& buffer) { return buffer.elements * static_cast<int64_t>(rt::size_of(buffer.dtype)); }
 
   Bytes span(const View& view, const ProgramSlot& slot) const {
@@ -95,8 +99,8 @@ class Checker {
     Owner other;
     if (begin >= end || arena_.owned(begin, end, owner, other)) return true;
     const std::string by = other.buffer.valid() ? "buffer " + quoted(body_.buffers[other.buffer].name) + " lies on it" : "nothing was written there";
-    return refuse(std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " + body_.segments[static_cast<size_t>(slot.segment)].name + ", micro-batch " +
-                  std::to_string(slot.micro_batch) + ") reads buffer " + quoted(body_.buffers[view.buffer].name) + ", but " + by);
+    return refuse(std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " + body_.segments[static_cast<size_t>(slot.segment)].name +
+                  ", micro-batch " + std::to_string(slot.micro_batch) + ") reads buffer " + quoted(body_.buffers[view.buffer].name) + ", but " + by);
   }
 
   bool refuse(std::string why) {

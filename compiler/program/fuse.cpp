@@ -87,7 +87,9 @@ class Group {
       const int32_t base = static_cast<int32_t>(expression.steps.size());
       for (rt::ScalarStep step : e.steps) {
         for (int a = 0; a < rt::arity_of(step.function); ++a)
-          step.args[a] = step.args[a] < 0 ? ~(base + ~step.args[a]) : argument(result, made, member.ins[static_cast<size_t>(step.args[a])], member.reads[static_cast<size_t>(step.args[a])]);
+          step.args[a] = step.args[a] < 0
+                             ? ~(base + ~step.args[a])
+                             : argument(result, made, member.ins[static_cast<size_t>(step.args[a])], member.reads[static_cast<size_t>(step.args[a])]);
         expression.steps.push_back(step);
       }
       for (const View& in : member.ins) ++inside[in.buffer.index];

@@ -180,7 +180,8 @@ double flops_of(const Module& module, const Op& op, const Piece& piece) {
       counted |= earlier.axis == split.axis;
     }
     if (counted) continue;
-    flops *= static_cast<double>(axis_positions(op, split.axis, piece).length()) / static_cast<double>(op.rule.axes[static_cast<size_t>(split.axis)].length);
+    flops *= static_cast<double>(axis_positions(op, split.axis, piece).length()) /
+             static_cast<double>(op.rule.axes[static_cast<size_t>(split.axis)].length);
   }
   return flops;
 }
@@ -207,11 +208,13 @@ void describe(std::string& text, const View& view) {
 std::string describe(const Body& body) {
   std::string text;
   for (const Buffer& b : body.buffers)
-    text += b.name + '|' + std::to_string(static_cast<int>(b.dtype)) + ' ' + std::to_string(b.elements) + ' ' + std::to_string(b.copies) + b.tensor + std::to_string(b.regions) + '\n';
+    text += b.name + '|' + std::to_string(static_cast<int>(b.dtype)) + ' ' + std::to_string(b.elements) + ' ' + std::to_string(b.copies) + b.tensor +
+            std::to_string(b.regions) + '\n';
   for (const ProgramSegment& segment : body.segments) {
     text += segment.name + '\n';
     for (const Instruction& i : segment.instructions) {
-      text += std::to_string(static_cast<int>(i.opcode)) + (i.accumulate ? "+" : "") + ' ' + std::to_string(i.op.index) + ' ' + std::to_string(i.tensor.index);
+      text += std::to_string(static_cast<int>(i.opcode)) + (i.accumulate ? "+" : "") + ' ' + std::to_string(i.op.index) + ' ' +
+              std::to_string(i.tensor.index);
       for (const View& view : i.outs) describe(text, view);
       text += '<';
       for (const View& view : i.ins) describe(text, view);

@@ -10,7 +10,11 @@ namespace {
 
 bool is_layout_kind(const Op& o, const Module& module) {
   switch (o.kind) {
-    case Kind::reshape: case Kind::transpose: case Kind::slice: case Kind::split: case Kind::expand: return true;
+    case Kind::reshape:
+    case Kind::transpose:
+    case Kind::slice:
+    case Kind::split:
+    case Kind::expand: return true;
     case Kind::pointwise:
       return std::get<PointwiseAttributes>(o.attributes).function == Scalar::identity &&
              module.tensors[o.inputs[0]].dtype == module.tensors[o.outputs[0]].dtype;
@@ -104,8 +108,7 @@ void RankLowering::lower_layout(OpId self, int32_t p) {
   const Region out = region_of(module_, o, n, piece);
   const Shape dims = out.local_shape();
   switch (o.kind) {
-    case Kind::transpose:
-      return alias_output(self, 0, p, transposed(from, std::get<TransposeAttributes>(o.attributes).permutation));
+    case Kind::transpose: return alias_output(self, 0, p, transposed(from, std::get<TransposeAttributes>(o.attributes).permutation));
     case Kind::reshape: {
       if (auto view = reshaped(from, dims)) return alias_output(self, 0, p, *view);
       auto view = reshaped(contiguous(o.inputs[0], in, from), dims);
@@ -256,19 +259,31 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
       expression = IndexExpression{dim(), add_offset(first_position(n, dim())), tensor(o.outputs[0]).shape[static_cast<size_t>(dim())], INT64_MIN};
       can_add = true;
       break;
-    case Kind::softmax: opcode = Opcode::softmax; expression = DimExpression{dim()}; break;
-    case Kind::softmax_grad: opcode = Opcode::softmax_grad; expression = DimExpression{dim()}; break;
-    case Kind::layer_norm: case Kind::layer_norm_grad: case Kind::layer_norm_grad_scale: {
+    case Kind::softmax:
+      opcode = Opcode::softmax;
+      expression = DimExpression{dim()};
+      break;
+    case Kind::softmax_grad:
+      opcode = Opcode::softmax_grad;
+      expression = DimExpression{dim()};
+      break;
+    case Kind::layer_norm:
+    case Kind::layer_norm_grad:
+    case Kind::layer_norm_grad_scale: {
       const auto& a = std::get<NormAttributes>(o.attributes);
-      opcode = o.kind == Kind::layer_norm ? Opcode::layer_norm : o.kind == Kind::layer_norm_grad ? Opcode::layer_norm_grad : Opcode::layer_norm_grad_scale;
+      opcode = o.kind == Kind::layer_norm        ? Opcode::layer_norm
+               : o.kind == Kind::layer_norm_grad ? Opcode::layer_norm_grad
+                                                 : Opcode::layer_norm_grad_scale;
       expression = NormExpression{a.first_dim, a.epsilon};
       can_add = o.kind == Kind::layer_norm_grad_scale;
       break;
     }
-    case Kind::pick: case Kind::cross_entropy_grad: {
+    case Kind::pick:
+    case Kind::cross_entropy_grad: {
       const auto& a = std::get<ClassAttributes>(o.attributes);
       opcode = o.kind == Kind::pick ? Opcode::pick : Opcode::cross_entropy_grad;
-      expression = IndexExpression{a.dim, add_offset(first_position(0, a.dim)), tensor(o.inputs[0]).shape[static_cast<size_t>(a.dim)], a.ignore_index};
+      expression =
+          IndexExpression{a.dim, add_offset(first_position(0, a.dim)), tensor(o.inputs[0]).shape[static_cast<size_t>(a.dim)], a.ignore_index};
       break;
     }
     case Kind::pad: {
@@ -294,7 +309,8 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
   const bool mixed = std::any_of(outs.begin(), outs.end(), [&](const Output& out) { return out.accumulate != outs[0].accumulate; });
   for (Output& out : outs)
     if (mixed && out.accumulate)
-      out = {new_value(o.outputs[static_cast<size_t>(out.index)], region_of(module_, o, n + out.index, piece), "t:addend of ").view, false, true, out.index};
+      out = {new_value(o.outputs[static_cast<size_t>(out.index)], region_of(module_, o, n + out.index, piece), "t:addend of ").view, false, true,
+             out.index};
   Instruction& i = emit(opcode, self, o.outputs[0]);
   i.piece = ordinal(self, p);
   i.ins.append(ins.begin(), ins.end());
@@ -302,7 +318,8 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
     if (o.inputs[static_cast<size_t>(k)].valid()) i.reads.push_back(claim(o.inputs[static_cast<size_t>(k)], region_of(module_, o, k, piece)));
   for (const Output& out : outs) {
     i.outs.push_back(out.view);
-    i.writes.push_back(claim(o.outputs[static_cast<size_t>(out.index)], region_of(module_, o, n + out.index, piece), part_of(module_, self, out.index, piece)));
+    i.writes.push_back(
+        claim(o.outputs[static_cast<size_t>(out.index)], region_of(module_, o, n + out.index, piece), part_of(module_, self, out.index, piece)));
   }
   i.accumulate = outs[0].accumulate;
   if (o.kind == Kind::reduce) {

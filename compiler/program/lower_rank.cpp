@@ -30,7 +30,10 @@ void RankLowering::make_segments() {
 
 // Contributions with the same region that the same deliveries use alike become one sum. Only sums can be added to in place.
 void RankLowering::group_contributions() {
-  struct Use { Region full; std::vector<std::pair<int32_t, Region>> by; };
+  struct Use {
+    Region full;
+    std::vector<std::pair<int32_t, Region>> by;
+  };
   std::map<TensorId, std::vector<std::pair<std::pair<OpId, int32_t>, Use>>> uses;  // in order of the producers
   for (int32_t index : plan_.contributed_to[static_cast<size_t>(device_)]) {
     const Delivery& delivery = module_.deliveries[static_cast<size_t>(index)];
@@ -71,7 +74,8 @@ void RankLowering::group_contributions() {
       }
       ++sums[s].members;
       const SegmentKind kind = module_.segments[static_cast<size_t>(plan_.segment_of[static_cast<size_t>(key.first.index)])].kind;
-      sums[s].over_micro_batches |= module_.cut.count > 1 && tensor(id).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
+      sums[s].over_micro_batches |=
+          module_.cut.count > 1 && tensor(id).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
       sum_of_[{id, key.first, key.second}] = static_cast<int>(s);
     }
   }
@@ -219,7 +223,11 @@ View RankLowering::as_contribution(TensorId id, const Contribution& c, Region& r
 }
 
 View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Contribution> contributions, bool fresh) {
-  struct Source { View view; Region region, used; bool owned; };
+  struct Source {
+    View view;
+    Region region, used;
+    bool owned;
+  };
   std::vector<Source> sources;
   std::set<int> seen;  // sums: their members come together
   int64_t covered = 0;
@@ -350,8 +358,8 @@ void RankLowering::lower_all_gather(const Delivery& delivery, int32_t index) {
   for (size_t d = 1; d < delivery.region.rank(); ++d)
     in_order &= own->region.dim(d) == delivery.region.dim(d) || own->region.dim(d).length() == delivery.region.dim(d).length();
   for (size_t b = 0; in_order && b < blocks.size(); ++b)
-    in_order &= blocks[b]->region.dim(0).is_single() &&
-                delivery.region.dim(0).count_below(blocks[b]->region.dim(0).begin_position()) == static_cast<int64_t>(b) * own->region.dim(0).length();
+    in_order &= blocks[b]->region.dim(0).is_single() && delivery.region.dim(0).count_below(blocks[b]->region.dim(0).begin_position()) ==
+                                                            static_cast<int64_t>(b) * own->region.dim(0).length();
   Instruction& i = emit(Opcode::all_gather, OpId(), id);
   i.outs.push_back(all);
   i.ins.push_back(mine);
@@ -404,8 +412,9 @@ void RankLowering::lower_send(const LoweringPlan::Event& event) {
   Instruction& i = emit(Opcode::send, OpId(), delivery.tensor);
   i.ins.push_back(view);
   i.reads.push_back(claim(delivery.tensor, message.region));
-  i.expression = Communication{add_peer(message.to), -1,
-                               plan_.message_transfer[static_cast<size_t>(event.delivery)][static_cast<size_t>(event.message)], tensor(delivery.tensor).join};
+  i.expression =
+      Communication{add_peer(message.to), -1, plan_.message_transfer[static_cast<size_t>(event.delivery)][static_cast<size_t>(event.message)],
+                    tensor(delivery.tensor).join};
 }
 
 // Values that the host may ask for, as soon as they are complete.

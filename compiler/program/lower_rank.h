@@ -26,11 +26,11 @@ struct LoweringPlan {
     int32_t piece = 0;
     int32_t delivery = 0, message = 0;
   };
-  std::vector<std::vector<Event>> events;               // by device, sorted
-  std::vector<std::vector<int32_t>> contributed_to;     // by device: deliveries to which it contributes
-  std::vector<int32_t> transfer;                        // by delivery: number of a collective
-  std::vector<std::vector<int32_t>> message_transfer;   // by delivery and message
-  std::vector<int> segment_of;                          // by op
+  std::vector<std::vector<Event>> events;              // by device, sorted
+  std::vector<std::vector<int32_t>> contributed_to;    // by device: deliveries to which it contributes
+  std::vector<int32_t> transfer;                       // by delivery: number of a collective
+  std::vector<std::vector<int32_t>> message_transfer;  // by delivery and message
+  std::vector<int> segment_of;                         // by op
 };
 
 class RankLowering {
@@ -47,8 +47,8 @@ class RankLowering {
   struct Value {
     Region region;
     View view;
-    bool owned = false;   // the buffer is this value's alone: it may be changed in place
-    int uses = 0;         // deliveries that read it
+    bool owned = false;  // the buffer is this value's alone: it may be changed in place
+    int uses = 0;        // deliveries that read it
   };
   // Contributions of one tensor that are always used together share a value: the later ones add to it.
   struct Sum {
@@ -91,8 +91,14 @@ class RankLowering {
   const Value& home(TensorId id);
   BufferId new_buffer(const std::string& name, DType dtype, int64_t elements);
   Value new_value(TensorId id, const Region& region, const char* prefix);
-  // Where a kernel writes output `index`: a view, and whether it must add. `can_add`: the kernel can; else it writes aside and a copy adds (finish_output).
-  struct Output { View view; bool accumulate = false; bool aside = false; int index = 0; };
+  // Where a kernel writes output `index`: a view, and whether it must add. `can_add`: the kernel can; else it writes aside and a copy adds
+  // (finish_output).
+  struct Output {
+    View view;
+    bool accumulate = false;
+    bool aside = false;
+    int index = 0;
+  };
   Output output(OpId self, int index, int32_t piece, bool can_add);
   void finish_output(OpId self, const Output& out, int32_t piece);
   void alias_output(OpId self, int index, int32_t piece, View view);
@@ -114,11 +120,11 @@ class RankLowering {
   const Module& module_;
   const LoweringPlan& plan_;
   int32_t device_;
-  int segment_ = 0;              // where instructions go now
+  int segment_ = 0;  // where instructions go now
   std::map<TensorId, std::vector<Value>> complete_;
   std::map<TensorId, Value> homes_;
   std::map<TensorId, std::vector<Sum>> sums_;
-  std::map<std::tuple<TensorId, OpId, int32_t>, int> sum_of_;   // contribution -> index in sums_
+  std::map<std::tuple<TensorId, OpId, int32_t>, int> sum_of_;  // contribution -> index in sums_
   std::set<std::pair<TensorId, std::string>> captured_;
 };
 

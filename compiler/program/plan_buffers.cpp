@@ -1,9 +1,9 @@
 // Where every buffer lies in the arena.
 //
-// Time is (slot of the schedule, instruction in its segment). A buffer is live from its first write to its last read: within one run of a segment; over
-// several segments of a micro-batch (then with as many copies as micro-batches are in flight, the fewest K such that m and m + K never
-// overlap); or over the step. What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is free
-// while it lives. Copies of one buffer lie side by side.
+// Time is (slot of the schedule, instruction in its segment). A buffer is live from its first write to its last read: within one run of a segment;
+// over several segments of a micro-batch (then with as many copies as micro-batches are in flight, the fewest K such that m and m + K never overlap);
+// or over the step. What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is free while it lives. Copies of
+// one buffer lie side by side.
 #include <algorithm>
 #include <map>
 
@@ -16,15 +16,19 @@ namespace {
 constexpr int64_t alignment = 64;
 int64_t aligned(int64_t bytes) { return (bytes + alignment - 1) / alignment * alignment; }
 
-struct Range { int64_t first = 0, last = -1; };  // instructions of a segment
-struct Span { std::pair<int64_t, int64_t> first, last; };  // (slot, instruction)
+struct Range {
+  int64_t first = 0, last = -1;
+};  // instructions of a segment
+struct Span {
+  std::pair<int64_t, int64_t> first, last;
+};  // (slot, instruction)
 
 struct Item {
   BufferId buffer;
   int64_t bytes = 0;
   bool always = false;
-  std::map<int, Range> in_segment;   // a safe cover: instructions of a segment during which it is live, in whatever slot
-  std::vector<Span> spans;           // exact, unless it lives in one segment only
+  std::map<int, Range> in_segment;  // a safe cover: instructions of a segment during which it is live, in whatever slot
+  std::vector<Span> spans;          // exact, unless it lives in one segment only
 };
 
 class Planner {
@@ -34,15 +38,16 @@ class Planner {
   void run() {
     find_accesses();
     for (int64_t b = 0; b < body_.buffers.size(); ++b) add_item(BufferId(b));
-    std::stable_sort(items_.begin(), items_.end(), [](const Item& a, const Item& b) {
-      return std::tuple(!a.always, -a.bytes) < std::tuple(!b.always, -b.bytes);
-    });
+    std::stable_sort(items_.begin(), items_.end(),
+                     [](const Item& a, const Item& b) { return std::tuple(!a.always, -a.bytes) < std::tuple(!b.always, -b.bytes); });
     std::vector<const Item*> placed;  // by offset
     for (Item& item : items_) {
       const int64_t offset = lowest_free(placed, item);
       body_.buffers[item.buffer].offset = offset;
       body_.arena_bytes = std::max(body_.arena_bytes, offset + item.bytes);
-      placed.insert(std::upper_bound(placed.begin(), placed.end(), offset, [&](int64_t o, const Item* p) { return o < body_.buffers[p->buffer].offset; }), &item);
+      placed.insert(
+          std::upper_bound(placed.begin(), placed.end(), offset, [&](int64_t o, const Item* p) { return o < body_.buffers[p->buffer].offset; }),
+          &item);
     }
   }
 
@@ -53,7 +58,8 @@ class Planner {
       const auto& instructions = body_.segments[s].instructions;
       for (size_t i = 0; i < instructions.size(); ++i) {
         auto touch = [&](const View& view) {
-          auto [it, fresh] = accesses_[static_cast<size_t>(view.buffer.index)].try_emplace(static_cast<int>(s), Range{static_cast<int64_t>(i), static_cast<int64_t>(i)});
+          auto [it, fresh] = accesses_[static_cast<size_t>(view.buffer.index)].try_emplace(static_cast<int>(s),
+                                                                                           Range{static_cast<int64_t>(i), static_cast<int64_t>(i)});
           if (!fresh) it->second.last = static_cast<int64_t>(i);
         };
         for (const View& view : instructions[i].outs) touch(view);

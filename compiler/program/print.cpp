@@ -51,7 +51,8 @@ void print_body(std::string& text, const Body& body, size_t index) {
     }
   }
   text += "  schedule";
-  for (const ProgramSlot& slot : body.schedule) text += " " + body.segments[static_cast<size_t>(slot.segment)].name + "." + std::to_string(slot.micro_batch);
+  for (const ProgramSlot& slot : body.schedule)
+    text += " " + body.segments[static_cast<size_t>(slot.segment)].name + "." + std::to_string(slot.micro_batch);
   text += "\n";
 }
 

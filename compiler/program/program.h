@@ -18,24 +18,24 @@ struct BufferTag;
 using BufferId = Id<BufferTag>;
 
 struct Buffer {
-  std::string name;        // "w:wte.weight", "t:/layers.0/Add_output_0", "g:..." for people
+  std::string name;  // "w:wte.weight", "t:/layers.0/Add_output_0", "g:..." for people
   DType dtype = DType::f32;
-  int64_t elements = 0;    // of one copy
+  int64_t elements = 0;  // of one copy
   // Copies: a value of micro-batch m lies in copy m mod copies.
   int64_t copies = 1;
-  int64_t offset = -1;     // bytes from the arena's start, 64-byte aligned; copy k at offset + k * stride
-  int64_t stride = 0;      // bytes between copies
+  int64_t offset = -1;  // bytes from the arena's start, 64-byte aligned; copy k at offset + k * stride
+  int64_t stride = 0;   // bytes between copies
   enum class Life {
-    persistent,            // from start to end of the run: parameters, state, constants, inputs
-    step,                  // from its first write to its last read in a step: gradients
-    micro_batch,           // likewise in a micro-batch, over several segments: activations that backward reads
-    segment,               // within one run of one segment
+    persistent,   // from start to end of the run: parameters, state, constants, inputs
+    step,         // from its first write to its last read in a step: gradients
+    micro_batch,  // likewise in a micro-batch, over several segments: activations that backward reads
+    segment,      // within one run of one segment
   } life = Life::segment;
 
   // What fills it before the step (loads) or keeps it over steps; none for others.
   enum class Source { none, parameter, constant, state, input } source = Source::none;
-  std::string tensor;      // ONNX name of the parameter, constant, input or label; state: "NAME.moment1"
-  int32_t regions = -1;    // loaded or saved buffers: index of Constants::regions for copy 0; copy m uses regions + m
+  std::string tensor;    // ONNX name of the parameter, constant, input or label; state: "NAME.moment1"
+  int32_t regions = -1;  // loaded or saved buffers: index of Constants::regions for copy 0; copy m uses regions + m
 };
 
 // A strided view of a buffer, in elements. Strides may be 0.
@@ -49,11 +49,29 @@ struct View {
 
 enum class Opcode {
   // kernels, named and ordered as in sscc_rt/kernels.h
-  contract, pointwise, reduce, copy, fill, gather, scatter_add, softmax, softmax_grad, layer_norm, layer_norm_grad, layer_norm_grad_scale,
-  pick, cross_entropy_grad, pad, update,
+  contract,
+  pointwise,
+  reduce,
+  copy,
+  fill,
+  gather,
+  scatter_add,
+  softmax,
+  softmax_grad,
+  layer_norm,
+  layer_norm_grad,
+  layer_norm_grad_scale,
+  pick,
+  cross_entropy_grad,
+  pad,
+  update,
   // communication: contiguous views. all_reduce: in place (outs[0]). all_gather: ins[0] is this rank's block, outs[0] the blocks in group order.
   // reduce_scatter: ins[0] the blocks in group order, outs[0] this rank's. send: ins[0]. receive: outs[0].
-  send, receive, all_reduce, all_gather, reduce_scatter,
+  send,
+  receive,
+  all_reduce,
+  all_gather,
+  reduce_scatter,
   // hand a value to the host: `capture` names what
   capture,
 };
@@ -61,26 +79,49 @@ const char* name_of(Opcode opcode);
 
 struct PointwiseExpression {
   std::vector<rt::ScalarStep> steps;
-  std::vector<int32_t> results;    // step of each output
+  std::vector<int32_t> results;  // step of each output
 };
-struct ContractExpression { std::string equation; double scale = 1; };   // "bmk,bkn->bmn"
-struct ReduceExpression { uint32_t reduced = 0; Join join = Join::sum; double scale = 1; };
-struct FillValue { double value = 0; };
-struct IndexExpression { int dim = 0; int32_t offset = -1; int64_t length = 0; int64_t ignore_index = INT64_MIN; };  // offset: index of Constants::offsets
-struct DimExpression { int dim = 0; };
-struct NormExpression { int first_dim = 0; double epsilon = 0; };
-struct PadExpression { Shape starts, steps; };
-struct UpdateExpression { rt::UpdateRule rule; };   // outs: parameter, [moment1, [moment2]]; ins: parameter, gradient, [moments..], [clip]
+struct ContractExpression {
+  std::string equation;
+  double scale = 1;
+};  // "bmk,bkn->bmn"
+struct ReduceExpression {
+  uint32_t reduced = 0;
+  Join join = Join::sum;
+  double scale = 1;
+};
+struct FillValue {
+  double value = 0;
+};
+struct IndexExpression {
+  int dim = 0;
+  int32_t offset = -1;
+  int64_t length = 0;
+  int64_t ignore_index = INT64_MIN;
+};  // offset: index of Constants::offsets
+struct DimExpression {
+  int dim = 0;
+};
+struct NormExpression {
+  int first_dim = 0;
+  double epsilon = 0;
+};
+struct PadExpression {
+  Shape starts, steps;
+};
+struct UpdateExpression {
+  rt::UpdateRule rule;
+};  // outs: parameter, [moment1, [moment2]]; ins: parameter, gradient, [moments..], [clip]
 struct Communication {
-  int32_t peer = -1;      // send, receive: index of Constants::peers
-  int32_t group = -1;     // collectives: index of Constants::groups
-  int32_t transfer = 0;   // unique among the transfers of these ranks; the same number at every participant
+  int32_t peer = -1;     // send, receive: index of Constants::peers
+  int32_t group = -1;    // collectives: index of Constants::groups
+  int32_t transfer = 0;  // unique among the transfers of these ranks; the same number at every participant
   Join join = Join::sum;
 };
 struct Capture {
   enum class What { loss, grad_norm, output, gradient } what = What::loss;
-  std::string tensor;     // output: graph output; gradient: the parameter
-  int32_t regions = -1;   // output, gradient: index of Constants::regions; an output of micro-batch m uses regions + m
+  std::string tensor;    // output: graph output; gradient: the parameter
+  int32_t regions = -1;  // output, gradient: index of Constants::regions; an output of micro-batch m uses regions + m
 };
 
 struct Instruction {
@@ -88,29 +129,33 @@ struct Instruction {
   llvm::SmallVector<View, 2> outs;
   llvm::SmallVector<View, 4> ins;
   std::variant<std::monostate, PointwiseExpression, ContractExpression, ReduceExpression, FillValue, IndexExpression, DimExpression, NormExpression,
-               PadExpression, UpdateExpression, Communication, Capture> expression;
+               PadExpression, UpdateExpression, Communication, Capture>
+      expression;
   bool accumulate = false;
-  std::string origin;      // the ONNX node (or parameter) this comes from; gradients: "grad of NODE"
+  std::string origin;  // the ONNX node (or parameter) this comes from; gradients: "grad of NODE"
   // What it is in the model: the logical operator, or, for communication, copies and captures, the tensor.
   OpId op;
   TensorId tensor;
-  int32_t piece = -1;      // which of the rank's pieces of `op`; -1: none, or several operators in one
+  int32_t piece = -1;  // which of the rank's pieces of `op`; -1: none, or several operators in one
   // What its views are said to hold, for the lineage check: indices of RankProgram::claims, one for each of ins and outs, but one for each block
   // of an all_gather's output and a reduce_scatter's input where blocks lie apart.
   llvm::SmallVector<int32_t, 4> reads;
   llvm::SmallVector<int32_t, 2> writes;
-  int stream = 0;          // 0: compute; others: one for each communicator (assign_streams)
+  int stream = 0;                       // 0: compute; others: one for each communicator (assign_streams)
   llvm::SmallVector<int32_t, 2> waits;  // earlier instructions of this segment, on other streams, that must have ended
-  std::string type;        // ONNX op type of the origin, for people; may be empty
+  std::string type;                     // ONNX op type of the origin, for people; may be empty
 };
 
 struct ProgramSegment {
-  std::string name;        // "0F"
+  std::string name;  // "0F"
   int module_segment = 0;
   std::vector<Instruction> instructions;
 };
 
-struct ProgramSlot { int32_t segment = 0; int32_t micro_batch = 0; };
+struct ProgramSlot {
+  int32_t segment = 0;
+  int32_t micro_batch = 0;
+};
 
 struct Body {
   Store<Buffer, BufferId> buffers;
@@ -122,8 +167,8 @@ struct Body {
 
 struct Constants {
   std::vector<int32_t> peers;
-  std::vector<std::vector<int32_t>> groups;   // ranks, in group order
-  std::vector<Region> regions;                // of whole (step) tensors, as in files
+  std::vector<std::vector<int32_t>> groups;  // ranks, in group order
+  std::vector<Region> regions;               // of whole (step) tensors, as in files
   std::vector<int64_t> offsets;
 };
 
@@ -136,7 +181,7 @@ struct Claim {
 
 struct RankProgram {
   int32_t rank = 0;
-  int32_t body = 0;        // index of Programs::bodies
+  int32_t body = 0;  // index of Programs::bodies
   int32_t stage = 0;
   Constants constants;
   int64_t flops_per_step = 0;
@@ -157,9 +202,9 @@ struct Programs {
   bool training = false;
   std::vector<Body> bodies;
   std::vector<RankProgram> ranks;
-  std::vector<FileTensor> parameters, constants, inputs, labels, outputs;   // in the model's order
-  int64_t model_flops_per_step = 0;   // of the undivided step
-  int64_t tokens_per_step = 0;   // elements of the first integer input, 0 if there is none
+  std::vector<FileTensor> parameters, constants, inputs, labels, outputs;  // in the model's order
+  int64_t model_flops_per_step = 0;                                        // of the undivided step
+  int64_t tokens_per_step = 0;                                             // elements of the first integer input, 0 if there is none
 };
 
 }  // namespace sscc

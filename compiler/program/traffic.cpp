@@ -4,7 +4,9 @@ namespace sscc {
 
 bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::reduce_scatter; }
 
-int64_t bytes_of(const Body& body, const View& view) { return elements(view.dims) * static_cast<int64_t>(rt::size_of(body.buffers[view.buffer].dtype)); }
+int64_t bytes_of(const Body& body, const View& view) {
+  return elements(view.dims) * static_cast<int64_t>(rt::size_of(body.buffers[view.buffer].dtype));
+}
 
 Traffic count_traffic(const Programs& programs) {
   Traffic traffic;

@@ -10,8 +10,10 @@
 namespace sscc {
 
 struct Traffic {
-  struct Kind { int64_t count = 0, bytes = 0; };
-  std::map<std::string, Kind> by_kind;   // a collective counts once
+  struct Kind {
+    int64_t count = 0, bytes = 0;
+  };
+  std::map<std::string, Kind> by_kind;  // a collective counts once
   int64_t bytes = 0, messages = 0;
 };
 Traffic count_traffic(const Programs& programs);

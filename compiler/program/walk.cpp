@@ -32,9 +32,12 @@ class Walker {
   }
 
  private:
-  struct Position { size_t slot = 0, instruction = 0; bool waiting = false; };
-  using MessageKey = std::tuple<int32_t, int32_t, int64_t>;                 // from, to, tag
-  using CallKey = std::pair<std::vector<int32_t>, int64_t>;                 // group, tag
+  struct Position {
+    size_t slot = 0, instruction = 0;
+    bool waiting = false;
+  };
+  using MessageKey = std::tuple<int32_t, int32_t, int64_t>;  // from, to, tag
+  using CallKey = std::pair<std::vector<int32_t>, int64_t>;  // group, tag
 
   const Body& body(int32_t rank) const { return programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body)]; }
 
@@ -90,7 +93,9 @@ class Walker {
           visitor_.instruction(step);
           break;
         }
-        case Opcode::all_reduce: case Opcode::all_gather: case Opcode::reduce_scatter: {
+        case Opcode::all_reduce:
+        case Opcode::all_gather:
+        case Opcode::reduce_scatter: {
           if (!p.waiting && !arrive(step)) {
             p.waiting = true;
             return;

@@ -15,16 +15,16 @@ namespace sscc {
 
 struct Step {
   int32_t rank = 0;
-  int32_t segment = 0;       // index in the body
-  int32_t instruction = 0;   // index in the segment
+  int32_t segment = 0;      // index in the body
+  int32_t instruction = 0;  // index in the segment
   int32_t micro_batch = 0;
   const Instruction* what = nullptr;
-  int64_t message = -1;      // send, receive: the same number for both ends
+  int64_t message = -1;  // send, receive: the same number for both ends
 };
 
 struct Visitor {
-  std::function<void(const Step&)> instruction;                     // everything but collectives
-  std::function<void(const std::vector<Step>&)> collective;         // all members, in group order
+  std::function<void(const Step&)> instruction;              // everything but collectives
+  std::function<void(const std::vector<Step>&)> collective;  // all members, in group order
 };
 
 // A rank that could not go on.

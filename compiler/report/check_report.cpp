@@ -58,7 +58,8 @@ std::string check_json(const Programs& programs, const CheckFacts& facts, const 
   json["communication"] = {{"bytes_per_step", traffic.bytes}, {"by_kind", by_kind}, {"messages_per_step", traffic.messages}};
   json["flops_per_step"] = flops;
   json["replicated_flops_fraction"] = replicated_fraction(programs);
-  json["schedule"] = {{"makespan_s", facts.makespan_seconds}, {"bubble_fraction", facts.bubble_fraction}, {"reference_device", facts.reference_device}};
+  json["schedule"] = {
+      {"makespan_s", facts.makespan_seconds}, {"bubble_fraction", facts.bubble_fraction}, {"reference_device", facts.reference_device}};
   json["distinct_programs"] = programs.bodies.size();
   return json.dump(1) + "\n";
 }
@@ -79,12 +80,14 @@ std::string check_summary(const Programs& programs, const CheckFacts& facts) {
     parameters = std::max(parameters, parameter_bytes(programs.bodies[static_cast<size_t>(rank.body)]));
   }
   std::string text = std::to_string(programs.ranks.size()) + " ranks, " + std::to_string(programs.bodies.size()) + " distinct programs\n";
-  text += std::string("equivalent to the model: ") + (facts.equivalent ? "yes" : "no") + "; free of deadlock: " + (facts.deadlock_free ? "yes" : "no") + "\n";
+  text += std::string("equivalent to the model: ") + (facts.equivalent ? "yes" : "no") +
+          "; free of deadlock: " + (facts.deadlock_free ? "yes" : "no") + "\n";
   text += "largest arena " + human_bytes(peak) + ", of it parameters up to " + human_bytes(parameters) + "\n";
   text += "a step sends " + human_bytes(traffic.bytes) + " in " + std::to_string(traffic.messages) + " messages";
   for (const auto& [name, kind] : traffic.by_kind) text += "; " + name + " " + std::to_string(kind.count) + " x, " + human_bytes(kind.bytes);
   char line[160];
-  snprintf(line, sizeof line, "\nrepeated work %.1f %%, bubble %.1f %% (on the reference device)\n", 100 * replicated_fraction(programs), 100 * facts.bubble_fraction);
+  snprintf(line, sizeof line, "\nrepeated work %.1f %%, bubble %.1f %% (on the reference device)\n", 100 * replicated_fraction(programs),
+           100 * facts.bubble_fraction);
   return text + line;
 }
 

@@ -10,7 +10,7 @@ namespace sscc {
 
 struct CheckFacts {
   bool equivalent = false, deadlock_free = false;
-  double makespan_seconds = 0, bubble_fraction = 0;   // on the reference device
+  double makespan_seconds = 0, bubble_fraction = 0;  // on the reference device
   std::string reference_device;
 };
 

@@ -57,13 +57,16 @@ Call lookup_call(const Instruction& instruction) {
   const bool accumulate = instruction.accumulate;
   switch (instruction.opcode) {
     case Opcode::gather:
-      return [=](rt::Rank& rank, const Tensors& t, int) { rt::gather(t.outs[0], t.ins[0], t.ins[1], index.dim, offset_of(rank, index), index.length); };
+      return
+          [=](rt::Rank& rank, const Tensors& t, int) { rt::gather(t.outs[0], t.ins[0], t.ins[1], index.dim, offset_of(rank, index), index.length); };
     case Opcode::scatter_add:
       return [=](rt::Rank& rank, const Tensors& t, int) {
         rt::scatter_add(t.outs[0], t.ins[0], t.ins[1], index.dim, offset_of(rank, index), index.length, accumulate);
       };
     case Opcode::pick:
-      return [=](rt::Rank& rank, const Tensors& t, int) { rt::pick(t.outs[0], t.ins[0], t.ins[1], index.dim, offset_of(rank, index), index.ignore_index); };
+      return [=](rt::Rank& rank, const Tensors& t, int) {
+        rt::pick(t.outs[0], t.ins[0], t.ins[1], index.dim, offset_of(rank, index), index.ignore_index);
+      };
     default:
       return [=](rt::Rank& rank, const Tensors& t, int) {
         rt::cross_entropy_grad(t.outs[0], t.ins[0], t.ins[1], t.ins[2], t.ins[3], index.dim, offset_of(rank, index), index.ignore_index);
@@ -125,7 +128,8 @@ Call call_of(const Instruction& instruction) {
     }
     case Opcode::reduce: {
       const auto reduction = std::get<ReduceExpression>(instruction.expression);
-      return [=](rt::Rank&, const Tensors& t, int) { rt::reduce(t.outs[0], t.ins[0], reduction.reduced, reduction.join, reduction.scale, accumulate); };
+      return
+          [=](rt::Rank&, const Tensors& t, int) { rt::reduce(t.outs[0], t.ins[0], reduction.reduced, reduction.join, reduction.scale, accumulate); };
     }
     case Opcode::copy: return [=](rt::Rank&, const Tensors& t, int) { rt::copy(t.outs[0], t.ins[0], accumulate); };
     case Opcode::fill:
@@ -197,9 +201,8 @@ rt::SegmentInfo segment_info(const Body& body, const ProgramSegment& segment) {
   for (const Instruction& instruction : segment.instructions) {
     Statement& statement = statements.emplace_back();
     statement.origin = instruction.origin.c_str();
-    statement.waits_for_sends = std::any_of(instruction.waits.begin(), instruction.waits.end(), [&](int32_t other) {
-      return segment.instructions[static_cast<size_t>(other)].opcode == Opcode::send;
-    });
+    statement.waits_for_sends = std::any_of(instruction.waits.begin(), instruction.waits.end(),
+                                            [&](int32_t other) { return segment.instructions[static_cast<size_t>(other)].opcode == Opcode::send; });
     find_operands(body, instruction, statement);
     statement.call = call_of(instruction);
   }
@@ -233,8 +236,8 @@ rt::ProgramInfo program_info(const Body& body) {
   program.arena_bytes = body.arena_bytes;
   program.micro_batches = body.micro_batches;
   for (const Buffer& buffer : body.buffers) {
-    program.buffers.push_back({buffer.name.c_str(), buffer.dtype, buffer.elements, buffer.copies, buffer.offset, buffer.stride, source_of(buffer.source),
-                               buffer.tensor.c_str(), buffer.regions});
+    program.buffers.push_back({buffer.name.c_str(), buffer.dtype, buffer.elements, buffer.copies, buffer.offset, buffer.stride,
+                               source_of(buffer.source), buffer.tensor.c_str(), buffer.regions});
   }
   for (const ProgramSegment& segment : body.segments) program.segments.push_back(segment_info(body, segment));
   for (const ProgramSlot& slot : body.schedule) program.schedule.push_back({slot.segment, slot.micro_batch});
@@ -264,8 +267,8 @@ rt::ModelInfo model_info(const Programs& programs) {
     }
     return result;
   };
-  return {programs.model,        programs.training, programs.tokens_per_step, convert(programs.parameters), convert(programs.constants), convert(programs.inputs),
-          convert(programs.labels), convert(programs.outputs)};
+  return {programs.model,           programs.training,        programs.tokens_per_step, convert(programs.parameters), convert(programs.constants),
+          convert(programs.inputs), convert(programs.labels), convert(programs.outputs)};
 }
 
 // Reads weights where the model has them: in the .onnx file, beside it, or in memory.

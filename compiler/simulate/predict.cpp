@@ -11,7 +11,8 @@ namespace {
 
 class Clock {
  public:
-  Clock(const Programs& programs, const Machine& machine) : programs_(programs), machine_(machine), now_(programs.ranks.size(), 0), busy_(programs.ranks.size(), 0) {
+  Clock(const Programs& programs, const Machine& machine)
+      : programs_(programs), machine_(machine), now_(programs.ranks.size(), 0), busy_(programs.ranks.size(), 0) {
     durations_.resize(programs.bodies.size());
     for (size_t b = 0; b < programs.bodies.size(); ++b)
       for (const ProgramSegment& segment : programs.bodies[b].segments) {
@@ -61,7 +62,8 @@ class Clock {
   void spend(const Step& step, double begin, double end) {
     const size_t r = static_cast<size_t>(step.rank);
     now_[r] = end;
-    auto [it, fresh] = bars_.try_emplace({step.rank, step.segment, step.micro_batch}, Prediction::Bar{step.rank, step.segment, step.micro_batch, begin, end});
+    auto [it, fresh] =
+        bars_.try_emplace({step.rank, step.segment, step.micro_batch}, Prediction::Bar{step.rank, step.segment, step.micro_batch, begin, end});
     if (!fresh) it->second.end = end;
   }
 

@@ -16,9 +16,12 @@ struct Machine {
 
 struct Prediction {
   double makespan_seconds = 0;
-  double bubble_fraction = 0;    // 1 - busy / (ranks x makespan)
-  struct Bar { int32_t rank, segment, micro_batch; double begin, end; };
-  std::vector<Bar> bars;         // one for each slot of each rank
+  double bubble_fraction = 0;  // 1 - busy / (ranks x makespan)
+  struct Bar {
+    int32_t rank, segment, micro_batch;
+    double begin, end;
+  };
+  std::vector<Bar> bars;  // one for each slot of each rank
 };
 Prediction predict(const Programs& programs, const Machine& machine = {});
 

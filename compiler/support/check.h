@@ -10,7 +10,7 @@ namespace sscc {
 
 }  // namespace sscc
 
-#define SSCC_CHECK(condition, message)                                        \
-  do {                                                                        \
+#define SSCC_CHECK(condition, message)                                             \
+  do {                                                                             \
     if (!(condition)) ::sscc::report_bug(__FILE__, __LINE__, #condition, message); \
   } while (false)

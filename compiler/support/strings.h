@@ -19,7 +19,7 @@ std::vector<std::string> nearest(std::string_view word, const std::vector<std::s
 std::string did_you_mean(std::string_view word, const std::vector<std::string>& candidates);
 
 std::string join(const std::vector<std::string>& words, std::string_view separator);
-std::string quoted(std::string_view text);           // 'text'
-std::string human_bytes(int64_t bytes);              // "1.5 MiB"
+std::string quoted(std::string_view text);  // 'text'
+std::string human_bytes(int64_t bytes);     // "1.5 MiB"
 
 }  // namespace sscc

@@ -1,5 +1,5 @@
-// Contractions become matrix products: the labels fall into four groups (batch: in all operands; m: lhs and out; n: rhs and out; k: lhs and rhs), and of m,
-// n and k the longest stretch that is one stride makes a product, the others and the batch are loops around it.
+// Contractions become matrix products: the labels fall into four groups (batch: in all operands; m: lhs and out; n: rhs and out; k: lhs and rhs), and
+// of m, n and k the longest stretch that is one stride makes a product, the others and the batch are loops around it.
 #include <cblas.h>
 
 #include <algorithm>
@@ -23,10 +23,16 @@ struct Stretch {
 };
 using Group = std::vector<Stretch>;
 
-struct Groups { Group batch, m, n, k; };
+struct Groups {
+  Group batch, m, n, k;
+};
 
 // The labels of one operand begin in `equation` at `at`.
-struct Label { char letter; int64_t length; int64_t strides[3]; };
+struct Label {
+  char letter;
+  int64_t length;
+  int64_t strides[3];
+};
 
 void enter_labels(std::vector<Label>& labels, const char*& at, char end, const Tensor& tensor, Operand operand) {
   int d = 0;
@@ -99,15 +105,15 @@ Stretch take_longest(Group& group) {
 
 // -- matrix products ------------------------------------------------------------------------------------------------------------------------
 
-void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const float* a, int64_t lda, const float* b, int64_t ldb,
-             double beta, float* c, int64_t ldc) {
-  cblas_sgemm(CblasRowMajor, ta, tb, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), static_cast<float>(scale), a, static_cast<int>(lda), b,
-              static_cast<int>(ldb), static_cast<float>(beta), c, static_cast<int>(ldc));
+void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const float* a, int64_t lda, const float* b,
+             int64_t ldb, double beta, float* c, int64_t ldc) {
+  cblas_sgemm(CblasRowMajor, ta, tb, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), static_cast<float>(scale), a,
+              static_cast<int>(lda), b, static_cast<int>(ldb), static_cast<float>(beta), c, static_cast<int>(ldc));
 }
-void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const double* a, int64_t lda, const double* b, int64_t ldb,
-             double beta, double* c, int64_t ldc) {
-  cblas_dgemm(CblasRowMajor, ta, tb, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), scale, a, static_cast<int>(lda), b, static_cast<int>(ldb), beta,
-              c, static_cast<int>(ldc));
+void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const double* a, int64_t lda, const double* b,
+             int64_t ldb, double beta, double* c, int64_t ldc) {
+  cblas_dgemm(CblasRowMajor, ta, tb, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), scale, a, static_cast<int>(lda), b,
+              static_cast<int>(ldb), beta, c, static_cast<int>(ldc));
 }
 
 // Whether the library can read (row, column) as a matrix: one of them steps by 1, the other over at least the whole of it.
@@ -122,7 +128,10 @@ void settle(Stretch& row, Stretch& column, int operand) {
   if (row.length == 1) row.strides[operand] = column.strides[operand] == 1 ? column.length : 1;
 }
 
-struct Leading { CBLAS_TRANSPOSE transpose; int64_t stride; };
+struct Leading {
+  CBLAS_TRANSPOSE transpose;
+  int64_t stride;
+};
 Leading leading_of(const Stretch& row, const Stretch& column, int operand) {
   if (column.strides[operand] == 1) return {CblasNoTrans, std::max<int64_t>(row.strides[operand], 1)};
   return {CblasTrans, std::max<int64_t>(column.strides[operand], 1)};
@@ -234,7 +243,8 @@ void join_all(Groups& groups) {
 }
 
 template <class T>
-void contract_floats(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const Groups& groups, double scale, bool accumulate, bool pack_all = false) {
+void contract_floats(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const Groups& groups, double scale, bool accumulate,
+                     bool pack_all = false) {
   Groups g = groups;
   Packed left, right, result;
   if (pack_all || needs_packing(groups, &Groups::m, &Groups::k, lhs_operand)) left = packed(lhs, g, lhs_operand, &Groups::m, &Groups::k, true);
@@ -245,7 +255,8 @@ void contract_floats(const Tensor& out, const Tensor& lhs, const Tensor& rhs, co
   const bool fits = !needs_packing(g, &Groups::m, &Groups::k, lhs_operand) && !needs_packing(g, &Groups::k, &Groups::n, rhs_operand) &&
                     !needs_packing(g, &Groups::m, &Groups::n, out_operand);
   if (!fits && !pack_all) return contract_floats<T>(out, lhs, rhs, groups, scale, accumulate, true);
-  products<T>(g, result.memory ? result.tensor : out, left.memory ? left.tensor : lhs, right.memory ? right.tensor : rhs, scale, accumulate && !result.memory);
+  products<T>(g, result.memory ? result.tensor : out, left.memory ? left.tensor : lhs, right.memory ? right.tensor : rhs, scale,
+              accumulate && !result.memory);
   if (result.memory) unpack(out, groups, result.tensor, accumulate);
 }
 

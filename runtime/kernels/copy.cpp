@@ -22,9 +22,12 @@ void copy_words(const Tensor& out, const Tensor& in) {
   loop.parallel_for_rows(grain, [&](const auto& offsets, int64_t n) {
     Word* to = static_cast<Word*>(out.data) + offsets[0];
     const Word* from = static_cast<const Word*>(in.data) + offsets[1];
-    if (to_stride == 1 && from_stride == 1) std::memcpy(to, from, static_cast<size_t>(n) * sizeof(Word));
-    else if (to_stride == 1 && from_stride == 0) std::fill_n(to, n, *from);
-    else for (int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
+    if (to_stride == 1 && from_stride == 1)
+      std::memcpy(to, from, static_cast<size_t>(n) * sizeof(Word));
+    else if (to_stride == 1 && from_stride == 0)
+      std::fill_n(to, n, *from);
+    else
+      for (int64_t i = 0; i < n; ++i) to[i * to_stride] = from[i * from_stride];
   });
 }
 
@@ -67,8 +70,10 @@ void fill(const Tensor& out, double value) {
     const int64_t stride = loop.row_stride(0);
     loop.parallel_for_rows(grain, [&](const auto& offsets, int64_t n) {
       T* to = static_cast<T*>(out.data) + offsets[0];
-      if (stride == 1) std::fill_n(to, n, constant);
-      else for (int64_t i = 0; i < n; ++i) to[i * stride] = constant;
+      if (stride == 1)
+        std::fill_n(to, n, constant);
+      else
+        for (int64_t i = 0; i < n; ++i) to[i * stride] = constant;
     });
   };
   if (out.dtype == DType::b1) return write(value != 0);

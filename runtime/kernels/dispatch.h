@@ -8,7 +8,9 @@
 
 namespace sscc::rt {
 
-[[noreturn]] inline void no_kernel(const char* kernel, DType type) { throw std::logic_error(std::string(kernel) + ": no kernel for " + name_of(type)); }
+[[noreturn]] inline void no_kernel(const char* kernel, DType type) {
+  throw std::logic_error(std::string(kernel) + ": no kernel for " + name_of(type));
+}
 
 template <class Work>
 void for_float_type(const char* kernel, DType type, const Work& work) {

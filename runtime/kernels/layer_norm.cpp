@@ -8,12 +8,17 @@ namespace sscc::rt {
 namespace {
 
 template <class T>
-const T* at(const Tensor& view, int64_t offset = 0) { return static_cast<const T*>(view.data) + offset; }
+const T* at(const Tensor& view, int64_t offset = 0) {
+  return static_cast<const T*>(view.data) + offset;
+}
 template <class T>
-T* to(const Tensor& view, int64_t offset = 0) { return static_cast<T*>(view.data) + offset; }
+T* to(const Tensor& view, int64_t offset = 0) {
+  return static_cast<T*>(view.data) + offset;
+}
 
 template <class T>
-void normalize(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first, double epsilon) {
+void normalize(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first,
+               double epsilon) {
   const RowShape x_row(x, first, x.rank), y_row(y, first, y.rank);
   std::vector<T> scale_scratch, bias_scratch;
   const T* gamma = RowShape(scale, 0, scale.rank).read(at<T>(scale), scale_scratch);
@@ -74,7 +79,8 @@ void gradient(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor&
 
 // The columns are divided among threads, so that each sum is made by one, in row order.
 template <class T>
-void scale_gradient(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, int first, bool accumulate) {
+void scale_gradient(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, int first,
+                    bool accumulate) {
   const RowShape x_row(x, first, x.rank), dy_row(dy, first, dy.rank), scale_row(dscale, 0, dscale.rank);
   const int64_t n = x_row.length();
   const int64_t* strides[] = {dy.strides, x.strides, mean.strides, rstd.strides};
@@ -113,16 +119,18 @@ void scale_gradient(const Tensor& dscale, const Tensor& dbias, const Tensor& dy,
 
 }  // namespace
 
-void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first_dim, double epsilon) {
+void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first_dim,
+                double epsilon) {
   for_float_type("layer_norm", y.dtype, [&](auto t) { normalize<decltype(t)>(y, mean, rstd, x, scale, bias, first_dim, epsilon); });
 }
 
-void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first_dim) {
+void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd,
+                     int first_dim) {
   for_float_type("layer_norm_grad", dx.dtype, [&](auto t) { gradient<decltype(t)>(dx, dy, x, scale, mean, rstd, first_dim); });
 }
 
-void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd, int first_dim,
-                           bool accumulate) {
+void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
+                           int first_dim, bool accumulate) {
   for_float_type("layer_norm_grad_scale", dscale.dtype,
                  [&](auto t) { scale_gradient<decltype(t)>(dscale, dbias, dy, x, mean, rstd, first_dim, accumulate); });
 }

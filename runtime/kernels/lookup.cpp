@@ -12,7 +12,8 @@ namespace {
 
 constexpr int64_t elsewhere = -1;
 
-// All indices in row-major order: positions within the piece [offset, offset + piece) of a dimension of `length`, `elsewhere` for those outside of it.
+// All indices in row-major order: positions within the piece [offset, offset + piece) of a dimension of `length`, `elsewhere` for those outside of
+// it.
 std::vector<int64_t> positions_of(const Tensor& indices, int64_t offset, int64_t piece, int64_t length, const char* kernel) {
   std::vector<int64_t> positions;
   positions.reserve(static_cast<size_t>(indices.elements()));
@@ -63,24 +64,25 @@ void gather_words(const Tensor& out, const Tensor& data, const Tensor& indices, 
       Word* to = static_cast<Word*>(out.data) + outer_row[0] + o * around.outer.row_stride(0);
       const Word* from = static_cast<const Word*>(data.data) + outer_row[1] + o * around.outer.row_stride(1);
       const int64_t per_row = around.index.row_length();
-      parallel_ranges(count / std::max<int64_t>(per_row, 1), std::max<int64_t>(1, 16384 / std::max<int64_t>(per_row * inner_rows * n, 1)), [&](int64_t begin, int64_t end) {
-        int64_t k = begin * per_row;
-        around.index.for_rows(begin, end, [&](const auto& at) {
-          for (int64_t i = 0; i < per_row; ++i, ++k) {
-            const int64_t position = positions[static_cast<size_t>(k)];
-            Word* place = to + at[0] + i * around.index.row_stride(0);
-            inner.for_rows(0, inner_rows, [&](const auto& in) {
-              Word* row = place + in[0];
-              if (position == elsewhere) {
-                for (int64_t j = 0; j < n; ++j) row[j * out_stride] = 0;
-              } else {
-                const Word* source = from + position * data.strides[dim] + in[1];
-                for (int64_t j = 0; j < n; ++j) row[j * out_stride] = source[j * data_stride];
-              }
-            });
-          }
-        });
-      });
+      parallel_ranges(count / std::max<int64_t>(per_row, 1), std::max<int64_t>(1, 16384 / std::max<int64_t>(per_row * inner_rows * n, 1)),
+                      [&](int64_t begin, int64_t end) {
+                        int64_t k = begin * per_row;
+                        around.index.for_rows(begin, end, [&](const auto& at) {
+                          for (int64_t i = 0; i < per_row; ++i, ++k) {
+                            const int64_t position = positions[static_cast<size_t>(k)];
+                            Word* place = to + at[0] + i * around.index.row_stride(0);
+                            inner.for_rows(0, inner_rows, [&](const auto& in) {
+                              Word* row = place + in[0];
+                              if (position == elsewhere) {
+                                for (int64_t j = 0; j < n; ++j) row[j * out_stride] = 0;
+                              } else {
+                                const Word* source = from + position * data.strides[dim] + in[1];
+                                for (int64_t j = 0; j < n; ++j) row[j * out_stride] = source[j * data_stride];
+                              }
+                            });
+                          }
+                        });
+                      });
     }
   });
 }
@@ -129,8 +131,8 @@ void pick_rows(const Tensor& out, const Tensor& logits, const Tensor& labels, in
 }
 
 template <class T>
-void cross_entropy_rows(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss, int dim, int64_t index_offset,
-                        int64_t ignore_index) {
+void cross_entropy_rows(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss, int dim,
+                        int64_t index_offset, int64_t ignore_index) {
   const RowShape in_row(logits, dim, dim + 1), out_row(dlogits, dim, dim + 1);
   const int64_t n = in_row.length();
   for_each_row({without(dlogits, dim), without(logits, dim), lse, labels, dloss}, 2 * n, [&](const auto& at) {
@@ -177,8 +179,8 @@ void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim
   for_float_type("pick", out.dtype, [&](auto t) { pick_rows<decltype(t)>(out, logits, labels, dim, index_offset, ignore_index); });
 }
 
-void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss, int dim, int64_t index_offset,
-                        int64_t ignore_index) {
+void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss, int dim,
+                        int64_t index_offset, int64_t ignore_index) {
   check_label_type("cross_entropy_grad", labels);
   for_float_type("cross_entropy_grad", dlogits.dtype,
                  [&](auto t) { cross_entropy_rows<decltype(t)>(dlogits, logits, lse, labels, dloss, dim, index_offset, ignore_index); });

@@ -30,21 +30,32 @@ void run_step(void* out, const void* const* args, const ScalarStep& step, int64_
   T* to = static_cast<T*>(out);
   [[maybe_unused]] const double alpha = step.alpha, beta = step.beta;
   using namespace scalar;
-#define SSCC_LOOP(...)                                                                                                                       \
-  {                                                                                                                                          \
-    _Pragma("omp simd") for (int64_t i = 0; i < n; ++i) to[i] = __VA_ARGS__;                                                                 \
-  }
+#define SSCC_LOOP(...) \
+  { _Pragma("omp simd") for (int64_t i = 0; i < n; ++i) to[i] = __VA_ARGS__; }
 #define SSCC_A(k, type) static_cast<const type*>(args[k])[i]
-#define SSCC_STEP_1(name) if constexpr (constants_of(Scalar::name) == 0) SSCC_LOOP(name<T>(SSCC_A(0, A)))                                    \
-  else if constexpr (constants_of(Scalar::name) == 1) SSCC_LOOP(name<T>(SSCC_A(0, A), alpha))                                                \
-  else SSCC_LOOP(name<T>(SSCC_A(0, A), alpha, beta))
-#define SSCC_STEP_2(name) if constexpr (constants_of(Scalar::name) == 0) SSCC_LOOP(name<T>(SSCC_A(0, A), SSCC_A(1, A)))                      \
-  else if constexpr (constants_of(Scalar::name) == 1) SSCC_LOOP(name<T>(SSCC_A(0, A), SSCC_A(1, A), alpha))                                  \
-  else SSCC_LOOP(name<T>(SSCC_A(0, A), SSCC_A(1, A), alpha, beta))
-#define SSCC_STEP_3(name) if constexpr (Scalar::name == Scalar::where) SSCC_LOOP(name<T>(SSCC_A(0, bool), SSCC_A(1, T), SSCC_A(2, T)))       \
-  else if constexpr (Scalar::name == Scalar::token_loss) SSCC_LOOP(name<T>(SSCC_A(0, T), SSCC_A(1, T), SSCC_A(2, int64_t), alpha))           \
-  else SSCC_LOOP(name<T>(SSCC_A(0, T), SSCC_A(1, T), SSCC_A(2, T)))
-#define SSCC_STEP(name, arity) if constexpr (function == Scalar::name) { SSCC_STEP_##arity(name) }
+#define SSCC_STEP_1(name)                             \
+  if constexpr (constants_of(Scalar::name) == 0)      \
+    SSCC_LOOP(name<T>(SSCC_A(0, A)))                  \
+  else if constexpr (constants_of(Scalar::name) == 1) \
+    SSCC_LOOP(name<T>(SSCC_A(0, A), alpha))           \
+  else                                                \
+    SSCC_LOOP(name<T>(SSCC_A(0, A), alpha, beta))
+#define SSCC_STEP_2(name)                                 \
+  if constexpr (constants_of(Scalar::name) == 0)          \
+    SSCC_LOOP(name<T>(SSCC_A(0, A), SSCC_A(1, A)))        \
+  else if constexpr (constants_of(Scalar::name) == 1)     \
+    SSCC_LOOP(name<T>(SSCC_A(0, A), SSCC_A(1, A), alpha)) \
+  else                                                    \
+    SSCC_LOOP(name<T>(SSCC_A(0, A), SSCC_A(1, A), alpha, beta))
+#define SSCC_STEP_3(name)                                                     \
+  if constexpr (Scalar::name == Scalar::where)                                \
+    SSCC_LOOP(name<T>(SSCC_A(0, bool), SSCC_A(1, T), SSCC_A(2, T)))           \
+  else if constexpr (Scalar::name == Scalar::token_loss)                      \
+    SSCC_LOOP(name<T>(SSCC_A(0, T), SSCC_A(1, T), SSCC_A(2, int64_t), alpha)) \
+  else                                                                        \
+    SSCC_LOOP(name<T>(SSCC_A(0, T), SSCC_A(1, T), SSCC_A(2, T)))
+#define SSCC_STEP(name, arity) \
+  if constexpr (function == Scalar::name) { SSCC_STEP_##arity(name) }
   // The macro names functions of more operands than the chosen one has; only one branch is compiled.
   SSCC_SCALAR_FUNCTIONS(SSCC_STEP)
 #undef SSCC_STEP
@@ -58,16 +69,44 @@ void run_step(void* out, const void* const* args, const ScalarStep& step, int64_
 // Functions of real numbers; other types are a bug of whoever made the step.
 constexpr bool is_real(Scalar function) {
   switch (function) {
-    case Scalar::exp: case Scalar::log: case Scalar::sqrt: case Scalar::rsqrt: case Scalar::reciprocal: case Scalar::tanh: case Scalar::erf:
-    case Scalar::sigmoid: case Scalar::softplus: case Scalar::leaky_relu: case Scalar::gelu_erf: case Scalar::gelu_tanh: case Scalar::sin:
-    case Scalar::cos: case Scalar::floor: case Scalar::ceil: case Scalar::round: case Scalar::tanh_grad: case Scalar::sigmoid_grad:
-    case Scalar::relu_grad: case Scalar::leaky_relu_grad: case Scalar::gelu_erf_grad: case Scalar::gelu_tanh_grad: case Scalar::erf_grad:
-    case Scalar::abs_grad: case Scalar::clip_grad: case Scalar::softplus_grad: case Scalar::pow_scalar_grad: case Scalar::sqrt_grad:
-    case Scalar::max_grad: case Scalar::exp_sub: case Scalar::token_loss: return true;
+    case Scalar::exp:
+    case Scalar::log:
+    case Scalar::sqrt:
+    case Scalar::rsqrt:
+    case Scalar::reciprocal:
+    case Scalar::tanh:
+    case Scalar::erf:
+    case Scalar::sigmoid:
+    case Scalar::softplus:
+    case Scalar::leaky_relu:
+    case Scalar::gelu_erf:
+    case Scalar::gelu_tanh:
+    case Scalar::sin:
+    case Scalar::cos:
+    case Scalar::floor:
+    case Scalar::ceil:
+    case Scalar::round:
+    case Scalar::tanh_grad:
+    case Scalar::sigmoid_grad:
+    case Scalar::relu_grad:
+    case Scalar::leaky_relu_grad:
+    case Scalar::gelu_erf_grad:
+    case Scalar::gelu_tanh_grad:
+    case Scalar::erf_grad:
+    case Scalar::abs_grad:
+    case Scalar::clip_grad:
+    case Scalar::softplus_grad:
+    case Scalar::pow_scalar_grad:
+    case Scalar::sqrt_grad:
+    case Scalar::max_grad:
+    case Scalar::exp_sub:
+    case Scalar::token_loss: return true;
     default: return false;
   }
 }
-constexpr bool is_logical(Scalar function) { return function == Scalar::logical_not || function == Scalar::logical_and || function == Scalar::logical_or; }
+constexpr bool is_logical(Scalar function) {
+  return function == Scalar::logical_not || function == Scalar::logical_and || function == Scalar::logical_or;
+}
 
 template <Scalar function>
 StepFunction step_function(DType result, DType first) {
@@ -90,7 +129,8 @@ StepFunction step_function(DType result, DType first) {
 
 StepFunction step_function(const ScalarStep& step, DType first) {
   switch (step.function) {
-#define SSCC_STEP_CASE(name, arity) case Scalar::name: return step_function<Scalar::name>(step.dtype, first);
+#define SSCC_STEP_CASE(name, arity) \
+  case Scalar::name: return step_function<Scalar::name>(step.dtype, first);
     SSCC_SCALAR_FUNCTIONS(SSCC_STEP_CASE)
 #undef SSCC_STEP_CASE
   }
@@ -122,9 +162,9 @@ Convert converter(DType to, DType from) {
 
 // What a step does to the tiles: made once a call.
 struct Argument {
-  int32_t from = 0;            // as in ScalarStep::args
-  DType dtype = DType::f32;    // of the value or operand
-  Convert convert = nullptr;   // to the type that the step reads; null: it is
+  int32_t from = 0;           // as in ScalarStep::args
+  DType dtype = DType::f32;   // of the value or operand
+  Convert convert = nullptr;  // to the type that the step reads; null: it is
 };
 struct BoundStep {
   const ScalarStep* step = nullptr;
@@ -135,7 +175,8 @@ struct BoundStep {
 
 }  // namespace
 
-void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::span<const ScalarStep> steps, std::span<const int32_t> results, bool accumulate) {
+void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::span<const ScalarStep> steps, std::span<const int32_t> results,
+               bool accumulate) {
   if (outs.size() + ins.size() > max_operands) throw std::logic_error("pointwise: too many operands");
   std::vector<BroadcastStrides> in_strides;
   in_strides.reserve(ins.size());
@@ -174,7 +215,8 @@ void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::s
       for (size_t i = 0; i < ins.size(); ++i) {
         const int operand = static_cast<int>(outs.size() + i);
         const int64_t stride = loop.row_stride(operand);
-        const auto* from = static_cast<const std::byte*>(ins[i].data) + (offsets[static_cast<size_t>(operand)] + at * stride) * static_cast<int64_t>(size_of(ins[i].dtype));
+        const auto* from = static_cast<const std::byte*>(ins[i].data) +
+                           (offsets[static_cast<size_t>(operand)] + at * stride) * static_cast<int64_t>(size_of(ins[i].dtype));
         inputs[i] = from;
         if (stride == 1) continue;
         if (stride != 0 || at == 0) gather[i](input_tile(i), 1, from, stride, stride == 0 ? std::min(tile, length) : n, false);

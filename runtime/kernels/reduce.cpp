@@ -1,5 +1,5 @@
-// A reduction walks the kept dimensions and, within, the reduced ones. Whichever has the innermost memory is the vector loop: a row that becomes one value, or
-// rows that are joined into a row of values. Sums of floats are kept in double, so that they do not depend on how long a row is.
+// A reduction walks the kept dimensions and, within, the reduced ones. Whichever has the innermost memory is the vector loop: a row that becomes one
+// value, or rows that are joined into a row of values. Sums of floats are kept in double, so that they do not depend on how long a row is.
 #include <algorithm>
 #include <cmath>
 #include <limits>
@@ -37,7 +37,8 @@ Plan plan_of(const Tensor& out, const Tensor& in, uint32_t reduced) {
   std::copy_n(out.strides, kept_count, kept_out);
   const int64_t* kept_strides[] = {kept_out, kept_in};
   const int64_t* reduced_strides[] = {reduced_in};
-  return {StridedLoop::make(std::span(kept_dims, kept_count), kept_strides), StridedLoop::make(std::span(reduced_dims, reduced_count), reduced_strides)};
+  return {StridedLoop::make(std::span(kept_dims, kept_count), kept_strides),
+          StridedLoop::make(std::span(reduced_dims, reduced_count), reduced_strides)};
 }
 
 // -- joins: an accumulator, how a value enters it, how two become one ---------------------------------------------------------------------------
@@ -55,8 +56,10 @@ template <class T, bool is_max>
 struct ExtremeJoin {
   using State = T;
   static State identity() {
-    if constexpr (std::is_floating_point_v<T>) return is_max ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity();
-    else return is_max ? std::numeric_limits<T>::lowest() : std::numeric_limits<T>::max();
+    if constexpr (std::is_floating_point_v<T>)
+      return is_max ? -std::numeric_limits<T>::infinity() : std::numeric_limits<T>::infinity();
+    else
+      return is_max ? std::numeric_limits<T>::lowest() : std::numeric_limits<T>::max();
   }
   static State enter(State state, T value) { return is_max ? scalar::max<T>(state, value) : scalar::min<T>(state, value); }
   static State combine(State a, State b) { return enter(a, b); }
@@ -139,7 +142,8 @@ void log_sum_exp(const Tensor& out, const Tensor& in, const Plan& plan, bool acc
     for (int64_t i = 0; i < n; ++i) {
       const T* base = from + offsets[1] + i * plan.kept.row_stride(1);
       T largest = -std::numeric_limits<T>::infinity();
-      reduced.for_rows(0, reduced.rows(), [&](const auto& at) { largest = scalar::max<T>(largest, join_row<T, MaxJoin<T>>(base + at[0], length, stride)); });
+      reduced.for_rows(0, reduced.rows(),
+                       [&](const auto& at) { largest = scalar::max<T>(largest, join_row<T, MaxJoin<T>>(base + at[0], length, stride)); });
       T& place = to[offsets[0] + i * plan.kept.row_stride(0)];
       T result = largest;  // infinite or not a number: so is the result
       if (std::isfinite(largest)) {

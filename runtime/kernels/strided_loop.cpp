@@ -21,7 +21,7 @@ void parallel_ranges(int64_t count, int64_t grain, FunctionRef<void(int64_t, int
     if (count > 0) work(0, count);
     return;
   }
-#pragma omp parallel for num_threads(static_cast<int>(threads)) schedule(static, 1)
+#pragma omp parallel for num_threads(static_cast <int>(threads)) schedule(static, 1)
   for (int64_t t = 0; t < threads; ++t) {
     const int64_t begin = count * t / threads, end = count * (t + 1) / threads;
     if (begin < end) work(begin, end);

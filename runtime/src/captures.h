@@ -10,7 +10,7 @@ namespace sscc::rt {
 // A copy of a region of an output or a gradient.
 struct CapturedBlock {
   std::string tensor;
-  const Region* region = nullptr;   // of the rank's constants
+  const Region* region = nullptr;  // of the rank's constants
   std::vector<std::byte> data;
 };
 

@@ -12,9 +12,13 @@ constexpr int64_t small_bytes = 16 << 10;
 
 // NaN wins, as in PyTorch.
 template <class T>
-T greater(T a, T b) { return b > a || b != b ? b : a; }
+T greater(T a, T b) {
+  return b > a || b != b ? b : a;
+}
 template <class T>
-T lesser(T a, T b) { return b < a || b != b ? b : a; }
+T lesser(T a, T b) {
+  return b < a || b != b ? b : a;
+}
 
 template <class T>
 void join_elements(T* a, const T* b, int64_t elements, Join join) {
@@ -70,8 +74,8 @@ size_t Collectives::index_in(std::span<const int32_t> group) const {
   return static_cast<size_t>(me - group.begin());
 }
 
-void Collectives::join_from(std::span<const int32_t> group, size_t me, const std::byte* own, std::byte* result, int64_t elements, DType dtype, Join join,
-                            int64_t tag) {
+void Collectives::join_from(std::span<const int32_t> group, size_t me, const std::byte* own, std::byte* result, int64_t elements, DType dtype,
+                            Join join, int64_t tag) {
   const size_t bytes = static_cast<size_t>(elements) * size_of(dtype);
   std::vector<std::byte> kept;
   if (me != 0 && own == result) {  // the first member's values go there before mine are joined to them
@@ -86,8 +90,10 @@ void Collectives::join_from(std::span<const int32_t> group, size_t me, const std
       receive(group[i], to, bytes, tag);
       from = to;
     }
-    if (i > 0) join_elements(result, from, elements, dtype, join);
-    else if (from != result) std::memcpy(result, from, bytes);
+    if (i > 0)
+      join_elements(result, from, elements, dtype, join);
+    else if (from != result)
+      std::memcpy(result, from, bytes);
   }
 }
 
@@ -136,7 +142,8 @@ void Collectives::all_gather(std::span<const int32_t> group, void* all, const vo
   wait_sends();
 }
 
-void Collectives::reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join, int64_t tag) {
+void Collectives::reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join,
+                                 int64_t tag) {
   const Operation operation(operation_, "reduce-scatter");
   const size_t me = index_in(group), n = group.size();
   const size_t bytes = static_cast<size_t>(elements_each) * size_of(dtype);

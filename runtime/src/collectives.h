@@ -24,7 +24,8 @@ class Collectives : public Transport {
 
  private:
   // Joins, in group order, what the members have for one range of elements; mine is at `own`. The result replaces it at `result`.
-  void join_from(std::span<const int32_t> group, size_t me, const std::byte* own, std::byte* result, int64_t elements, DType dtype, Join join, int64_t tag);
+  void join_from(std::span<const int32_t> group, size_t me, const std::byte* own, std::byte* result, int64_t elements, DType dtype, Join join,
+                 int64_t tag);
   size_t index_in(std::span<const int32_t> group) const;
 
   const char* segment_ = "";

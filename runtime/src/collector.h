@@ -23,9 +23,9 @@ class Collector {
   // tensor, zero where nobody has anything; the others an empty one.
   struct Whole {
     std::vector<std::byte> data;
-    std::vector<bool> covered;   // by element
+    std::vector<bool> covered;  // by element
     bool is_complete() const;
-    bool is_empty() const;       // nobody has any of it
+    bool is_empty() const;  // nobody has any of it
   };
   Whole collect(const FileTensor& tensor, std::span<const Block> mine);
 

@@ -9,7 +9,10 @@ namespace {
 namespace fs = std::filesystem;
 
 // One of the model's inputs or labels, and the name of its file without extension: "input_0".
-struct Item { const FileTensor* tensor; std::string file; };
+struct Item {
+  const FileTensor* tensor;
+  std::string file;
+};
 
 std::map<std::string, Item> items_of(const ModelInfo& model) {
   std::map<std::string, Item> items;
@@ -22,7 +25,8 @@ class Folder : public DataSource {
  public:
   Folder(std::string path, const ModelInfo& model) : path_(std::move(path)), items_(items_of(model)) {
     std::error_code error;
-    if (!fs::is_directory(path_, error)) throw DataError("cannot open the data folder '" + path_ + "': " + (error ? error.message() : "it is not a folder"));
+    if (!fs::is_directory(path_, error))
+      throw DataError("cannot open the data folder '" + path_ + "': " + (error ? error.message() : "it is not a folder"));
     while (fs::exists(step_path(steps_), error) || fs::exists(step_path(steps_) + ".safetensors", error)) ++steps_;
     if (steps_ == 0) throw DataError(path_ + ": a folder step_0 or a file step_0.safetensors is expected");
   }
@@ -55,10 +59,12 @@ class Folder : public DataSource {
     } else if (fs::exists(path = together, ignored)) {
       auto tensors = read_safetensors(path);
       const auto found = tensors.find(tensor.name);
-      if (found == tensors.end()) throw DataError(path + ": '" + tensor.name + "' is missing; " + type_and_shape(tensor.dtype, tensor.dims) + " is expected");
+      if (found == tensors.end())
+        throw DataError(path + ": '" + tensor.name + "' is missing; " + type_and_shape(tensor.dtype, tensor.dims) + " is expected");
       stored = std::move(found->second);
     } else {
-      throw DataError(base + ".pb: no such file, nor .npy; '" + tensor.name + "', " + type_and_shape(tensor.dtype, tensor.dims) + ", is expected there");
+      throw DataError(base + ".pb: no such file, nor .npy; '" + tensor.name + "', " + type_and_shape(tensor.dtype, tensor.dims) +
+                      ", is expected there");
     }
     expect(stored, path, tensor.name, tensor.dtype, tensor.dims);
     return stored;
@@ -67,7 +73,7 @@ class Folder : public DataSource {
   std::string path_;
   std::map<std::string, Item> items_;
   int64_t steps_ = 0;
-  int64_t step_ = -1;                          // whose files are open
+  int64_t step_ = -1;  // whose files are open
   std::map<std::string, StoredTensor> open_;
 };
 

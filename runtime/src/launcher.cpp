@@ -119,7 +119,8 @@ int launch(int argc, char** argv) {
   const bool silent = !is_local && rank_in_environment() > 0;
   Options options;
   bool help = false;
-  if (const int status = parse_options(static_cast<int>(line.arguments.size()), line.arguments.data(), options, help, silent); status != 0) return status;
+  if (const int status = parse_options(static_cast<int>(line.arguments.size()), line.arguments.data(), options, help, silent); status != 0)
+    return status;
   if (help) {
     if (!silent) std::printf("  --local N        start the N ranks as threads of this process; without it: mpirun or srun\n");
     return 0;

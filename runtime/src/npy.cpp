@@ -9,7 +9,10 @@
 namespace sscc::rt {
 namespace {
 
-struct TypeCode { const char* code; DType dtype; };
+struct TypeCode {
+  const char* code;
+  DType dtype;
+};
 constexpr TypeCode type_codes[] = {{"<f4", DType::f32}, {"<f8", DType::f64}, {"<f2", DType::f16}, {"<i8", DType::i64},
                                    {"<i4", DType::i32}, {"|i1", DType::i8},  {"|u1", DType::u8},  {"|b1", DType::b1}};
 
@@ -78,7 +81,8 @@ StoredTensor read_npy(const std::string& path) {
   bool possible = true;
   for (const int64_t each : tensor.dims) possible &= each >= 0 && !__builtin_mul_overflow(wanted, static_cast<uint64_t>(each), &wanted);
   if (!possible || wanted != bytes.size() - start - length) {
-    throw DataError(path + ": says " + type_and_shape(tensor.dtype, tensor.dims) + " but holds " + std::to_string(bytes.size() - start - length) + " bytes");
+    throw DataError(path + ": says " + type_and_shape(tensor.dtype, tensor.dims) + " but holds " + std::to_string(bytes.size() - start - length) +
+                    " bytes");
   }
   tensor.owner = std::move(file);
   return tensor;

@@ -61,7 +61,8 @@ constexpr std::string_view refused[] = {"--save", "--save-every", "--resume", "-
 
 class Parser {
  public:
-  Parser(int argc, const char* const* argv, Options& options, bool& help, bool silent) : argc_(argc), argv_(argv), options_(options), help_(help), silent_(silent) {}
+  Parser(int argc, const char* const* argv, Options& options, bool& help, bool silent)
+      : argc_(argc), argv_(argv), options_(options), help_(help), silent_(silent) {}
 
   int run() {
     help_ = false;

@@ -55,7 +55,8 @@ Tensor Rank::view(int32_t buffer, int64_t offset, std::span<const int64_t> dims,
   return tensor;
 }
 
-Tensor Rank::view(int32_t buffer, int64_t offset, std::initializer_list<int64_t> dims, std::initializer_list<int64_t> strides, int micro_batch) const {
+Tensor Rank::view(int32_t buffer, int64_t offset, std::initializer_list<int64_t> dims, std::initializer_list<int64_t> strides,
+                  int micro_batch) const {
   return view(buffer, offset, std::span(dims.begin(), dims.size()), std::span(strides.begin(), strides.size()), micro_batch);
 }
 
@@ -80,12 +81,16 @@ void Rank::count_collective(std::span<const int32_t> group, int64_t bytes) {
 }
 
 void Rank::send(const Tensor& data, int32_t peer, int32_t transfer, int micro_batch) {
-  communicate([&] { transport_.send(constants_.peers[static_cast<size_t>(peer)], data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch)); });
+  communicate([&] {
+    transport_.send(constants_.peers[static_cast<size_t>(peer)], data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch));
+  });
   bytes_sent_ += bytes_of(data);
 }
 
 void Rank::receive(const Tensor& data, int32_t peer, int32_t transfer, int micro_batch) {
-  communicate([&] { transport_.receive(constants_.peers[static_cast<size_t>(peer)], data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch)); });
+  communicate([&] {
+    transport_.receive(constants_.peers[static_cast<size_t>(peer)], data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch));
+  });
 }
 
 void Rank::all_reduce(const Tensor& data, int32_t group, Join join, int32_t transfer, int micro_batch) {

@@ -33,15 +33,11 @@ Outcome attempt(const Work& work) {
   try {
     work();
     return {};
-  } catch (const DataError& error) {
-    return {data_refused, error.what()};
-  } catch (const EnvironmentFailure& error) {
+  } catch (const DataError& error) { return {data_refused, error.what()}; } catch (const EnvironmentFailure& error) {
     return {environment_failed, error.what()};
   } catch (const std::filesystem::filesystem_error& error) {
     return {environment_failed, "cannot create '" + error.path1().string() + "': " + error.code().message()};
-  } catch (const std::bad_alloc&) {
-    return {environment_failed, "not enough memory"};
-  }
+  } catch (const std::bad_alloc&) { return {environment_failed, "not enough memory"}; }
 }
 
 void create_folder_of(const std::string& file) {
@@ -53,7 +49,8 @@ void create_folder_of(const std::string& file) {
 
 class Run {
  public:
-  Run(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, Transport& transport, const WeightReader& weights, const Options& options)
+  Run(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, Transport& transport, const WeightReader& weights,
+      const Options& options)
       : model_(model), program_(program), constants_(constants), transport_(transport), weights_(weights), options_(options), collector_(transport) {}
 
   int run() {
@@ -175,13 +172,16 @@ class Run {
         const FileTensor& tensor = model_.outputs[i];
         const Collector::Whole whole = collector_.collect(tensor, blocks_of(captures.outputs, tensor.name));
         if (!whole.is_complete()) throw std::logic_error("no rank has all of output '" + tensor.name + "'");
-        const auto write = [&] { write_pb(folder + "/output_" + std::to_string(i) + ".pb", tensor.name, tensor.dtype, tensor.dims, whole.data.data()); };
+        const auto write = [&] {
+          write_pb(folder + "/output_" + std::to_string(i) + ".pb", tensor.name, tensor.dtype, tensor.dims, whole.data.data());
+        };
         if (is_first() && outcome.is_good()) outcome = attempt(write);
       }
     }
     if (captures.wants_gradients) {
       std::vector<FileTensor> trainable;
-      std::copy_if(model_.parameters.begin(), model_.parameters.end(), std::back_inserter(trainable), [](const FileTensor& tensor) { return tensor.trainable; });
+      std::copy_if(model_.parameters.begin(), model_.parameters.end(), std::back_inserter(trainable),
+                   [](const FileTensor& tensor) { return tensor.trainable; });
       const Outcome written = write_whole(options_.grads, trainable, [&](const FileTensor& tensor) {
         Collector::Whole whole = collector_.collect(tensor, blocks_of(captures.gradients, tensor.name));
         if (!whole.is_complete() && !whole.is_empty()) throw std::logic_error("no rank has all of the gradient of '" + tensor.name + "'");
@@ -198,11 +198,14 @@ class Run {
     return write_whole(options_.final, model_.parameters, [&](const FileTensor& tensor) {
       std::vector<Block> mine;
       for (const BufferInfo& buffer : program_.buffers) {
-        if (buffer.source == Source::parameter && tensor.name == buffer.tensor) mine.push_back({&region_of(buffer, 0), {copy_of(buffer, 0), bytes_of(buffer)}});
+        if (buffer.source == Source::parameter && tensor.name == buffer.tensor)
+          mine.push_back({&region_of(buffer, 0), {copy_of(buffer, 0), bytes_of(buffer)}});
       }
       Collector::Whole whole = collector_.collect(tensor, mine);
-      if (is_first() && whole.is_empty()) weights_(tensor.name, whole_region(tensor.dims), whole.data.data());  // no rank needs it
-      else if (!whole.is_complete()) throw std::logic_error("no rank has all of parameter '" + tensor.name + "'");
+      if (is_first() && whole.is_empty())
+        weights_(tensor.name, whole_region(tensor.dims), whole.data.data());  // no rank needs it
+      else if (!whole.is_complete())
+        throw std::logic_error("no rank has all of parameter '" + tensor.name + "'");
       return std::move(whole.data);
     });
   }
@@ -281,7 +284,7 @@ class Run {
   std::unique_ptr<DataSource> data_;
   std::unique_ptr<Arena> arena_;
   std::unique_ptr<Rank> rank_;
-  std::unique_ptr<StepLog> log_;   // rank 0
+  std::unique_ptr<StepLog> log_;  // rank 0
   int64_t steps_ = 0;
   std::string place_;
 };
@@ -297,17 +300,11 @@ int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants
   const std::string here = "rank " + std::to_string(transport.rank()) + ": ";
   try {
     return run.run();
-  } catch (const PeerFailure& error) {
-    return fail(peer_failed, error.what());
-  } catch (const DataError& error) {
+  } catch (const PeerFailure& error) { return fail(peer_failed, error.what()); } catch (const DataError& error) {
     return fail(data_refused, here + run.place() + error.what());
-  } catch (const EnvironmentFailure& error) {
-    return fail(environment_failed, here + run.place() + error.what());
-  } catch (const std::bad_alloc&) {
+  } catch (const EnvironmentFailure& error) { return fail(environment_failed, here + run.place() + error.what()); } catch (const std::bad_alloc&) {
     return fail(environment_failed, here + run.place() + "not enough memory");
-  } catch (const std::exception& error) {
-    return fail(bug, here + "bug: " + run.place() + error.what());
-  }
+  } catch (const std::exception& error) { return fail(bug, here + "bug: " + run.place() + error.what()); }
 }
 
 }  // namespace sscc::rt

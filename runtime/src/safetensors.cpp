@@ -27,10 +27,14 @@ class HeaderReader {
       if (name == "__metadata__") return read_object([&](const std::string&) { read_string(); });
       Entry& entry = entries[name];
       read_object([&](const std::string& key) {
-        if (key == "dtype") entry.dtype = read_string();
-        else if (key == "shape") entry.shape = read_integers();
-        else if (key == "data_offsets") entry.offsets = read_integers();
-        else fail("a known key");
+        if (key == "dtype")
+          entry.dtype = read_string();
+        else if (key == "shape")
+          entry.shape = read_integers();
+        else if (key == "data_offsets")
+          entry.offsets = read_integers();
+        else
+          fail("a known key");
       });
     });
     return entries;
@@ -76,7 +80,8 @@ class HeaderReader {
       if (peek() < '0' || peek() > '9') fail("a number");
       int64_t value = 0;
       for (; at_ < text_.size() && text_[at_] >= '0' && text_[at_] <= '9'; ++at_) {
-        if (__builtin_mul_overflow(value, int64_t{10}, &value) || __builtin_add_overflow(value, int64_t{text_[at_] - '0'}, &value)) fail("a smaller number");
+        if (__builtin_mul_overflow(value, int64_t{10}, &value) || __builtin_add_overflow(value, int64_t{text_[at_] - '0'}, &value))
+          fail("a smaller number");
       }
       values.push_back(value);
     } while (accept(','));
@@ -94,9 +99,12 @@ class HeaderReader {
       static constexpr std::string_view letters = "\"\\/bfnrt", meanings = "\"\\/\b\f\n\r\t";
       if (++at_ >= text_.size()) fail("more");
       const char c = text_[at_++];
-      if (const size_t k = letters.find(c); k != std::string_view::npos) value += meanings[k];
-      else if (c == 'u') append_utf8(value, read_code_point());
-      else fail("an escape");
+      if (const size_t k = letters.find(c); k != std::string_view::npos)
+        value += meanings[k];
+      else if (c == 'u')
+        append_utf8(value, read_code_point());
+      else
+        fail("an escape");
     }
     if (at_ >= text_.size()) fail("'\"'");
     ++at_;
@@ -189,7 +197,8 @@ std::map<std::string, StoredTensor> read_safetensors(const std::string& path) {
   const auto bytes = file->bytes();
   uint64_t length = 0;
   if (bytes.size() >= sizeof length) std::memcpy(&length, bytes.data(), sizeof length);
-  if (bytes.size() < sizeof length || length > bytes.size() - sizeof length) throw DataError(path + ": not a safetensors file: it ends within its header");
+  if (bytes.size() < sizeof length || length > bytes.size() - sizeof length)
+    throw DataError(path + ": not a safetensors file: it ends within its header");
   const auto data = bytes.subspan(sizeof length + length);
   HeaderReader reader(path, {reinterpret_cast<const char*>(bytes.data()) + sizeof length, length});
   std::map<std::string, StoredTensor> tensors;

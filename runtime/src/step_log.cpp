@@ -10,9 +10,9 @@
 namespace sscc::rt {
 namespace {
 
-constexpr int64_t lines_at_first = 10;                         // steps that each have a line where there is no terminal;
-constexpr auto between_lines = std::chrono::seconds(1);        // later ones are at least this far apart
-constexpr auto long_work = std::chrono::seconds(2);            // a run that takes longer has a bar
+constexpr int64_t lines_at_first = 10;                   // steps that each have a line where there is no terminal;
+constexpr auto between_lines = std::chrono::seconds(1);  // later ones are at least this far apart
+constexpr auto long_work = std::chrono::seconds(2);      // a run that takes longer has a bar
 constexpr int bar_cells = 40;
 
 std::string number(double value, const char* format) {
@@ -64,7 +64,8 @@ void StepLog::write(int64_t step, const std::vector<StepReport>& reports) {
   line += ", \"tokens_per_second\": " + number(seconds > 0 ? static_cast<double>(model_.tokens_per_step) / seconds : 0, "%.6g");
   line += ", \"peak_memory_bytes\": " + list(reports, &StepReport::peak_memory_bytes);
   line += ", \"bytes_sent\": " + list(reports, &StepReport::bytes_sent) + "}\n";
-  if (std::fputs(line.c_str(), file_) < 0 || std::fflush(file_) != 0) throw EnvironmentFailure("cannot write the log '" + path_ + "': " + std::strerror(errno));
+  if (std::fputs(line.c_str(), file_) < 0 || std::fflush(file_) != 0)
+    throw EnvironmentFailure("cannot write the log '" + path_ + "': " + std::strerror(errno));
 }
 
 void StepLog::write_console(int64_t step, const std::optional<double>& loss, const std::optional<double>& grad_norm, double seconds) {

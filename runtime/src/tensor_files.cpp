@@ -169,7 +169,8 @@ void copy_region(const StoredTensor& tensor, const Region& region, void* destina
   Runs(tensor.dims, tensor.strides, region, visit).go();
 }
 
-void place_region(std::span<const int64_t> dims, DType dtype, const Region& region, const void* packed, std::byte* whole, std::vector<bool>& covered) {
+void place_region(std::span<const int64_t> dims, DType dtype, const Region& region, const void* packed, std::byte* whole,
+                  std::vector<bool>& covered) {
   check_within(dims, region);
   if (elements_of(region) == 0) return;
   const size_t size = size_of(dtype);

@@ -12,14 +12,25 @@ namespace sscc::rt {
 namespace {
 
 enum Field : uint64_t {
-  dims_field = 1, type_field = 2, float_field = 4, int32_field = 5, int64_field = 7, name_field = 8, raw_field = 9, double_field = 10,
-  external_field = 13, location_field = 14,
+  dims_field = 1,
+  type_field = 2,
+  float_field = 4,
+  int32_field = 5,
+  int64_field = 7,
+  name_field = 8,
+  raw_field = 9,
+  double_field = 10,
+  external_field = 13,
+  location_field = 14,
 };
 enum Wire : uint64_t { varint_wire = 0, fixed64_wire = 1, bytes_wire = 2, fixed32_wire = 5 };
 
-struct TypeNumber { int64_t number; DType dtype; };
-constexpr TypeNumber type_numbers[] = {{1, DType::f32},  {2, DType::u8},  {3, DType::i8},   {6, DType::i32}, {7, DType::i64},
-                                       {9, DType::b1},   {10, DType::f16}, {11, DType::f64}, {16, DType::bf16}};
+struct TypeNumber {
+  int64_t number;
+  DType dtype;
+};
+constexpr TypeNumber type_numbers[] = {{1, DType::f32}, {2, DType::u8},   {3, DType::i8},   {6, DType::i32},  {7, DType::i64},
+                                       {9, DType::b1},  {10, DType::f16}, {11, DType::f64}, {16, DType::bf16}};
 
 class Reader {
  public:
@@ -65,8 +76,8 @@ struct Message {
   int64_t type = 0;
   std::span<const std::byte> raw;
   bool has_raw = false;
-  std::vector<std::byte> floats;   // float_data or double_data, as bytes
-  std::vector<int64_t> integers;   // int32_data or int64_data
+  std::vector<std::byte> floats;  // float_data or double_data, as bytes
+  std::vector<int64_t> integers;  // int32_data or int64_data
 };
 
 void read_integers(Reader& reader, const std::string& path, uint64_t wire, std::vector<int64_t>& into) {
@@ -105,8 +116,10 @@ Message read_message(const std::string& path, std::span<const std::byte> bytes) 
         if (reader.varint() != 0) reader.fail("external data, which is not read here,");
         break;
       default:
-        if (wire == varint_wire) reader.varint();
-        else reader.value(wire);
+        if (wire == varint_wire)
+          reader.varint();
+        else
+          reader.value(wire);
     }
   }
   return message;
@@ -166,11 +179,12 @@ StoredTensor read_pb(const std::string& path) {
   }
   uint64_t wanted = size_of(tensor.dtype);
   for (const int64_t length : tensor.dims) {
-    if (length < 0 || __builtin_mul_overflow(wanted, static_cast<uint64_t>(length), &wanted)) throw DataError(path + ": '" + tensor.name + "' has an impossible shape");
+    if (length < 0 || __builtin_mul_overflow(wanted, static_cast<uint64_t>(length), &wanted))
+      throw DataError(path + ": '" + tensor.name + "' has an impossible shape");
   }
   if (bytes != wanted) {
-    throw DataError(path + ": '" + tensor.name + "' says " + type_and_shape(tensor.dtype, tensor.dims) + ", which is " + std::to_string(wanted) + " bytes, but holds " +
-                    std::to_string(bytes));
+    throw DataError(path + ": '" + tensor.name + "' says " + type_and_shape(tensor.dtype, tensor.dims) + ", which is " + std::to_string(wanted) +
+                    " bytes, but holds " + std::to_string(bytes));
   }
   return tensor;
 }

@@ -1,5 +1,5 @@
-// MPI as transport: MPI_Isend and MPI_Irecv, tested in a loop that gives the core to others while it waits (several ranks may share one) and that ends
-// after the timeout. What is sent is copied first, so that a send never waits for its receiver, whatever the order of calls.
+// MPI as transport: MPI_Isend and MPI_Irecv, tested in a loop that gives the core to others while it waits (several ranks may share one) and that
+// ends after the timeout. What is sent is copied first, so that a send never waits for its receiver, whatever the order of calls.
 #include <mpi.h>
 #include <sched.h>
 
@@ -17,8 +17,8 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-constexpr size_t longest_message = size_t{1} << 30;  // MPI counts with int; longer ones go in pieces
-constexpr auto patience = std::chrono::milliseconds(2);     // waits that are longer sleep between two looks
+constexpr size_t longest_message = size_t{1} << 30;      // MPI counts with int; longer ones go in pieces
+constexpr auto patience = std::chrono::milliseconds(2);  // waits that are longer sleep between two looks
 constexpr auto nap = std::chrono::microseconds(50);
 
 class MpiTransport : public Collectives {
@@ -98,7 +98,8 @@ class MpiTransport : public Collectives {
   }
 
   int mpi_tag(int64_t tag) const {
-    if (tag > largest_tag_) throw EnvironmentFailure("this MPI has tags up to " + std::to_string(largest_tag_) + " only, the program needs " + std::to_string(tag));
+    if (tag > largest_tag_)
+      throw EnvironmentFailure("this MPI has tags up to " + std::to_string(largest_tag_) + " only, the program needs " + std::to_string(tag));
     return static_cast<int>(tag);
   }
 
@@ -130,8 +131,8 @@ class MpiTransport : public Collectives {
       int count = 0;
       MPI_Get_count(&status, MPI_BYTE, &count);
       if (static_cast<size_t>(count) != now) {
-        throw std::logic_error("rank " + std::to_string(rank_) + " expects " + std::to_string(now) + " bytes from rank " + std::to_string(peer) + " but gets " +
-                               std::to_string(count) + " in " + place());
+        throw std::logic_error("rank " + std::to_string(rank_) + " expects " + std::to_string(now) + " bytes from rank " + std::to_string(peer) +
+                               " but gets " + std::to_string(count) + " in " + place());
       }
       at += now;
     } while (at < bytes);
@@ -156,8 +157,10 @@ class MpiTransport : public Collectives {
     while (!done()) {
       const auto elapsed = Clock::now() - begin;
       if (std::chrono::duration<double>(elapsed).count() > timeout_seconds_) throw PeerFailure(message());
-      if (elapsed < patience) sched_yield();
-      else std::this_thread::sleep_for(nap);
+      if (elapsed < patience)
+        sched_yield();
+      else
+        std::this_thread::sleep_for(nap);
     }
   }
 

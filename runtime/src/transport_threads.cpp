@@ -33,8 +33,8 @@ struct World {
   std::vector<Mailbox> mailboxes;
   const double timeout_seconds;
 
-  std::mutex mutex;        // of the two below
-  int failed_rank = -1;    // the first that gave up
+  std::mutex mutex;      // of the two below
+  int failed_rank = -1;  // the first that gave up
   std::string why;
 };
 
@@ -53,8 +53,8 @@ class ThreadTransport : public Collectives {
   void receive(int peer, void* data, size_t bytes, int64_t tag) override {
     const std::vector<std::byte> message = take({Channel::program, peer, tag});
     if (message.size() != bytes) {
-      throw std::logic_error("rank " + std::to_string(rank_) + " expects " + std::to_string(bytes) + " bytes from rank " + std::to_string(peer) + " but gets " +
-                             std::to_string(message.size()) + " in " + place());
+      throw std::logic_error("rank " + std::to_string(rank_) + " expects " + std::to_string(bytes) + " bytes from rank " + std::to_string(peer) +
+                             " but gets " + std::to_string(message.size()) + " in " + place());
     }
     if (bytes > 0) std::memcpy(data, message.data(), bytes);
   }
@@ -107,7 +107,8 @@ class ThreadTransport : public Collectives {
   void check_failure() const {
     const std::lock_guard lock(world_->mutex);
     if (world_->failed_rank < 0) return;
-    throw PeerFailure("rank " + std::to_string(rank_) + " leaves " + place() + ": rank " + std::to_string(world_->failed_rank) + " failed: " + world_->why);
+    throw PeerFailure("rank " + std::to_string(rank_) + " leaves " + place() + ": rank " + std::to_string(world_->failed_rank) +
+                      " failed: " + world_->why);
   }
 
   std::shared_ptr<World> world_;

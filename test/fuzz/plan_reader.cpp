@@ -12,7 +12,9 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   const std::string_view text(reinterpret_cast<const char*>(data), size);
   const size_t end = text.find('\0');
   const std::string recipe(end == std::string_view::npos ? "" : text.substr(end + 1));
-  const auto no_files = [&](const std::string& path) -> std::string { return path == "recipe" ? recipe : throw sscc::EnvironmentError(path + ": fuzzing opens no files"); };
+  const auto no_files = [&](const std::string& path) -> std::string {
+    return path == "recipe" ? recipe : throw sscc::EnvironmentError(path + ": fuzzing opens no files");
+  };
   sscc::Diagnostics diagnostics;
   try {
     sscc::read_plan_text(text.substr(0, end), "plan.json", recipe.empty() ? "" : "recipe", {}, model.module, diagnostics, no_files);

@@ -17,8 +17,8 @@ namespace sscc::rt {
 void contract(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const char* equation, double scale, bool accumulate);
 
 // outs[i] = value of step results[i]; inputs broadcast right-aligned against outs[0] (all outs have its dims).
-void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::span<const ScalarStep> steps,
-               std::span<const int32_t> results, bool accumulate);
+void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::span<const ScalarStep> steps, std::span<const int32_t> results,
+               bool accumulate);
 
 // out (+)= scale * join over the dimensions of `in` that are set in the bit mask `reduced`; `out` has the remaining dimensions in order
 // (kept ones of length 1 are left out of its view). logsumexp ignores scale.
@@ -39,8 +39,8 @@ void softmax(const Tensor& out, const Tensor& in, int dim);
 void softmax_grad(const Tensor& dx, const Tensor& y, const Tensor& dy, int dim);
 
 // Normalised over dimensions [first_dim, rank). mean, rstd: the leading dims. scale, bias: the normalised dims (bias.data may be null).
-void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias,
-                int first_dim, double epsilon);
+void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first_dim,
+                double epsilon);
 void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first_dim);
 // dscale = sum dy (x - mean) rstd; dbias = sum dy, over the leading dimensions.
 void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
@@ -49,8 +49,8 @@ void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tens
 // out[i..] = logits[i.., labels[i..] - index_offset] along `dim`, 0 where the label is ignored or lies in another piece.
 void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t ignore_index);
 // dlogits = (exp(logits - lse) - [label == class]) * dloss, 0 where the label is ignored; class = position + index_offset.
-void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss,
-                        int dim, int64_t index_offset, int64_t ignore_index);
+void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss, int dim,
+                        int64_t index_offset, int64_t ignore_index);
 
 // out = 0 everywhere, then out[starts + i * steps] = in[i] (gradient of slice). With accumulate the zeros are left out.
 void pad(const Tensor& out, const Tensor& in, const int64_t* starts, const int64_t* steps, bool accumulate);

@@ -68,10 +68,11 @@ class OutTile {
 
 }  // namespace pointwise_detail
 
-// Calls function(out&..., in...) for every element of outs[0]; inputs broadcast against it. `accumulate` adds to what the outputs hold. An output may be
-// the very same view as an input.
+// Calls function(out&..., in...) for every element of outs[0]; inputs broadcast against it. `accumulate` adds to what the outputs hold. An output may
+// be the very same view as an input.
 template <class... Out, class... In, class Function>
-void pointwise_loop(Types<Out...>, Types<In...>, std::initializer_list<Tensor> outs, std::initializer_list<Tensor> ins, bool accumulate, const Function& function) {
+void pointwise_loop(Types<Out...>, Types<In...>, std::initializer_list<Tensor> outs, std::initializer_list<Tensor> ins, bool accumulate,
+                    const Function& function) {
   static_assert(sizeof...(Out) + sizeof...(In) <= max_operands);
   const Tensor* out = outs.begin();
   const Tensor* in = ins.begin();
@@ -105,8 +106,10 @@ void pointwise_loop(Types<Out...>, Types<In...>, std::initializer_list<Tensor> o
       });
     };
     constexpr int64_t grain = 16384;
-    if (count == 1) parallel_ranges(length, grain, [&](int64_t begin, int64_t end) { rows(0, 1, begin, end); });
-    else parallel_ranges(count, std::max<int64_t>(1, grain / length), [&](int64_t begin, int64_t end) { rows(begin, end, 0, length); });
+    if (count == 1)
+      parallel_ranges(length, grain, [&](int64_t begin, int64_t end) { rows(0, 1, begin, end); });
+    else
+      parallel_ranges(count, std::max<int64_t>(1, grain / length), [&](int64_t begin, int64_t end) { rows(begin, end, 0, length); });
   };
   work(std::index_sequence_for<Out...>(), std::index_sequence_for<In...>());
 }

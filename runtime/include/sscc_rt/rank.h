@@ -21,17 +21,25 @@ namespace sscc::rt {
 // run_rank turns them into messages and the exit statuses of the contract; any other exception is a bug (70).
 
 // Data or weights are not what the program needs (1). what() names the file, what was expected and what was found.
-struct DataError : std::runtime_error { using std::runtime_error::runtime_error; };
+struct DataError : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 // A file cannot be opened or written, memory cannot be had (3).
-struct EnvironmentFailure : std::runtime_error { using std::runtime_error::runtime_error; };
+struct EnvironmentFailure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 // A peer failed or did not answer within the timeout (4). what(): "rank 2 waited 30 s for rank 0 in receive of '/layers.2/Add_output_0' (segment 1F,
 // micro-batch 3)".
-struct PeerFailure : std::runtime_error { using std::runtime_error::runtime_error; };
+struct PeerFailure : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
 
 // -- the description of a program ------------------------------------------------------------------------------------------------------
 
-struct Interval { int64_t begin = 0, end = 0; };       // half-open
-using Region = std::vector<std::vector<Interval>>;     // for each dimension sorted disjoint intervals, in coordinates of the whole tensor
+struct Interval {
+  int64_t begin = 0, end = 0;
+};                                                  // half-open
+using Region = std::vector<std::vector<Interval>>;  // for each dimension sorted disjoint intervals, in coordinates of the whole tensor
 
 struct FileTensor {
   std::string name;
@@ -53,12 +61,12 @@ enum class Source : uint8_t { none, parameter, constant, state, input };
 struct BufferInfo {
   const char* name;
   DType dtype;
-  int64_t elements;       // of one copy
-  int64_t copies;         // micro-batch m lies in copy m mod copies
-  int64_t offset, stride; // bytes: copy k at offset + k * stride
+  int64_t elements;        // of one copy
+  int64_t copies;          // micro-batch m lies in copy m mod copies
+  int64_t offset, stride;  // bytes: copy k at offset + k * stride
   Source source;
-  const char* tensor;     // parameter, constant, input or label; state: "NAME.moment1"
-  int32_t regions;        // index of the region of copy 0 in Constants::regions (copy m: + m); -1: not loaded
+  const char* tensor;  // parameter, constant, input or label; state: "NAME.moment1"
+  int32_t regions;     // index of the region of copy 0 in Constants::regions (copy m: + m); -1: not loaded
 };
 
 struct Constants {
@@ -68,10 +76,15 @@ struct Constants {
   std::vector<int64_t> offsets;
 };
 
-struct Slot { int32_t segment, micro_batch; };
+struct Slot {
+  int32_t segment, micro_batch;
+};
 
 class Rank;
-struct SegmentInfo { std::string name; std::function<void(Rank&, int micro_batch)> run; };
+struct SegmentInfo {
+  std::string name;
+  std::function<void(Rank&, int micro_batch)> run;
+};
 
 struct ProgramInfo {
   int64_t arena_bytes = 0;
@@ -83,8 +96,8 @@ struct ProgramInfo {
 
 // -- transport --------------------------------------------------------------------------------------------------------------------------
 
-// Moves bytes between ranks. Blocking calls return within the timeout or throw PeerFailure. Joins are made in group order, so that threads and MPI give
-// the same bits.
+// Moves bytes between ranks. Blocking calls return within the timeout or throw PeerFailure. Joins are made in group order, so that threads and MPI
+// give the same bits.
 class Transport {
  public:
   virtual ~Transport() = default;
@@ -97,7 +110,8 @@ class Transport {
   virtual void receive(int peer, void* data, size_t bytes, int64_t tag) = 0;
   virtual void all_reduce(std::span<const int32_t> group, void* data, int64_t elements, DType dtype, Join join, int64_t tag) = 0;
   virtual void all_gather(std::span<const int32_t> group, void* all, const void* mine, size_t bytes_each, int64_t tag) = 0;
-  virtual void reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join, int64_t tag) = 0;
+  virtual void reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join,
+                              int64_t tag) = 0;
   virtual void barrier() = 0;
   // A channel of its own for what is no part of the program: reports, outputs, gradients. Messages of any length, in the order of sending.
   virtual void send_message(int peer, std::vector<std::byte> message) = 0;
@@ -128,7 +142,7 @@ class Rank {
 
   std::byte* arena() const { return arena_; }
   int64_t offset_constant(int32_t index) const { return constants_.offsets[static_cast<size_t>(index)]; }
-  int64_t step() const { return step_; }                  // counts from 1: t of the optimizer
+  int64_t step() const { return step_; }  // counts from 1: t of the optimizer
 
   // The instruction that runs now: for messages and traces.
   void at(const char* origin, int micro_batch);
@@ -145,7 +159,7 @@ class Rank {
   // Hand a value to the host (does nothing where nobody asked for it).
   void capture_loss(const Tensor& scalar);
   void capture_grad_norm(const Tensor& scalar);
-  void capture_output(const char* tensor, const Tensor& value, int32_t regions, int micro_batch);   // region index regions + micro_batch
+  void capture_output(const char* tensor, const Tensor& value, int32_t regions, int micro_batch);  // region index regions + micro_batch
   void capture_gradient(const char* parameter, const Tensor& value, int32_t regions);
 
  private:
@@ -161,7 +175,7 @@ class Rank {
   const Constants& constants_;
   Transport& transport_;
   int64_t step_ = 1;
-  int64_t bytes_sent_ = 0;        // in this step, by the contract's formulas
+  int64_t bytes_sent_ = 0;  // in this step, by the contract's formulas
   const char* segment_ = "";
   const char* origin_ = "";
   int micro_batch_ = 0;
@@ -172,9 +186,9 @@ class Rank {
 
 // The flags of a rank program (PLAN_LANGUAGE section 4).
 struct Options {
-  std::string data;                 // folder, or "synthetic"
-  int64_t steps = 0;                // 0: as many as the data has; 1 if it is synthetic
-  std::string log, outputs, grads, final;   // empty: not wanted
+  std::string data;                        // folder, or "synthetic"
+  int64_t steps = 0;                       // 0: as many as the data has; 1 if it is synthetic
+  std::string log, outputs, grads, final;  // empty: not wanted
   double timeout_seconds = 300;
   uint64_t seed = 0;
   bool quiet = false;

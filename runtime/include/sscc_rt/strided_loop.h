@@ -32,8 +32,8 @@ class FunctionRef<void(Arguments...)> {
 // Threads that one rank's kernels may use.
 int kernel_threads();
 
-// work(begin, end) over disjoint ranges that make up [0, count), on several threads if there is at least twice `grain` to do. Which range an index falls in
-// must not matter to its result. `work` must not throw.
+// work(begin, end) over disjoint ranges that make up [0, count), on several threads if there is at least twice `grain` to do. Which range an index
+// falls in must not matter to its result. `work` must not throw.
 void parallel_ranges(int64_t count, int64_t grain, FunctionRef<void(int64_t, int64_t)> work);
 
 // A loop over dims for several operands. Dimensions of length 1 are dropped, and neighbours that all operands step through evenly are joined, so that

@@ -35,14 +35,14 @@ class MappedFile {
 
 // Where the elements of one tensor lie.
 struct StoredTensor {
-  std::string name;                     // as the file says; may be empty
+  std::string name;  // as the file says; may be empty
   DType dtype = DType::f32;
-  std::vector<int64_t> dims, strides;   // strides in elements
+  std::vector<int64_t> dims, strides;  // strides in elements
   const std::byte* data = nullptr;
-  std::shared_ptr<const void> owner;    // keeps `data` alive
+  std::shared_ptr<const void> owner;  // keeps `data` alive
 };
 
-StoredTensor read_pb(const std::string& path);   // raw_data or the typed fields; no external data
+StoredTensor read_pb(const std::string& path);  // raw_data or the typed fields; no external data
 StoredTensor read_npy(const std::string& path);
 
 // All tensors of a safetensors file, by name.

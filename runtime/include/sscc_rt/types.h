@@ -11,10 +11,15 @@ enum class DType : uint8_t { f32, f64, f16, bf16, i64, i32, i8, u8, b1 };
 
 constexpr size_t size_of(DType type) {
   switch (type) {
-    case DType::f64: case DType::i64: return 8;
-    case DType::f32: case DType::i32: return 4;
-    case DType::f16: case DType::bf16: return 2;
-    case DType::i8: case DType::u8: case DType::b1: return 1;
+    case DType::f64:
+    case DType::i64: return 8;
+    case DType::f32:
+    case DType::i32: return 4;
+    case DType::f16:
+    case DType::bf16: return 2;
+    case DType::i8:
+    case DType::u8:
+    case DType::b1: return 1;
   }
   return 0;
 }
@@ -56,17 +61,15 @@ enum class Join : uint8_t { sum, max, min, logsumexp };
 
 // Functions of pointwise operators. (name, arity, how it is written with arguments a, b, c and constants alpha, beta)
 // The C++ bodies stand in scalar_functions.h; gradients in compiler/ops/pointwise.cpp.
-#define SSCC_SCALAR_FUNCTIONS(F)                                                                                             \
-  F(identity, 1) F(neg, 1) F(abs, 1) F(sign, 1) F(exp, 1) F(log, 1) F(sqrt, 1) F(rsqrt, 1) F(reciprocal, 1) F(square, 1)       \
-  F(tanh, 1) F(erf, 1) F(sigmoid, 1) F(softplus, 1) F(relu, 1) F(leaky_relu, 1) F(gelu_erf, 1) F(gelu_tanh, 1)                \
-  F(sin, 1) F(cos, 1) F(floor, 1) F(ceil, 1) F(round, 1) F(clip, 1) F(scale_shift, 1) F(pow_scalar, 1) F(logical_not, 1)       \
-  F(add, 2) F(sub, 2) F(mul, 2) F(div, 2) F(pow, 2) F(max, 2) F(min, 2) F(mod, 2)                                             \
-  F(equal, 2) F(less, 2) F(less_equal, 2) F(greater, 2) F(greater_equal, 2) F(logical_and, 2) F(logical_or, 2)                 \
-  F(equal_scalar, 1) F(not_equal_scalar, 1)                                                                                  \
-  F(where, 3)                                                                                                                \
-  F(tanh_grad, 2) F(sigmoid_grad, 2) F(relu_grad, 2) F(leaky_relu_grad, 2) F(gelu_erf_grad, 2) F(gelu_tanh_grad, 2)            \
-  F(erf_grad, 2) F(abs_grad, 2) F(clip_grad, 2) F(softplus_grad, 2) F(pow_scalar_grad, 2) F(sqrt_grad, 2)                      \
-  F(max_grad, 3) F(mul_add, 3) F(exp_sub, 2) F(token_loss, 3)
+#define SSCC_SCALAR_FUNCTIONS(F)                                                                                                                   \
+  F(identity, 1)                                                                                                                                   \
+  F(neg, 1) F(abs, 1) F(sign, 1) F(exp, 1) F(log, 1) F(sqrt, 1) F(rsqrt, 1) F(reciprocal, 1) F(square, 1) F(tanh, 1) F(erf, 1) F(sigmoid, 1)       \
+      F(softplus, 1) F(relu, 1) F(leaky_relu, 1) F(gelu_erf, 1) F(gelu_tanh, 1) F(sin, 1) F(cos, 1) F(floor, 1) F(ceil, 1) F(round, 1) F(clip, 1)  \
+          F(scale_shift, 1) F(pow_scalar, 1) F(logical_not, 1) F(add, 2) F(sub, 2) F(mul, 2) F(div, 2) F(pow, 2) F(max, 2) F(min, 2) F(mod, 2)     \
+              F(equal, 2) F(less, 2) F(less_equal, 2) F(greater, 2) F(greater_equal, 2) F(logical_and, 2) F(logical_or, 2) F(equal_scalar, 1)      \
+                  F(not_equal_scalar, 1) F(where, 3) F(tanh_grad, 2) F(sigmoid_grad, 2) F(relu_grad, 2) F(leaky_relu_grad, 2) F(gelu_erf_grad, 2)  \
+                      F(gelu_tanh_grad, 2) F(erf_grad, 2) F(abs_grad, 2) F(clip_grad, 2) F(softplus_grad, 2) F(pow_scalar_grad, 2) F(sqrt_grad, 2) \
+                          F(max_grad, 3) F(mul_add, 3) F(exp_sub, 2) F(token_loss, 3)
 // identity also converts between types. scale_shift: alpha a + beta. clip: to [alpha, beta]. leaky_relu: slope alpha.
 // pow_scalar: a^alpha. where: a ? b : c. mul_add: a b + c. exp_sub: exp(a - b). max_grad(a, b, dy): dy where a >= b else 0.
 // token_loss(lse, picked, label): label == alpha ? 0 : lse - picked.
@@ -80,7 +83,8 @@ enum class Scalar : uint8_t {
 
 constexpr int arity_of(Scalar function) {
   switch (function) {
-#define SSCC_SCALAR_ARITY(name, arity) case Scalar::name: return arity;
+#define SSCC_SCALAR_ARITY(name, arity) \
+  case Scalar::name: return arity;
     SSCC_SCALAR_FUNCTIONS(SSCC_SCALAR_ARITY)
 #undef SSCC_SCALAR_ARITY
   }
@@ -88,7 +92,8 @@ constexpr int arity_of(Scalar function) {
 }
 constexpr const char* name_of(Scalar function) {
   switch (function) {
-#define SSCC_SCALAR_NAME(name, arity) case Scalar::name: return #name;
+#define SSCC_SCALAR_NAME(name, arity) \
+  case Scalar::name: return #name;
     SSCC_SCALAR_FUNCTIONS(SSCC_SCALAR_NAME)
 #undef SSCC_SCALAR_NAME
   }

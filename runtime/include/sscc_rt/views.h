@@ -44,7 +44,9 @@ class Views {
 };
 
 // One scalar function of one, two or three operands: out (+)= function(ins...), in the type of `out`.
-struct Scalars { double alpha = 0, beta = 0; };
+struct Scalars {
+  double alpha = 0, beta = 0;
+};
 void pointwise(const Tensor& out, Scalar function, std::initializer_list<Tensor> ins, Scalars scalars, bool add);
 
 void pad(const Tensor& out, const Tensor& in, std::initializer_list<int64_t> starts, std::initializer_list<int64_t> steps, bool add);

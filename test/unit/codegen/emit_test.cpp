@@ -126,7 +126,8 @@ TEST_CASE("equal expressions share a function, different types do not") {
   const Body& body = every.bodies[0];
   std::vector<Instruction> fused_instructions;
   for (const Instruction& instruction : body.segments[0].instructions) {
-    if (instruction.opcode == Opcode::pointwise && std::get<PointwiseExpression>(instruction.expression).steps.size() > 1) fused_instructions.push_back(instruction);
+    if (instruction.opcode == Opcode::pointwise && std::get<PointwiseExpression>(instruction.expression).steps.size() > 1)
+      fused_instructions.push_back(instruction);
   }
   REQUIRE(fused_instructions.size() == 1);
   FusedFunctions fused;
@@ -219,7 +220,8 @@ TEST_CASE("emitted source compiles without a warning", "[build]") {
   emit_cpu(test::every_opcode(), options_for(scratch / "every"));
   const std::string folder = (scratch / "every").string();
   for (const char* file : {"program_0.cpp", "fused_0.cpp", "model.cpp", "ranks.cpp"}) {
-    const std::string command = "c++ -std=c++20 -Wall -Wextra -Werror -fsyntax-only -I" + folder + "/src -I" + folder + "/src/runtime/include " + folder + "/src/" + file;
+    const std::string command =
+        "c++ -std=c++20 -Wall -Wextra -Werror -fsyntax-only -I" + folder + "/src -I" + folder + "/src/runtime/include " + folder + "/src/" + file;
     INFO(command);
     CHECK(std::system(command.c_str()) == 0);
   }

@@ -49,7 +49,8 @@ class Arena {
     body_.arena_bytes += buffer.stride;
     return body_.buffers.add(buffer);
   }
-  BufferId add_file(const std::string& name, int64_t elements, Buffer::Source source, const std::string& tensor, int32_t regions, int64_t copies = 1) {
+  BufferId add_file(const std::string& name, int64_t elements, Buffer::Source source, const std::string& tensor, int32_t regions,
+                    int64_t copies = 1) {
     const BufferId id = add(name, elements, Buffer::Life::persistent);
     Buffer& buffer = body_.buffers[id];
     buffer.source = source;
@@ -110,8 +111,9 @@ Programs linear_on_two_ranks() {
   }
 
   ProgramSegment forward{"0F", 1, {}};
-  forward.instructions.push_back(with(instruction(Opcode::contract, "/fc/Gemm", "Gemm", {view_of(y, {1, 2})}, {view_of(x, {1, 3}), view_of(w, {3, 2})}),
-                                      ContractExpression{"mk,kn->mn", 1}));
+  forward.instructions.push_back(
+      with(instruction(Opcode::contract, "/fc/Gemm", "Gemm", {view_of(y, {1, 2})}, {view_of(x, {1, 3}), view_of(w, {3, 2})}),
+           ContractExpression{"mk,kn->mn", 1}));
   forward.instructions.push_back(with(instruction(Opcode::pointwise, "/fc/Gemm", "Gemm", {view_of(y, {1, 2})}, {view_of(y, {1, 2}), view_of(b, {2})}),
                                       PointwiseExpression{{step(Scalar::add, {0, 1, 0})}, {0}}));
   forward.instructions.push_back(
@@ -137,10 +139,11 @@ Programs linear_on_two_ranks() {
       with(instruction(Opcode::all_reduce, "loss", "", {view_of(loss, {1})}, {}), Communication{-1, 0, transfer++, Join::sum}));
   epilogue.instructions.push_back(with(instruction(Opcode::capture, "loss", "", {}, {view_of(loss, {})}), Capture{Capture::What::loss, "", -1}));
   for (const auto& [name, parameter, gradient, n] : {std::tuple("fc.weight", w, gw, 6), std::tuple("fc.bias", b, gb, 2)}) {
+    epilogue.instructions.push_back(with(instruction(Opcode::all_reduce, std::string("grad of ") + name, "", {view_of(gradient, {n})}, {}),
+                                         Communication{-1, 0, transfer++, Join::sum}));
     epilogue.instructions.push_back(
-        with(instruction(Opcode::all_reduce, std::string("grad of ") + name, "", {view_of(gradient, {n})}, {}), Communication{-1, 0, transfer++, Join::sum}));
-    epilogue.instructions.push_back(with(instruction(Opcode::update, name, "Update", {view_of(parameter, {n})}, {view_of(parameter, {n}), view_of(gradient, {n})}),
-                                         UpdateExpression{rule}));
+        with(instruction(Opcode::update, name, "Update", {view_of(parameter, {n})}, {view_of(parameter, {n}), view_of(gradient, {n})}),
+             UpdateExpression{rule}));
   }
   body.segments = {prologue, forward, backward, epilogue};
   body.schedule = {{0, 0}, {1, 0}, {2, 0}, {1, 1}, {2, 1}, {3, 0}};
@@ -152,12 +155,13 @@ Programs linear_on_two_ranks() {
   for (int64_t r = 0; r < 2; ++r) {
     RankProgram rank{static_cast<int32_t>(r), 0, 0, {}, {}, {}};
     rank.constants.groups = {{0, 1}};
-    rank.constants.regions = {box({{0, 3}, {0, 2}}), box({{0, 2}}),
+    rank.constants.regions = {box({{0, 3}, {0, 2}}),     box({{0, 2}}),
                               box({{r, r + 1}, {0, 3}}), box({{2 + r, 3 + r}, {0, 3}}),
                               box({{r, r + 1}, {0, 2}}), box({{2 + r, 3 + r}, {0, 2}})};
     programs.ranks.push_back(rank);
   }
-  programs.parameters = {{"fc.weight", DType::f32, {3, 2}, true, weight_of({1, 2, 3, 4, 5, 6})}, {"fc.bias", DType::f32, {2}, true, weight_of({-1, 1})}};
+  programs.parameters = {{"fc.weight", DType::f32, {3, 2}, true, weight_of({1, 2, 3, 4, 5, 6})},
+                         {"fc.bias", DType::f32, {2}, true, weight_of({-1, 1})}};
   programs.inputs = {{"x", DType::f32, {4, 3}, false, std::nullopt}};
   programs.labels = {{"target", DType::f32, {4, 2}, false, std::nullopt}};
   return programs;
@@ -169,7 +173,7 @@ Programs every_opcode() {
   const auto life = Buffer::Life::segment;
   const BufferId a = arena.add("t:/a \"quoted\"\\", 64, life);
   const BufferId b = arena.add("t:/b", 64, life);
-  const BufferId c = arena.add("t:/b.", 64, life);   // the same identifier as /b
+  const BufferId c = arena.add("t:/b.", 64, life);  // the same identifier as /b
   const BufferId labels = arena.add("i:labels", 8, life, DType::i64);
   const BufferId mask = arena.add("t:mask", 64, life, DType::b1);
   const View matrix = view_of(a, {8, 8});
@@ -181,7 +185,9 @@ Programs every_opcode() {
   transposed.strides = {1, 8};
   View row = vector;
   row.offset = 8;
-  const auto plain = [](Opcode opcode, llvm::ArrayRef<View> outs, llvm::ArrayRef<View> ins) { return instruction(opcode, "/node", "Type", outs, ins); };
+  const auto plain = [](Opcode opcode, llvm::ArrayRef<View> outs, llvm::ArrayRef<View> ins) {
+    return instruction(opcode, "/node", "Type", outs, ins);
+  };
 
   ProgramSegment all{"0F", 0, {}};
   const auto add = [&](Instruction one) { all.instructions.push_back(std::move(one)); };
@@ -190,7 +196,9 @@ Programs every_opcode() {
   add(with(plain(Opcode::pointwise, {result}, {matrix, row}), PointwiseExpression{{step(Scalar::sub, {1, 0, 0})}, {0}}));
   add(with(plain(Opcode::pointwise, {result}, {matrix, row, view_of(mask, {8, 8})}),
            PointwiseExpression{{step(Scalar::mul_add, {0, 1, 0}), step(Scalar::tanh, {~0, 0, 0}), step(Scalar::scale_shift, {~1, 0, 0}, -INFINITY),
-                                step(Scalar::where, {2, ~1, ~2})}, {3}}, true));
+                                step(Scalar::where, {2, ~1, ~2})},
+                               {3}},
+           true));
   add(with(plain(Opcode::reduce, {vector}, {matrix}), ReduceExpression{2, Join::logsumexp, 1}));
   add(plain(Opcode::copy, {result}, {transposed}));
   add(with(plain(Opcode::fill, {result}, {}), FillValue{-INFINITY}));
