@@ -151,7 +151,7 @@ void print_lookup(Call& call) {
   switch (call.instruction.opcode) {
     case Opcode::gather: call.outs(1).ins(2).number(index.dim).constant(index.offset).number(index.length); break;
     case Opcode::scatter_add: call.outs(1).ins(2).number(index.dim).constant(index.offset).number(index.length).accumulation(); break;
-    case Opcode::pick: call.outs(1).ins(2).number(index.dim).constant(index.offset).ignore_index(index.ignore_index); break;
+    case Opcode::pick: call.outs(1).ins(2).number(index.dim).constant(index.offset).number(index.length).ignore_index(index.ignore_index); break;
     case Opcode::cross_entropy_grad: call.outs(1).ins(4).number(index.dim).constant(index.offset).ignore_index(index.ignore_index); break;
     default: SSCC_CHECK(false, "not a lookup");
   }

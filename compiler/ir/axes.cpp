@@ -47,7 +47,7 @@ int AxisClasses::dim_of(const Module& module, OpId op, TensorId tensor, int dim)
   return constant ? make(constant_dims_, std::tuple(tensor, op, dim)) : make(tensor_dims_, std::pair(tensor, dim));
 }
 
-// -- cuts -------------------------------------------------------------------------------------------------------------------------------------------
+// -- cuts -----------------------------------------------------------------------------------------------------------------------------------------
 
 void AxisClasses::add_cut(int dim, int64_t cut) {
   std::vector<int64_t>& cuts = dims_[static_cast<size_t>(dim)].cuts;
@@ -90,8 +90,7 @@ void AxisClasses::close_cuts() {
   }
 }
 
-// -- classes
-// ------------------------------------------------------------------------------------------------------------------------------------------
+// -- classes --------------------------------------------------------------------------------------------------------------------------------------
 
 int AxisClasses::find(int range) const {
   while (parent_[static_cast<size_t>(range)] != range) {

@@ -71,7 +71,7 @@ bool reshape_gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output_g
   return true;
 }
 
-// -- transpose --------------------------------------------------------------------------------------------------------------------------------------
+// -- transpose ------------------------------------------------------------------------------------------------------------------------------------
 
 Rule transpose_rule(const Module& module, const Op& op) {
   const auto& a = std::get<TransposeAttributes>(op.attributes);
@@ -99,7 +99,7 @@ bool transpose_gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output
   return true;
 }
 
-// -- slice, split, concat, pad: `(n| g) -> (l| g)` with g the greatest common divisor of all lengths and offsets -----------------------------------
+// -- slice, split, concat, pad: `(n| g) -> (l| g)` with g the greatest common divisor of all lengths and offsets ----------------------------------
 
 // One dimension that is taken apart or put together: operand `whole` holds all of it, the `parts` lie in it one behind the other (or at `starts`).
 void add_segments(RuleBuilder& r, size_t d, int whole, llvm::ArrayRef<int> parts, llvm::ArrayRef<int64_t> starts) {
@@ -213,7 +213,7 @@ bool concat_gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output_gr
   return true;
 }
 
-// -- expand: axes of the output; the input has those along which it is not broadcast ----------------------------------------------------------------
+// -- expand: axes of the output; the input has those along which it is not broadcast --------------------------------------------------------------
 
 Rule expand_rule(const Module& module, const Op& op) {
   RuleBuilder r(module, op);

@@ -82,7 +82,7 @@ class Assignment {
     return alone_[static_cast<size_t>(id.index)] != 0;
   }
 
-  // -- stages ---------------------------------------------------------------------------------------------------------------------------
+  // -- stages -------------------------------------------------------------------------------------------------------------------------------------
 
   void assign_stages(const AssignRule& rule) {
     const int axis = module_.mesh.find(rule.stages);
@@ -199,7 +199,7 @@ class Assignment {
     return result;
   }
 
-  // -- rules that name operators --------------------------------------------------------------------------------------------------------
+  // -- rules that name operators ------------------------------------------------------------------------------------------------------------------
 
   void assign_operators(const AssignRule& rule) {
     const std::vector<OpId> selected = rule.ops->select(module_);
@@ -217,7 +217,7 @@ class Assignment {
     }
   }
 
-  // -- pieces ----------------------------------------------------------------------------------------------------------------------------
+  // -- pieces -------------------------------------------------------------------------------------------------------------------------------------
 
   Devices devices_at(const std::map<int, int64_t>& fixed) {
     auto [it, fresh] = devices_cache_.try_emplace(fixed);
@@ -374,7 +374,7 @@ class Assignment {
     }
   }
 
-  // -- storage and updates ------------------------------------------------------------------------------------------------------------------
+  // -- storage and updates ------------------------------------------------------------------------------------------------------------------------
 
   static void enclose(Region& region, const Region& other) {
     for (size_t d = 0; d < region.rank(); ++d) region.dim(d) = unite(region.dim(d), other.dim(d));
@@ -522,7 +522,7 @@ class Assignment {
         }
   }
 
-  // -- what the plan's author should know -----------------------------------------------------------------------------------------------------
+  // -- what the plan's author should know ---------------------------------------------------------------------------------------------------------
 
   void check_every_rank_works() {
     std::vector<bool> works(static_cast<size_t>(module_.mesh.size()), false);

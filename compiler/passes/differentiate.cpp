@@ -43,7 +43,7 @@ class Differentiation {
     return TensorId();
   }
 
-  // -- what is trained -------------------------------------------------------------------------------------------------------------------------
+  // -- what is trained ----------------------------------------------------------------------------------------------------------------------------
 
   void choose_parameters() {
     const std::set<std::string> constants(recipe_.constants.begin(), recipe_.constants.end());
@@ -253,7 +253,7 @@ class Differentiation {
     b.into(gradient_of(logits)).cross_entropy_grad(logits, op.inputs[0], op.inputs[2], dtoken, a.dim, a.ignore_index);
   }
 
-  // -- updates --------------------------------------------------------------------------------------------------------------------------------------
+  // -- updates ------------------------------------------------------------------------------------------------------------------------------------
 
   void append_updates() {
     std::vector<TensorId> parameters;

@@ -106,7 +106,7 @@ class Divider {
     return mesh_axis >= 0 && std::any_of(op.splits.begin(), op.splits.end(), [&](const Split& s) { return s.mesh_axis == mesh_axis; });
   }
 
-  // -- forward -------------------------------------------------------------------------------------------------------------------------------------
+  // -- forward ------------------------------------------------------------------------------------------------------------------------------------
 
   void divide_op(OpId id) {
     for (const Prepared& p : prepared_) {
@@ -167,8 +167,7 @@ class Divider {
     return result;
   }
 
-  // -- one split
-  // -------------------------------------------------------------------------------------------------------------------------------------
+  // -- one split ----------------------------------------------------------------------------------------------------------------------------------
 
   // Cuts a factor of an axis, inside what earlier splits of the same factor left. `length`, `units`: of the requested range, of which the factor
   // counts `factor.length` units. False where the operator cannot follow (it stays undivided, or is divided less and replicated).
@@ -231,7 +230,7 @@ class Divider {
     return true;
   }
 
-  // -- rules by operator and dimension --------------------------------------------------------------------------------------------------------------
+  // -- rules by operator and dimension ------------------------------------------------------------------------------------------------------------
 
   // The axis that a rule's `dim` names: by the axis' name, or the outermost one that indexes this dimension of output 0. -1: none.
   int axis_of(const Op& op, const TransformRule& rule) const {
@@ -301,8 +300,7 @@ class Divider {
     }
   }
 
-  // -- backward
-  // --------------------------------------------------------------------------------------------------------------------------------------
+  // -- backward -----------------------------------------------------------------------------------------------------------------------------------
 
   void inherit(OpId id) { inherit_from(id, module_.ops[id].forward); }
 
@@ -326,8 +324,7 @@ class Divider {
     }
   }
 
-  // -- decomposition
-  // ---------------------------------------------------------------------------------------------------------------------------------
+  // -- decomposition ------------------------------------------------------------------------------------------------------------------------------
 
   void decompose_all() {
     for (OpId id : std::vector<OpId>(module_.order)) {

@@ -36,7 +36,7 @@ class Ordering {
  private:
   Op& op(OpId id) { return module_.ops[id]; }
 
-  // -- `before`: a new global order that data and the plan's edges allow ------------------------------------------------------------------
+  // -- `before`: a new global order that data and the plan's edges allow --------------------------------------------------------------------------
 
   struct Edge {
     OpId to;
@@ -128,7 +128,7 @@ class Ordering {
                        "remove one of these edges", op(best[0].first).name);
   }
 
-  // -- segments ------------------------------------------------------------------------------------------------------------------------------
+  // -- segments -----------------------------------------------------------------------------------------------------------------------------------
 
   void make_segments() {
     int stages = 1;
@@ -184,7 +184,7 @@ class Ordering {
     stages_ = stages;
   }
 
-  // -- timetable -----------------------------------------------------------------------------------------------------------------------------
+  // -- timetable ----------------------------------------------------------------------------------------------------------------------------------
 
   int forward_of(int stage) const { return 1 + stage; }
   int backward_of(int stage) const { return 1 + stages_ + stage; }

@@ -11,6 +11,7 @@
 #include <set>
 
 #include "compiler/ops/build.h"
+#include "compiler/ops/ops.h"
 #include "compiler/passes/passes.h"
 
 namespace sscc {
@@ -41,10 +42,11 @@ class Recognizer {
       if (!gelu(order[i])) layer_norm(order[i]);
     }
     std::erase_if(module_.order, [&](OpId id) { return gone_.contains(id); });
+    for (const OpId id : module_.order) read_through_transposes(module_.ops[id]);
   }
 
  private:
-  // -- looking -----------------------------------------------------------------------------------------------------------------------------------
+  // -- looking ------------------------------------------------------------------------------------------------------------------------------------
 
   // The operator that makes the tensor, if there is one.
   const Op* maker(TensorId tensor) const {
@@ -98,8 +100,7 @@ class Recognizer {
     return op->inputs[0];
   }
 
-  // -- GELU
-  // ------------------------------------------------------------------------------------------------------------------------------------------
+  // -- GELU ---------------------------------------------------------------------------------------------------------------------------------------
 
   bool gelu(OpId root) {
     const Op& op = module_.ops[root];
@@ -148,8 +149,7 @@ class Recognizer {
     return true;
   }
 
-  // -- LayerNorm
-  // -------------------------------------------------------------------------------------------------------------------------------------
+  // -- LayerNorm ----------------------------------------------------------------------------------------------------------------------------------
 
   // The tensor whose mean over its last dimensions (kept, of length 1) this is.
   TensorId argument_of_mean(TensorId tensor, int& first_dim, int readers) {
@@ -236,6 +236,27 @@ class Recognizer {
   }
 
   // -- replacing
+  // -- contractions -------------------------------------------------------------------------------------------------------------------------------
+
+  // A contraction reads a parameter itself where it reads the parameter's transpose: its labels say the rest, and the gradient is the parameter's
+  // own (a tied embedding's two gradients are then addends of one tensor). The Transpose stays, for plans that name it, until nobody reads it
+  // (transform).
+  void read_through_transposes(Op& op) {
+    auto* labels = std::get_if<ContractAttributes>(&op.attributes);
+    if (!labels) return;
+    for (size_t i = 0; i < 2; ++i) {
+      const Op* source = maker(op.inputs[i]);
+      const auto* transpose = source ? std::get_if<TransposeAttributes>(&source->attributes) : nullptr;
+      if (!transpose || module_.tensors[source->inputs[0]].role != Role::parameter) continue;
+      std::string& mine = i == 0 ? labels->lhs : labels->rhs;
+      std::string of_parameter(mine.size(), ' ');
+      for (size_t d = 0; d < mine.size(); ++d) of_parameter[static_cast<size_t>(transpose->permutation[d])] = mine[d];
+      mine = of_parameter;
+      op.inputs[i] = source->inputs[0];
+      attach_rule(module_, module_.tensors[op.outputs[0]].producers[0]);
+    }
+  }
+
   // -------------------------------------------------------------------------------------------------------------------------------------
 
   // The operators of `passed_` vanish, root among them; what `build` adds stands where root stood and absorbs their names.

@@ -1,13 +1,46 @@
 // op-trans: the step is cut into micro-batches, then every operator is divided.
+#include <algorithm>
+
 #include "compiler/passes/cut_step.h"
 #include "compiler/passes/divide.h"
 #include "compiler/passes/passes.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
+
+namespace {
+
+// The axes of all operators have been found by now: those whose results nobody reads have no more part to play.
+void drop_unread(Module& module) {
+  std::vector<char> is_read(static_cast<size_t>(module.tensors.size()), 0);
+  for (const TensorId output : module.outputs) is_read[static_cast<size_t>(output.index)] = 1;
+  for (const TensorId scalar : {module.loss, module.grad_norm})
+    if (scalar.valid()) is_read[static_cast<size_t>(scalar.index)] = 1;
+  std::vector<OpId> kept;
+  for (size_t i = module.order.size(); i-- > 0;) {
+    const Op& op = module.ops[module.order[i]];
+    const bool stays = std::any_of(op.outputs.begin(), op.outputs.end(), [&](TensorId output) {
+      return output.valid() && (is_read[static_cast<size_t>(output.index)] || module.tensors[output].next_version_of.valid() ||
+                                module.tensors[output].gradient_of.valid());
+    });
+    if (stays) {
+      for (const TensorId input : op.inputs)
+        if (input.valid()) is_read[static_cast<size_t>(input.index)] = 1;
+      kept.push_back(module.order[i]);
+    } else {
+      for (const TensorId output : op.outputs)
+        if (output.valid()) llvm::erase(module.tensors[output].producers, module.order[i]);
+    }
+  }
+  module.order.assign(kept.rbegin(), kept.rend());
+}
+
+}  // namespace
 
 void transform(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   cut_step(module, plan, diagnostics);
   if (!diagnostics.has_errors()) divide(module, plan, diagnostics);
+  if (!diagnostics.has_errors()) drop_unread(module);
 }
 
 }  // namespace sscc

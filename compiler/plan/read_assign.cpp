@@ -48,7 +48,7 @@ void PlanReader::read_assign_rule(const JsonValue& value) {
   rule_holds_ = true;
 }
 
-// -- stages -----------------------------------------------------------------------------------------------------------------------------
+// -- stages ---------------------------------------------------------------------------------------------------------------------------------------
 
 void PlanReader::read_stages(const JsonValue& value, AssignRule& rule) {
   refuse_other_keys(value, language::assign_rule, "'stages'", {"stages", "cut_before", "balance", "place", "when"});
@@ -115,7 +115,7 @@ void PlanReader::read_stage_places(const JsonValue& value, AssignRule& rule, int
   if (is_refused && rule_holds_) refuse(Feature::replicated_stages, at_key(value, "place"));
 }
 
-// -- places -----------------------------------------------------------------------------------------------------------------------------
+// -- places ---------------------------------------------------------------------------------------------------------------------------------------
 
 void PlanReader::read_placement(const JsonValue& value, AssignRule& rule) {
   refuse_other_keys(value, language::assign_rule, "'ops'", {"ops", "on", "when"});

@@ -70,7 +70,7 @@ void PlanReader::read_before(const JsonValue& value) {
   }
 }
 
-// -- what is checked and then refused -----------------------------------------------------------------------------------------------------
+// -- what is checked and then refused -------------------------------------------------------------------------------------------------------------
 
 void PlanReader::check_block_name(const JsonValue& value) {
   if (!value.is(Kind::string) || !is_block_name(value.string)) wrong_type(value, "a block like \"0F0\", \"1B3\", \"0W2\", \"0F0.1\" or \"0U\"");

@@ -35,7 +35,7 @@ std::string beside(const std::string& file, const std::string& path) {
 
 }  // namespace
 
-// -- files ------------------------------------------------------------------------------------------------------------------------------
+// -- files ----------------------------------------------------------------------------------------------------------------------------------------
 
 std::string read_file(const std::string& path) {
   const bool is_standard_input = path == "-";
@@ -79,7 +79,7 @@ Recipe read_recipe_text(std::string_view text, const std::string& file, const Mo
   return recipe;
 }
 
-// -- the plan ---------------------------------------------------------------------------------------------------------------------------
+// -- the plan -------------------------------------------------------------------------------------------------------------------------------------
 
 PlanAndRecipe PlanReader::read(const std::string& recipe_file, const Settings& settings, const FileReader& read) {
   JsonValue& root = plan_document_.root();
@@ -150,7 +150,7 @@ void PlanReader::read_recipe(const JsonValue* value, const std::string& recipe_f
   }
 }
 
-// -- small parts ------------------------------------------------------------------------------------------------------------------------
+// -- small parts ----------------------------------------------------------------------------------------------------------------------------------
 
 std::optional<int64_t> PlanReader::read_bytes(const JsonValue& value) {
   static const std::pair<const char*, double> units[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"KB", 1e3},

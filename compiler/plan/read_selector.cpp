@@ -45,7 +45,7 @@ bool names_a_label(const Recipe& recipe, const std::string& glob) {
 
 }  // namespace
 
-// -- selectors --------------------------------------------------------------------------------------------------------------------------
+// -- selectors ------------------------------------------------------------------------------------------------------------------------------------
 
 std::optional<Selector> PlanReader::read_selector(const JsonValue& value) {
   Selector selector;
@@ -118,7 +118,7 @@ void PlanReader::check_selector(const Selector& selector) {
   error(Code::no_match, selector.where, "the selector " + selector.text + " matches no operator of the model", nearest_names(module_, selector));
 }
 
-// -- axes -------------------------------------------------------------------------------------------------------------------------------
+// -- axes -----------------------------------------------------------------------------------------------------------------------------------------
 
 std::optional<AxisName> PlanReader::read_axis(const JsonValue& value) {
   if (value.is(Kind::object)) return read_axis_of(value);

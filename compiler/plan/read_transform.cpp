@@ -104,7 +104,7 @@ void PlanReader::check_store_rule(const JsonValue& value) {
   if (rule_holds_) refuse(Feature::store, at_key(value, "store"));
 }
 
-// -- splits -----------------------------------------------------------------------------------------------------------------------------
+// -- splits ---------------------------------------------------------------------------------------------------------------------------------------
 
 std::vector<SplitOver> PlanReader::read_splits(const JsonValue& value) {
   std::vector<SplitOver> splits;

@@ -55,7 +55,7 @@ Recipe RecipeReader::read(const JsonValue& value) {
   return recipe;
 }
 
-// -- loss -----------------------------------------------------------------------------------------------------------------------------
+// -- loss -----------------------------------------------------------------------------------------------------------------------------------------
 
 void RecipeReader::read_loss(const JsonValue& value, Recipe& recipe) {
   const JsonValue* kind_value = value.find("kind");
@@ -118,7 +118,7 @@ void RecipeReader::read_cross_entropy(const JsonValue& value, Recipe::Loss& loss
         "the class axis is no dimension of " + quoted(loss.logits) + ", which has " + std::to_string(rank) + " dimensions", "set 'class_axis'");
 }
 
-// -- optimizer --------------------------------------------------------------------------------------------------------------------------
+// -- optimizer ------------------------------------------------------------------------------------------------------------------------------------
 
 double RecipeReader::read_option(const JsonValue& object, const char* key, double standard, double highest) {
   const JsonValue* value = object.find(key);
@@ -151,7 +151,7 @@ void RecipeReader::read_optimizer(const JsonValue& value, Recipe& recipe) {
   if (const JsonValue* names = value.find("no_weight_decay")) recipe.no_weight_decay = read_initializers(*names);
 }
 
-// -- tensors ----------------------------------------------------------------------------------------------------------------------------
+// -- tensors --------------------------------------------------------------------------------------------------------------------------------------
 
 std::string RecipeReader::read_tensor_name(const JsonValue& object, const char* key) {
   const JsonValue* value = expect_key(object, key);
@@ -234,7 +234,7 @@ void RecipeReader::read_labels(const JsonValue& value, Recipe& recipe) {
     if (auto label = read_tensor(item)) recipe.labels.push_back(*label);
 }
 
-// -- what is checked and then refused, or only described ----------------------------------------------------------------------------------
+// -- what is checked and then refused, or only described ------------------------------------------------------------------------------------------
 
 void RecipeReader::check_state_and_recycle(const JsonValue& value) {
   const JsonValue* state = value.find("state");

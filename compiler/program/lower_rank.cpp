@@ -81,7 +81,7 @@ void RankLowering::group_contributions() {
   }
 }
 
-// -- instructions, constants, buffers -----------------------------------------------------------------------------------------------------------
+// -- instructions, constants, buffers -------------------------------------------------------------------------------------------------------------
 
 Instruction& RankLowering::emit(Opcode opcode, OpId from, TensorId id) {
   Instruction instruction;

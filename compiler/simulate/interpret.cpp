@@ -12,7 +12,7 @@
 namespace sscc {
 namespace {
 
-// -- operands -----------------------------------------------------------------------------------------------------------------------------
+// -- operands -------------------------------------------------------------------------------------------------------------------------------------
 
 class Operand {
  public:
@@ -46,7 +46,7 @@ struct Tensors {
   llvm::SmallVector<rt::Tensor, 7> ins;
 };
 
-// -- calls --------------------------------------------------------------------------------------------------------------------------------
+// -- calls ----------------------------------------------------------------------------------------------------------------------------------------
 
 using Call = std::function<void(rt::Rank&, const Tensors&, int micro_batch)>;
 
@@ -65,7 +65,7 @@ Call lookup_call(const Instruction& instruction) {
       };
     case Opcode::pick:
       return [=](rt::Rank& rank, const Tensors& t, int) {
-        rt::pick(t.outs[0], t.ins[0], t.ins[1], index.dim, offset_of(rank, index), index.ignore_index);
+        rt::pick(t.outs[0], t.ins[0], t.ins[1], index.dim, offset_of(rank, index), index.length, index.ignore_index);
       };
     default:
       return [=](rt::Rank& rank, const Tensors& t, int) {
@@ -165,7 +165,7 @@ Call call_of(const Instruction& instruction) {
   SSCC_CHECK(false, "an unknown instruction");
 }
 
-// -- programs -----------------------------------------------------------------------------------------------------------------------------
+// -- programs -------------------------------------------------------------------------------------------------------------------------------------
 
 struct Statement {
   const char* origin;
@@ -255,7 +255,7 @@ rt::Constants constants_of(const Constants& from) {
   return constants;
 }
 
-// -- the model's tensors ------------------------------------------------------------------------------------------------------------------
+// -- the model's tensors --------------------------------------------------------------------------------------------------------------------------
 
 rt::ModelInfo model_info(const Programs& programs) {
   const std::map<std::string, int64_t> bounds = index_bounds(programs);

@@ -103,7 +103,7 @@ Stretch take_longest(Group& group) {
   return taken;
 }
 
-// -- matrix products ------------------------------------------------------------------------------------------------------------------------
+// -- matrix products ------------------------------------------------------------------------------------------------------------------------------
 
 void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const float* a, int64_t lda, const float* b,
              int64_t ldb, double beta, float* c, int64_t ldc) {
@@ -187,7 +187,7 @@ void products(const Groups& groups, Tensor out, Tensor lhs, Tensor rhs, double s
   }
 }
 
-// -- operands as the library wants them -----------------------------------------------------------------------------------------------------
+// -- operands as the library wants them -----------------------------------------------------------------------------------------------------------
 
 // A contiguous tensor (batch, rows, columns) of the same elements.
 struct Packed {
@@ -260,7 +260,7 @@ void contract_floats(const Tensor& out, const Tensor& lhs, const Tensor& rhs, co
   if (result.memory) unpack(out, groups, result.tensor, accumulate);
 }
 
-// -- the obvious way, for integers ------------------------------------------------------------------------------------------------------------
+// -- the obvious way, for integers ----------------------------------------------------------------------------------------------------------------
 
 template <class T>
 void contract_directly(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const Groups& groups, double scale, bool accumulate) {

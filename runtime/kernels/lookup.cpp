@@ -120,6 +120,19 @@ void check_label_type(const char* kernel, const Tensor& labels) {
   if (labels.dtype != DType::i64 && labels.dtype != DType::i32) no_kernel(kernel, labels.dtype);
 }
 
+// Before the loops, which must not throw.
+void check_labels(const Tensor& labels, int64_t classes, int64_t ignore_index) {
+  const int64_t* strides[] = {labels.strides};
+  const StridedLoop loop = StridedLoop::make(std::span(labels.dims, static_cast<size_t>(labels.rank)), strides);
+  loop.for_rows(0, labels.elements() == 0 ? 0 : loop.rows(), [&](const StridedLoop::Offsets& at) {
+    for (int64_t i = 0; i < loop.row_length(); ++i) {
+      const int64_t label = label_at(labels, at[0] + i * loop.row_stride(0));
+      if (label == ignore_index || (label >= 0 && label < classes)) continue;
+      throw DataError("a label of " + std::to_string(label) + " is outside of [0, " + std::to_string(classes) + ")");
+    }
+  });
+}
+
 template <class T>
 void pick_rows(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t ignore_index) {
   const int64_t classes = logits.dims[dim], stride = logits.strides[dim];
@@ -174,8 +187,9 @@ void scatter_add(const Tensor& out, const Tensor& indices, const Tensor& dy, int
   for_number_type("scatter_add", out.dtype, [&](auto t) { scatter_rows<decltype(t)>(out, indices, dy, dim, positions); });
 }
 
-void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t ignore_index) {
+void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t classes, int64_t ignore_index) {
   check_label_type("pick", labels);
+  check_labels(labels, classes, ignore_index);
   for_float_type("pick", out.dtype, [&](auto t) { pick_rows<decltype(t)>(out, logits, labels, dim, index_offset, ignore_index); });
 }
 

@@ -20,7 +20,7 @@ void for_any_type(DType type, const Work& work) {
   for_number_type("pointwise", type, work);
 }
 
-// -- a step over contiguous tiles -----------------------------------------------------------------------------------------------------------
+// -- a step over contiguous tiles -----------------------------------------------------------------------------------------------------------------
 
 // T: the result's type; arguments are of the types that operand_type() says.
 using StepFunction = void (*)(void* out, const void* const* args, const ScalarStep& step, int64_t n);
@@ -137,7 +137,7 @@ StepFunction step_function(const ScalarStep& step, DType first) {
   return nullptr;
 }
 
-// -- tiles ----------------------------------------------------------------------------------------------------------------------------------
+// -- tiles ----------------------------------------------------------------------------------------------------------------------------------------
 
 using Convert = void (*)(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t n, bool add);
 

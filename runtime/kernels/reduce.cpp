@@ -41,7 +41,7 @@ Plan plan_of(const Tensor& out, const Tensor& in, uint32_t reduced) {
           StridedLoop::make(std::span(reduced_dims, reduced_count), reduced_strides)};
 }
 
-// -- joins: an accumulator, how a value enters it, how two become one ---------------------------------------------------------------------------
+// -- joins: an accumulator, how a value enters it, how two become one -----------------------------------------------------------------------------
 
 template <class T>
 struct SumJoin {

@@ -42,7 +42,7 @@ std::vector<std::byte> dense_copy(const Tensor& from) {
 Rank::Rank(std::byte* arena, const ProgramInfo& program, const Constants& constants, Transport& transport)
     : arena_(arena), program_(program), constants_(constants), transport_(transport) {}
 
-// -- views --------------------------------------------------------------------------------------------------------------------------------
+// -- views ----------------------------------------------------------------------------------------------------------------------------------------
 
 Tensor Rank::view(int32_t buffer, int64_t offset, std::span<const int64_t> dims, std::span<const int64_t> strides, int micro_batch) const {
   const BufferInfo& info = program_.buffers[static_cast<size_t>(buffer)];
@@ -60,7 +60,7 @@ Tensor Rank::view(int32_t buffer, int64_t offset, std::initializer_list<int64_t>
   return view(buffer, offset, std::span(dims.begin(), dims.size()), std::span(strides.begin(), strides.size()), micro_batch);
 }
 
-// -- communication ------------------------------------------------------------------------------------------------------------------------
+// -- communication --------------------------------------------------------------------------------------------------------------------------------
 
 void Rank::at(const char* origin, int micro_batch) {
   origin_ = origin;
@@ -115,7 +115,7 @@ void Rank::wait_sends() {
   communicate([&] { transport_.wait_sends(); });
 }
 
-// -- captures -----------------------------------------------------------------------------------------------------------------------------
+// -- captures -------------------------------------------------------------------------------------------------------------------------------------
 
 void Rank::capture_loss(const Tensor& scalar) {
   if (captures_) captures_->loss = scalar_of(scalar);

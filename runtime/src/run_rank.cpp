@@ -86,7 +86,7 @@ class Run {
 
   bool is_first() const { return transport_.rank() == 0; }
 
-  // -- before the first step ----------------------------------------------------------------------------------------------------------------
+  // -- before the first step ----------------------------------------------------------------------------------------------------------------------
 
   Outcome open() {
     if (!model_.training && !options_.grads.empty()) return {usage, "--grads: this is an inference program, it has no gradients"};
@@ -126,7 +126,7 @@ class Run {
     }
   }
 
-  // -- steps --------------------------------------------------------------------------------------------------------------------------------
+  // -- steps --------------------------------------------------------------------------------------------------------------------------------------
 
   StepReport run_step(int64_t step) {
     Rank::Captures& captures = *rank_->captures_;
@@ -192,7 +192,7 @@ class Run {
     return outcome;
   }
 
-  // -- after the last step ------------------------------------------------------------------------------------------------------------------
+  // -- after the last step ------------------------------------------------------------------------------------------------------------------------
 
   Outcome write_final() {
     return write_whole(options_.final, model_.parameters, [&](const FileTensor& tensor) {
@@ -224,7 +224,7 @@ class Run {
     return outcome;
   }
 
-  // -- the meeting between steps --------------------------------------------------------------------------------------------------------------
+  // -- the meeting between steps ------------------------------------------------------------------------------------------------------------------
 
   // `step`: the one that ended, negative for none.
   Verdict meet(int64_t step, const StepReport& report, const Outcome& mine) {

@@ -15,7 +15,7 @@ namespace sscc::rt {
 
 static_assert(std::endian::native == std::endian::little, "files are little-endian and copied byte by byte");
 
-// -- files --------------------------------------------------------------------------------------------------------------------------------
+// -- files ----------------------------------------------------------------------------------------------------------------------------------------
 
 MappedFile::MappedFile(const std::string& path) : path_(path) {
   const auto fail = [&](const char* what) { throw EnvironmentFailure(std::string("cannot ") + what + " '" + path + "': " + std::strerror(errno)); };
@@ -77,7 +77,7 @@ void NewFile::commit() {
   fail("write");
 }
 
-// -- regions ------------------------------------------------------------------------------------------------------------------------------
+// -- regions --------------------------------------------------------------------------------------------------------------------------------------
 
 namespace {
 
@@ -184,7 +184,7 @@ void place_region(std::span<const int64_t> dims, DType dtype, const Region& regi
 }
 
 std::string type_and_shape(DType dtype, std::span<const int64_t> dims) {
-  static constexpr const char* names[] = {"f32", "f64", "f16", "bf16", "i64", "i32", "i8", "u8", "bool"};
+  static constexpr const char* names[] = {"float32", "float64", "float16", "bfloat16", "int64", "int32", "int8", "uint8", "bool"};
   std::string text = names[static_cast<size_t>(dtype)];
   if (dims.empty()) return text + " scalar";
   for (size_t d = 0; d < dims.size(); ++d) text += (d ? "x" : " ") + std::to_string(dims[d]);

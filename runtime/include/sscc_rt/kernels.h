@@ -47,7 +47,8 @@ void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tens
                            int first_dim, bool accumulate);
 
 // out[i..] = logits[i.., labels[i..] - index_offset] along `dim`, 0 where the label is ignored or lies in another piece.
-void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t ignore_index);
+// `classes`: of the whole dimension; a label outside of [0, classes) is an error.
+void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t classes, int64_t ignore_index);
 // dlogits = (exp(logits - lse) - [label == class]) * dloss, 0 where the label is ignored; class = position + index_offset.
 void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss, int dim,
                         int64_t index_offset, int64_t ignore_index);

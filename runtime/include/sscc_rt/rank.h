@@ -17,7 +17,7 @@
 
 namespace sscc::rt {
 
-// -- failures ---------------------------------------------------------------------------------------------------------------------------
+// -- failures -------------------------------------------------------------------------------------------------------------------------------------
 // run_rank turns them into messages and the exit statuses of the contract; any other exception is a bug (70).
 
 // Data or weights are not what the program needs (1). what() names the file, what was expected and what was found.
@@ -34,7 +34,7 @@ struct PeerFailure : std::runtime_error {
   using std::runtime_error::runtime_error;
 };
 
-// -- the description of a program ------------------------------------------------------------------------------------------------------
+// -- the description of a program -----------------------------------------------------------------------------------------------------------------
 
 struct Interval {
   int64_t begin = 0, end = 0;
@@ -94,7 +94,7 @@ struct ProgramInfo {
   std::vector<Slot> schedule;
 };
 
-// -- transport --------------------------------------------------------------------------------------------------------------------------
+// -- transport ------------------------------------------------------------------------------------------------------------------------------------
 
 // Moves bytes between ranks. Blocking calls return within the timeout or throw PeerFailure. Joins are made in group order, so that threads and MPI
 // give the same bits.
@@ -130,7 +130,7 @@ std::unique_ptr<Transport> make_mpi_transport(double timeout_seconds);
 // start.
 int kernel_threads_under_mpi();
 
-// -- what segment code sees ---------------------------------------------------------------------------------------------------------------
+// -- what segment code sees -----------------------------------------------------------------------------------------------------------------------
 
 class Rank {
  public:
@@ -182,7 +182,7 @@ class Rank {
   std::shared_ptr<Captures> captures_;
 };
 
-// -- running --------------------------------------------------------------------------------------------------------------------------------
+// -- running --------------------------------------------------------------------------------------------------------------------------------------
 
 // The flags of a rank program (PLAN_LANGUAGE section 4).
 struct Options {
