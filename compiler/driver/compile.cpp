@@ -66,7 +66,10 @@ bool compile(const Request& request, Compilation& c, Diagnostics& diagnostics, c
   // Beyond this point programs are final: the checkers below, the emitter, the interpreter and the cost model all read the same ones.
   line.step("check_lineage", [&] { c.equivalent = check_lineage(c.module, c.programs, diagnostics); });
   line.step("check_deadlock", [&] { c.deadlock_free = check_deadlock(c.programs, diagnostics); });
-  line.step("check_memory", [&] { check_memory(c.programs, diagnostics); });
+  line.step("check_memory", [&] {
+    check_memory(c.programs, diagnostics);
+    check_memory_limit(c.programs, c.plan.memory_limit, c.plan.memory_limit_where, diagnostics);
+  });
   return !diagnostics.has_errors();
 }
 

@@ -99,6 +99,7 @@ struct Plan {
   std::vector<AssignRule> assign;
   Order order;
   std::vector<int64_t> memory_limit;  // bytes by device; one entry: all; empty: none
+  Location memory_limit_where;
 };
 
 struct Recipe {

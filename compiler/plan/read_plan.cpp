@@ -170,6 +170,7 @@ std::optional<int64_t> PlanReader::read_bytes(const JsonValue& value) {
 }
 
 void PlanReader::read_memory_limit(const JsonValue& value) {
+  result_.plan.memory_limit_where = at(value);
   if (!value.is(Kind::array)) {
     if (auto bytes = read_bytes(value)) result_.plan.memory_limit = {*bytes};
     return;

@@ -13,6 +13,9 @@ bool check_deadlock(const Programs& programs, Diagnostics& diagnostics);
 // Whatever an instruction reads is what was last written to that buffer: no other live buffer lies on it; everything lies inside the arena.
 bool check_memory(const Programs& programs, Diagnostics& diagnostics);
 
+// No rank's arena is larger than its limit (bytes by rank; one entry: all; empty: none). A refusal lists the largest buffers that are live at the peak.
+void check_memory_limit(const Programs& programs, const std::vector<int64_t>& limits, const Location& where, Diagnostics& diagnostics);
+
 // Every reader of a logical tensor gets exactly the region and the whole join that its operator needs, from this step's micro-batches, each
 // contribution once; every trainable parameter gets its new version at every home.
 bool check_lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics);
