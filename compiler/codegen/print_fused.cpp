@@ -121,7 +121,7 @@ std::vector<std::string> FusedFunctions::sources(const std::string& version) con
   std::vector<std::string> files;
   for (size_t begin = 0; begin < functions_.size(); begin += functions_per_file) {
     std::string& text = files.emplace_back("// Chains of pointwise operators. Written by sscc " + version +
-                                           ".\n#include \"fused.h\"\n\n#include \"sscc_rt/pointwise_loop.h\"\n\n");
+                                           ".\n#include \"fused.h\"\n\n#include \"sscc_rt/pointwise_loop.h\"\n#include \"sscc_rt/views.h\"\n\n");
     text += "using namespace sscc::rt;\n\nnamespace fused {\n\n";
     for (size_t i = begin; i < std::min(begin + functions_per_file, functions_.size()); ++i) text += definition(functions_[i]) + "\n";
     text += "}  // namespace fused\n";

@@ -221,7 +221,7 @@ TEST_CASE("emitted source compiles without a warning", "[build]") {
   const std::string folder = (scratch / "every").string();
   for (const char* file : {"program_0.cpp", "fused_0.cpp", "model.cpp", "ranks.cpp"}) {
     const std::string command =
-        "c++ -std=c++20 -Wall -Wextra -Werror -fsyntax-only -I" + folder + "/src -I" + folder + "/src/runtime/include " + folder + "/src/" + file;
+        "c++ -std=c++20 -Wall -Wextra -Werror -fopenmp -fsyntax-only -I" + folder + "/src -I" + folder + "/src/runtime/include " + folder + "/src/" + file;
     INFO(command);
     CHECK(std::system(command.c_str()) == 0);
   }
