@@ -3,6 +3,7 @@
 
 #include <functional>
 #include <map>
+#include <stdexcept>
 #include <string>
 #include <vector>
 
@@ -32,5 +33,11 @@ using After = std::function<void(const char* step, const Compilation&)>;
 
 // Runs every step, or up to and including `last` (empty: all). Stops after a step that reported an error; false then.
 bool compile(const Request& request, Compilation& compilation, Diagnostics& diagnostics, const std::string& last = "", const After& after = {});
+
+// Runs passes by name on a compilation whose module, plan and recipe are there (sscc-opt). Throws UnknownPass. False if one reported an error.
+struct UnknownPass : std::runtime_error {
+  using std::runtime_error::runtime_error;
+};
+bool run_passes(const std::vector<std::string>& names, Compilation& compilation, Diagnostics& diagnostics);
 
 }  // namespace sscc

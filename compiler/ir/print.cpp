@@ -133,7 +133,9 @@ std::string print_op(const Module& module, OpId id, const Op& o) {
   if (o.stage > 0) text += " stage=" + std::to_string(o.stage);
   for (const std::string& role : o.roles) text += " role=" + role;
   text += "\n    axes";
-  for (const Axis& axis : o.rule.axes) text += " " + axis.name + mark_of(axis.mark) + "=" + std::to_string(axis.length);
+  for (const Axis& axis : o.rule.axes)
+    text += " " + axis.name + mark_of(axis.mark) + "=" + std::to_string(axis.length) +
+            (axis.forward_axis >= 0 ? "<" + std::to_string(axis.forward_axis) : "");
   text += "\n";
   for (const Split& split : o.splits) {
     text += "    split " + o.rule.axes[static_cast<size_t>(split.axis)].name + " over " +

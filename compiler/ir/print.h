@@ -1,4 +1,4 @@
-// The module as text, for people, golden tests and bug reports (docs/ir.md). compiler/ir/parse.h reads it back.
+// The module as text, for people, golden tests and bug reports (docs/ir.md). compiler/ops/parse_module.h reads it back.
 #pragma once
 
 #include <string>

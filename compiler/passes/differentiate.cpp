@@ -67,7 +67,7 @@ class Differentiation {
     }
     for (int64_t t = 0; t < module_.tensors.size(); ++t) {
       Tensor& each = module_.tensors[TensorId(t)];
-      each.trainable = each.role == Role::parameter && rt::is_float(each.dtype) && !each.shape.empty() && each.weight.has_value();
+      each.trainable = each.role == Role::parameter && rt::is_float(each.dtype) && !each.shape.empty() && !each.next_version_of.valid();
     }
   }
 

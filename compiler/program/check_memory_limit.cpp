@@ -64,7 +64,8 @@ std::string largest_at_peak(const Body& body) {
   for (const auto& [name, size] : by_name) largest.push_back({size, name});
   std::stable_sort(largest.begin(), largest.end(), [](const auto& a, const auto& b) { return a.first > b.first; });
   std::string text;
-  for (size_t i = 0; i < std::min(listed, largest.size()); ++i) text += (i ? ", " : "") + quoted(largest[i].second) + " " + human_bytes(largest[i].first);
+  for (size_t i = 0; i < std::min(listed, largest.size()); ++i)
+    text += (i ? ", " : "") + quoted(largest[i].second) + " " + human_bytes(largest[i].first);
   return text;
 }
 
