@@ -34,13 +34,25 @@ class Collectives {
   }
 
  private:
+  // Do the contributions, joined by the sender, make up all of the message's region?
   static bool is_whole(const Message& message) {
-    int64_t covered = 0;
+    std::vector<std::pair<Region, Part>> missing = {{message.region, Part()}};
     for (const Contribution& c : message.contributions) {
-      if (!c.part.whole()) return false;
-      covered += c.region.elements();
+      std::vector<std::pair<Region, Part>> rest;
+      for (auto& [region, part] : missing) {
+        const Region common = intersect(region, c.region);
+        const Part shared = intersect(part, c.part);
+        if (common.empty() || shared.empty()) {
+          rest.push_back({std::move(region), part});
+          continue;
+        }
+        const Part left = subtract(part, shared);
+        if (!left.empty()) rest.push_back({common, left});
+        for (Region& outside : subtract(region, common)) rest.push_back({std::move(outside), part});
+      }
+      missing = std::move(rest);
     }
-    return covered == message.region.elements();
+    return missing.empty();
   }
 
   // Blocks of one shape that differ in one dimension only.
@@ -62,8 +74,7 @@ class Collectives {
   void lower_exchange(Delivery& delivery, std::vector<Delivery>& result) {
     const Join join = module_.tensors[delivery.tensor].join;
     bool partial = false;
-    for (const Message& message : delivery.messages)
-      for (const Contribution& c : message.contributions) partial |= !c.part.whole();
+    for (const Message& message : delivery.messages) partial |= !is_whole(message);
     if (delivery.devices.size() > 1 && !partial && are_equal_blocks(delivery)) {
       delivery.how = Delivery::How::all_gather;
       result.push_back(std::move(delivery));
@@ -87,8 +98,7 @@ class Collectives {
     if (delivery.how != Delivery::How::point_to_point || delivery.messages.size() < 2) return false;
     for (const Message& message : delivery.messages) {
       if (!(message.region == delivery.region)) return false;
-      for (const Contribution& c : message.contributions)
-        if (c.part.whole()) return false;
+      if (is_whole(message)) return false;
     }
     return true;
   }

@@ -79,6 +79,25 @@ bool are_apart(const View& a, const View& b) {
   return apart;
 }
 
+// Kernels leave out dimensions of length 1 that they reduce; the region has them.
+View as_wide_as(const View& view, const Region& region) {
+  size_t missing = region.rank() - std::min(region.rank(), view.dims.size());
+  if (missing == 0) return view;
+  View wide = view;
+  wide.dims.clear();
+  wide.strides.clear();
+  size_t next = 0;
+  for (size_t d = 0; d < region.rank(); ++d) {
+    const bool inserted = missing > 0 && region.dim(d).length() == 1 && (next == view.dims.size() || view.dims[next] != 1);
+    wide.dims.push_back(inserted ? 1 : view.dims[next]);
+    wide.strides.push_back(inserted ? 0 : view.strides[next]);
+    missing -= inserted;
+    next += !inserted;
+    if (next > view.dims.size()) return view;
+  }
+  return next == view.dims.size() ? wide : view;
+}
+
 class Lineage {
  public:
   Lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics)
@@ -154,7 +173,8 @@ class Lineage {
   };
 
   // Null and a refusal if there is none.
-  Found find(const Step& step, const View& view, TensorId tensor, const Region& region) {
+  Found find(const Step& step, const View& place, TensorId tensor, const Region& region) {
+    const View view = as_wide_as(place, region);
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
       if (const std::optional<Part> share = share_of(step.rank, content, view, tensor, region)) return {&content, *share};
     std::string there;
@@ -311,11 +331,29 @@ class Lineage {
 
   // -- writing ------------------------------------------------------------------------------------------------------------------------------------
 
-  void write(const Step& step, const View& view, Content content) {
+  void write(const Step& step, const View& place, Content content) {
+    const View view = as_wide_as(place, content.region);
+    if (overwrite_part(step, view, content)) return;
     Contents& list = contents(step.rank, view.buffer, step.micro_batch);
     std::erase_if(list, [&](const Content& old) { return !are_apart(old.view, view); });
     content.view = view;
     list.push_back(std::move(content));
+  }
+
+  // A box within a value that is there already, at its place: what the box held is gone, the rest stays.
+  bool overwrite_part(const Step& step, const View& view, const Content& content) {
+    for (Content& old : contents(step.rank, view.buffer, step.micro_batch)) {
+      if (old.tensor != content.tensor || old.region == content.region || !old.region.contains(content.region)) continue;
+      const std::optional<View> part = subview(old.view, old.region, content.region);
+      if (!part || !same_place(*part, view)) continue;
+      std::vector<Fragment> kept;
+      for (const Fragment& fragment : old.fragments)
+        for (Region& rest : subtract(fragment.region, content.region)) kept.push_back({std::move(rest), fragment.part, fragment.micro_batches});
+      kept.insert(kept.end(), content.fragments.begin(), content.fragments.end());
+      old.fragments = std::move(kept);
+      return true;
+    }
+    return false;
   }
 
   // Put fragments into what a view holds already; a fragment that is there is a doubled contribution.
