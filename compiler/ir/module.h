@@ -300,4 +300,7 @@ Part part_of(const Module& module, OpId op, int output, const Piece& piece);
 // The positions of one axis that the piece works on.
 Intervals axis_positions(const Op& op, int axis, const Piece& piece);
 
+// The positions in the whole tensor of a region of micro-batch m.
+Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch);
+
 }  // namespace sscc

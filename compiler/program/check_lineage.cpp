@@ -11,6 +11,7 @@
 
 #include "compiler/ops/ops.h"
 #include "compiler/program/check.h"
+#include "compiler/program/computes.h"
 #include "compiler/program/views.h"
 #include "compiler/program/walk.h"
 #include "compiler/support/strings.h"
@@ -153,6 +154,7 @@ class Lineage {
           const Buffer& buffer = b.buffers[BufferId(i)];
           if (buffer.source == Buffer::Source::none || buffer.tensor != name || buffer.elements != home.region.elements()) continue;
           if ((buffer.copies > 1) != (t.scope == Scope::micro_batch && module_.cut.count > 1)) continue;
+          if (!loads(rank, buffer, id, home.region)) continue;
           for (int32_t k = 0; k < buffer.copies; ++k)
             contents(rank.rank, BufferId(i), k)
                 .push_back({id,
@@ -161,6 +163,17 @@ class Lineage {
                             {{home.region, Part(), of_step(id) ? whole_step() : std::set<int32_t>{k}}}});
         }
       }
+  }
+
+  // Is what the host loads into the buffer's copies this region of the tensor's micro-batches?
+  bool loads(const RankProgram& rank, const Buffer& buffer, TensorId id, const Region& region) const {
+    if (buffer.source == Buffer::Source::state && buffer.regions < 0) return true;
+    for (int64_t k = 0; k < buffer.copies; ++k) {
+      const auto index = static_cast<size_t>(buffer.regions + k);
+      if (buffer.regions < 0 || index >= rank.constants.regions.size()) return false;
+      if (!(rank.constants.regions[index] == to_whole(module_, id, region, k))) return false;
+    }
+    return true;
   }
 
   // -- reading ------------------------------------------------------------------------------------------------------------------------------------
@@ -428,6 +441,7 @@ class Lineage {
                                   (content.tensor.valid() ? module_.tensors[content.tensor].name : std::string("nothing")) + "'");
         return write(step, i.outs[0], std::move(content));
       }
+      case Opcode::capture: return visit_capture(step);
       case Opcode::reduce:
         if (!i.op.valid()) return visit_join(step);
         [[fallthrough]];
@@ -502,10 +516,30 @@ class Lineage {
   void visit_join(const Step& step) {
     const Instruction& i = *step.what;
     const Claim& c = claim(step, i.writes[0]);
+    const auto& e = std::get<ReduceExpression>(i.expression);
+    if (e.reduced != 1 || e.scale != 1 || e.join != module_.tensors[c.tensor].join) return refuse(step, "does not join the rows that it reads");
     Content joined{c.tensor, c.region, {}, {}};
     for (const Content& row : Contents(contents(step.rank, i.ins[0].buffer, step.micro_batch)))
       if (!merge(step, joined.fragments, c.tensor, row.fragments)) return;
     write(step, i.outs[0], std::move(joined));
+  }
+
+  // The host is given what it is told it is given.
+  void visit_capture(const Step& step) {
+    visit_kernel(step);
+    const auto& capture = std::get<Capture>(step.what->expression);
+    const Claim& c = claim(step, step.what->reads[0]);
+    const Tensor& tensor = module_.tensors[c.tensor];
+    const std::string& name =
+        tensor.gradient_of.valid() && capture.what == Capture::What::gradient ? module_.tensors[tensor.gradient_of].name : tensor.name;
+    const bool is_scalar = capture.what == Capture::What::loss ? c.tensor == module_.loss : c.tensor == module_.grad_norm;
+    if (capture.what == Capture::What::loss || capture.what == Capture::What::grad_norm ? !is_scalar : capture.tensor != name)
+      return refuse(step, "hands over '" + tensor.name + "' as something else");
+    if (capture.regions < 0) return;
+    const std::vector<Region>& regions = programs_.ranks[static_cast<size_t>(step.rank)].constants.regions;
+    const auto index = static_cast<size_t>(capture.regions + (of_step(c.tensor) ? 0 : step.micro_batch));
+    if (index >= regions.size() || !(regions[index] == to_whole(module_, c.tensor, c.region, step.micro_batch)))
+      refuse(step, "hands over " + c.region.to_string() + " of '" + tensor.name + "' as another region");
   }
 
   void visit_kernel(const Step& step) {
@@ -515,7 +549,7 @@ class Lineage {
       const Content* content = find(step, i.ins[k], c.tensor, c.region).content;
       if (!content || !complete(step, *content, c.region, c.tensor)) return;
     }
-    if (!needs_are_claimed(step)) return;
+    if (i.opcode == Opcode::pointwise && i.piece < 0 ? !fused_needs_are_claimed(step) : !needs_are_claimed(step)) return;
     for (size_t k = 0; k < i.writes.size(); ++k) {
       const Claim& c = claim(step, i.writes[k]);
       const Fragment made{c.region, c.part, micro_batches_of(step, c.tensor)};
@@ -533,9 +567,11 @@ class Lineage {
     const Instruction& i = *step.what;
     if (!i.op.valid() || i.piece < 0 || i.opcode == Opcode::copy) return true;
     const Op& o = module_.ops[i.op];
-    const auto here = pieces_.find({i.op, step.rank});
-    if (here == pieces_.end() || static_cast<size_t>(i.piece) >= here->second.size()) return refuse(step, "has no piece of this operator"), false;
-    const Piece& piece = o.pieces[static_cast<size_t>(here->second[static_cast<size_t>(i.piece)])];
+    const Piece* held = piece_on(step.rank, i.op, i.piece);
+    if (!held) return refuse(step, "has no piece of this operator"), false;
+    const Piece& piece = *held;
+    const std::string difference = difference_from_operator(module_, o, piece, i, programs_.ranks[static_cast<size_t>(step.rank)].constants);
+    if (!difference.empty()) return refuse(step, difference), false;
     size_t read = 0, written = 0;
     for (size_t k = 0; k < o.inputs.size(); ++k) {
       if (!o.inputs[k].valid()) continue;
@@ -553,8 +589,68 @@ class Lineage {
     return true;
   }
 
+  // A fused instruction: every step reads, from the instruction's inputs or earlier steps, what its operator needs; results are the operators' outputs.
+  bool fused_needs_are_claimed(const Step& step) {
+    const Instruction& i = *step.what;
+    const std::string difference = difference_from_operators(module_, i);
+    if (!difference.empty()) return refuse(step, difference), false;
+    const auto& e = std::get<PointwiseExpression>(i.expression);
+    std::vector<std::pair<TensorId, Region>> made;
+    for (size_t s = 0; s < e.steps.size(); ++s) {
+      const Op& o = module_.ops[e.ops[s].first];
+      const Piece* piece = piece_on(step.rank, e.ops[s].first, e.ops[s].second);
+      if (!piece) return refuse(step, "has no piece of this operator"), false;
+      for (int a = 0; a < rt::arity_of(e.steps[s].function); ++a) {
+        const int32_t arg = e.steps[s].args[a];
+        if (arg >= static_cast<int32_t>(i.reads.size()) || ~arg >= static_cast<int32_t>(s))
+          return refuse(step, "has a step that reads nothing"), false;
+        TensorId tensor;
+        Region region;
+        if (arg >= 0) {
+          tensor = claim(step, i.reads[static_cast<size_t>(arg)]).tensor;
+          region = claim(step, i.reads[static_cast<size_t>(arg)]).region;
+        } else {
+          std::tie(tensor, region) = made[static_cast<size_t>(~arg)];
+        }
+        if (!serves(tensor, region, o.inputs[static_cast<size_t>(a)], region_of(module_, o, a, *piece)))
+          return refuse(step, "does not read what operator " + quoted(o.name) + " needs"), false;
+      }
+      made.emplace_back(o.outputs[0], region_of(module_, o, static_cast<int>(o.inputs.size()), *piece));
+    }
+    for (size_t k = 0; k < e.results.size(); ++k) {
+      const auto s = static_cast<size_t>(e.results[k]);
+      const Claim& c = claim(step, i.writes[k]);
+      if (s >= made.size() || c.tensor != made[s].first || !(c.region == made[s].second) ||
+          !(c.part == part_of(module_, e.ops[s].first, 0, *piece_on(step.rank, e.ops[s].first, e.ops[s].second))))
+        return refuse(step, "does not write what its operators make"), false;
+    }
+    return true;
+  }
+
+  // A value that stays in a register is read as itself, or as a layout of itself with the same elements at the same places.
+  bool serves(TensorId has, const Region& has_region, TensorId wants, const Region& region) const {
+    if (has == wants) return has_region == region;
+    for (const OpId producer : module_.tensors[wants].producers) {
+      const Op& o = module_.ops[producer];
+      const bool keeps_places = o.kind == Kind::reshape || (o.kind == Kind::pointwise && is_layout(o));
+      if (keeps_places && o.inputs[0] == has && has_region.elements() == region.elements()) return true;
+    }
+    return false;
+  }
+
+  const Piece* piece_on(int32_t rank, OpId op, int32_t ordinal) const {
+    const auto here = pieces_.find({op, rank});
+    if (here == pieces_.end() || static_cast<size_t>(ordinal) >= here->second.size()) return nullptr;
+    return &module_.ops[op].pieces[static_cast<size_t>(here->second[static_cast<size_t>(ordinal)])];
+  }
+
   void visit_collective(const std::vector<Step>& members) {
     const Opcode opcode = members[0].what->opcode;
+    for (const Step& member : members) {
+      const TensorId id = claim(member, member.what->reads[0]).tensor;
+      if (opcode != Opcode::all_gather && std::get<Communication>(member.what->expression).join != module_.tensors[id].join)
+        return refuse(member, "joins '" + module_.tensors[id].name + "' otherwise than its parts are to be joined");
+    }
     std::vector<Content> given;  // by member (reduce_scatter: by member and block)
     for (const Step& member : members)
       for (size_t r = 0; r < member.what->reads.size(); ++r) {

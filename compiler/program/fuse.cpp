@@ -92,6 +92,7 @@ class Group {
                              : argument(result, made, member.ins[static_cast<size_t>(step.args[a])], member.reads[static_cast<size_t>(step.args[a])]);
         expression.steps.push_back(step);
       }
+      expression.ops.insert(expression.ops.end(), e.ops.begin(), e.ops.end());
       for (const View& in : member.ins) ++inside[in.buffer.index];
       for (size_t o = 0; o < member.outs.size(); ++o) {
         made.push_back({member.outs[o], base + e.results[o]});

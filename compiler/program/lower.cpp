@@ -141,29 +141,6 @@ Shape whole_shape(const Module& module, TensorId id) {
 
 }  // namespace
 
-Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch) {
-  const Tensor& t = module.tensors[id];
-  if (t.scope == Scope::step || module.cut.count == 1) return region;
-  const TensorId named = t.micro_batch_of.valid() ? t.micro_batch_of : id;
-  auto it = module.cut.where.find(named);
-  if (it == module.cut.where.end()) return region;
-  Region whole = region;
-  for (const StepCut::Where& where : it->second) {
-    const int64_t piece = where.length / module.cut.count;  // of the factor
-    llvm::SmallVector<Interval, 8> moved;
-    for (const Interval& each : region.dim(static_cast<size_t>(where.dim)).list())
-      for (int64_t at = each.begin; at < each.end;) {  // runs inside one copy of the factor's piece
-        const int64_t block = where.stride * piece;
-        const int64_t end = std::min(each.end, (at / block + 1) * block);
-        const int64_t shift = (at / block) * (where.stride * where.length - block) + micro_batch * block;
-        moved.push_back({at + shift, end + shift});
-        at = end;
-      }
-    whole.dim(static_cast<size_t>(where.dim)) = Intervals(moved);
-  }
-  return whole;
-}
-
 namespace {
 
 // FLOPs of one piece: the share of every axis that it works on.

@@ -230,7 +230,7 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
       step.alpha = a.alpha;
       step.beta = a.beta;
       step.dtype = tensor(o.outputs[0]).dtype;
-      expression = PointwiseExpression{{step}, {0}};
+      expression = PointwiseExpression{{step}, {0}, {{self, ordinal(self, p)}}};
       can_add = true;
       break;
     }

@@ -21,6 +21,26 @@ void RankLowering::run() {
       case LoweringPlan::Event::What::send: lower_send(event); break;
     }
   }
+  drop_unread();
+}
+
+// Kernels and copies whose results nobody reads: shares of a sum that another rank gives, statistics that no gradient needs.
+void RankLowering::drop_unread() {
+  for (bool dropped = true; dropped;) {
+    std::vector<char> is_read(static_cast<size_t>(body.buffers.size()), 0);
+    for (const ProgramSegment& segment : body.segments)
+      for (const Instruction& i : segment.instructions)
+        for (const View& view : i.ins) is_read[static_cast<size_t>(view.buffer.index)] = 1;
+    const auto is_needed = [&](const Instruction& i) {
+      const bool has_effect = i.opcode >= Opcode::send || i.opcode == Opcode::update;
+      return has_effect || std::any_of(i.outs.begin(), i.outs.end(), [&](const View& view) {
+               return is_read[static_cast<size_t>(view.buffer.index)] || body.buffers[view.buffer].source != Buffer::Source::none;
+             });
+    };
+    dropped = false;
+    for (ProgramSegment& segment : body.segments)
+      dropped |= std::erase_if(segment.instructions, [&](const Instruction& i) { return !is_needed(i); }) > 0;
+  }
 }
 
 void RankLowering::make_segments() {

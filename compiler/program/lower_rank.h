@@ -67,6 +67,7 @@ class RankLowering {
   // set-up
   void group_contributions();
   void make_segments();
+  void drop_unread();
 
   // events
   void lower_op(const LoweringPlan::Event& event);
@@ -127,8 +128,5 @@ class RankLowering {
   std::map<std::tuple<TensorId, OpId, int32_t>, int> sum_of_;  // contribution -> index in sums_
   std::set<std::pair<TensorId, std::string>> captured_;
 };
-
-// The positions in the whole tensor of a region of micro-batch m.
-Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch);
 
 }  // namespace sscc

@@ -79,7 +79,8 @@ const char* name_of(Opcode opcode);
 
 struct PointwiseExpression {
   std::vector<rt::ScalarStep> steps;
-  std::vector<int32_t> results;  // step of each output
+  std::vector<int32_t> results;               // step of each output
+  std::vector<std::pair<OpId, int32_t>> ops;  // of each step: the operator, and which of the rank's pieces of it
 };
 struct ContractExpression {
   std::string equation;

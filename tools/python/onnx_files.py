@@ -95,6 +95,13 @@ def read_tensor(path):
         return parse_tensor(file.read())[1]
 
 
+def read_initializers(path):
+    """{name: array} of the initializers of a .onnx file that lie in the file itself."""
+    with open(path, "rb") as file:
+        graph = next(value for number, _, value in fields(file.read()) if number == 7)
+    return dict(parse_tensor(value) for number, _, value in fields(graph) if number == 5)
+
+
 # -- writing
 
 
