@@ -262,12 +262,15 @@ class Differentiation {
     Tensor squared;
     squared.name = "grad_norm_squared";
     squared.role = Role::gradient;
+    const bool is_double = std::any_of(parameters.begin(), parameters.end(), [&](TensorId p) { return tensor(p).dtype == DType::f64; });
+    const DType norm_type = squared.dtype = is_double ? DType::f64 : DType::f32;
     const TensorId norm_squared = module_.tensors.add(std::move(squared));
     std::set<std::string> no_decay(recipe_.no_weight_decay.begin(), recipe_.no_weight_decay.end());
     std::erase_if(parameters, [&](TensorId p) { return !known_gradient(p).valid(); });  // the loss does not depend on it: it stays as it is
     for (TensorId p : parameters) {
-      const TensorId g = known_gradient(p);
+      TensorId g = known_gradient(p);
       Builder b(module_, {"grad_norm", "GradientNorm", Phase::update, OpId()});
+      if (tensor(g).dtype != norm_type) g = b.pointwise(Scalar::identity, {g}, 0, 0, norm_type);
       std::string labels;
       for (size_t d = 0; d < tensor(p).shape.size(); ++d) labels += static_cast<char>('a' + d);
       b.into(norm_squared).contract(g, labels, g, labels, "");

@@ -71,6 +71,7 @@ bool are_apart(const View& a, const View& b) {
     rest_b %= dim.stride;
     apart |= dim.first_a + dim.length_a <= dim.first_b || dim.first_b + dim.length_b <= dim.first_a;
   }
+  apart |= rest_a != rest_b;  // in a dimension that has length 1 in both
   // The layout holds if no box reaches over the stride of the next outer dimension.
   int64_t reach = std::max(rest_a, rest_b);
   for (size_t d = dims.size(); d-- > 0;) {

@@ -31,7 +31,7 @@ std::vector<int64_t> count_reads(const Body& body) {
 
 class Group {
  public:
-  explicit Group(const std::vector<int64_t>& reads) : reads_(reads) {}
+  Group(const std::vector<int64_t>& reads, const std::vector<const RankProgram*>& ranks) : reads_(reads), ranks_(ranks) {}
 
   bool accepts(const Instruction& next) const {
     if (next.opcode != Opcode::pointwise || next.accumulate) return false;
@@ -111,17 +111,26 @@ class Group {
     return result;
   }
 
-  static int32_t argument(Instruction& result, const std::vector<std::pair<View, int32_t>>& made, const View& in, int32_t claim) {
+  // One memory may hold, say, a broadcast scalar for different regions: what is read twice as the same thing is one operand.
+  bool are_equal_claims(int32_t a, int32_t b) const {
+    return std::all_of(ranks_.begin(), ranks_.end(), [&](const RankProgram* rank) {
+      const Claim &x = rank->claims[static_cast<size_t>(a)], &y = rank->claims[static_cast<size_t>(b)];
+      return x.tensor == y.tensor && x.region == y.region && x.part == y.part;
+    });
+  }
+
+  int32_t argument(Instruction& result, const std::vector<std::pair<View, int32_t>>& made, const View& in, int32_t claim) const {
     for (const auto& [view, step] : made)
       if (same(view, in)) return ~step;
     for (size_t i = 0; i < result.ins.size(); ++i)
-      if (same(result.ins[i], in)) return static_cast<int32_t>(i);
+      if (same(result.ins[i], in) && are_equal_claims(result.reads[i], claim)) return static_cast<int32_t>(i);
     result.ins.push_back(in);
     result.reads.push_back(claim);
     return static_cast<int32_t>(result.ins.size()) - 1;
   }
 
   const std::vector<int64_t>& reads_;
+  const std::vector<const RankProgram*>& ranks_;   // that share the body
   std::vector<Instruction> members_;
   size_t inputs_ = 0;
 };
@@ -149,11 +158,15 @@ void drop_unused_buffers(Body& body) {
 }  // namespace
 
 void fuse(Programs& programs) {
-  for (Body& body : programs.bodies) {
+  for (size_t b = 0; b < programs.bodies.size(); ++b) {
+    Body& body = programs.bodies[b];
+    std::vector<const RankProgram*> ranks;
+    for (const RankProgram& rank : programs.ranks)
+      if (rank.body == static_cast<int32_t>(b)) ranks.push_back(&rank);
     const std::vector<int64_t> reads = count_reads(body);
     for (ProgramSegment& segment : body.segments) {
       std::vector<Instruction> result;
-      Group group(reads);
+      Group group(reads, ranks);
       for (Instruction& i : segment.instructions) {
         if (!group.accepts(i)) group.flush(result);
         if (group.accepts(i))

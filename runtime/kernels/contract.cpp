@@ -1,6 +1,8 @@
 // Contractions become matrix products: the labels fall into four groups (batch: in all operands; m: lhs and out; n: rhs and out; k: lhs and rhs), and
 // of m, n and k the longest stretch that is one stride makes a product, the others and the batch are loops around it.
 #include <cblas.h>
+#include <dnnl.h>
+#include <omp.h>
 
 #include <algorithm>
 #include <cstring>
@@ -105,10 +107,14 @@ Stretch take_longest(Group& group) {
 
 // -- matrix products ------------------------------------------------------------------------------------------------------------------------------
 
+// oneDNN for float (about a tenth faster than OpenBLAS here), OpenBLAS for double, which oneDNN does not have. Each call uses one thread.
 void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const float* a, int64_t lda, const float* b,
              int64_t ldb, double beta, float* c, int64_t ldc) {
-  cblas_sgemm(CblasRowMajor, ta, tb, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), static_cast<float>(scale), a,
-              static_cast<int>(lda), b, static_cast<int>(ldb), static_cast<float>(beta), c, static_cast<int>(ldc));
+  thread_local const bool has_one_thread = (omp_set_num_threads(1), true);
+  static_cast<void>(has_one_thread);
+  const dnnl_status_t status = dnnl_sgemm(ta == CblasTrans ? 'T' : 'N', tb == CblasTrans ? 'T' : 'N', m, n, k, static_cast<float>(scale), a, lda, b,
+                                          ldb, static_cast<float>(beta), c, ldc);
+  if (status != dnnl_success) throw std::logic_error("contract: oneDNN refuses a matrix product");
 }
 void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const double* a, int64_t lda, const double* b,
              int64_t ldb, double beta, double* c, int64_t ldc) {

@@ -14,13 +14,14 @@ SSCC, WORK = f"{ROOT}/build/sscc", f"{ROOT}/build/bench"
 SIZE = {"hidden": 256, "layers": 4, "heads": 4, "sequence": 128, "batch": 8, "vocabulary": 512}
 MODEL, RECIPE, PLAN, DATA, LOG = (f"{WORK}/{name}" for name in ("model.onnx", "train.json", "plan.json", "data", "log.jsonl"))
 WARM = 3            # steps at the start of each run that do not count
+PROFILED = 60       # steps under the profiler
 AGREEMENT = 1e-3    # largest relative difference of a loss
 PYTHON = "/usr/bin/python3"
 # Kernels by the symbols in which a profile finds them; the first that fits.
-KERNELS = [("matrix products", r"gemm|gemv|dot_k|syrk|ger_k|contract|inner_thread|exec_blas"), ("matrix products: copies into blocks", r"[on]copy|beta"),
-           ("fused pointwise", r"fused|pointwise"), ("softmax", r"softmax"), ("layer normalization", r"layer_norm"), ("cross entropy", r"pick|cross_entropy"),
-           ("gather, scatter", r"gather|scatter"), ("reductions", r"reduce"), ("copies", r"copy|memcpy|memmove|fill|memset"),
-           ("optimizer update", r"update|adam"), ("exp, tanh, erf", r"exp|tanh|erf"), ("waiting for threads", r"gomp|omp_|do_wait|barrier")]
+KERNELS = [("matrix products", r"gemm|gemv|contract|exec_blas|blas_memory"), ("optimizer update", r"Adam|Momentum|rt::update"),
+           ("softmax", r"softmax"), ("loss", r"cross_entropy|pick|log_sum_exp"), ("gather, scatter", r"gather|scatter"),
+           ("layer normalization", r"normalizeI|normalize<|gradientI|gradient<"), ("pointwise, fused or not", r"fused|pointwise|run_step|exp|tanh|erf"),
+           ("reductions", r"reduce"), ("copies", r"convert|copy|memmove|memcpy"), ("threads", r"gomp|GOMP")]
 
 
 def command(*words):
@@ -45,14 +46,17 @@ def prepare(steps):
 
 
 class Contender:
-    def __init__(self, name, words, logs_to_file):
-        self.name, self.words, self.logs_to_file = name, words, logs_to_file
+    def __init__(self, name, words, logs_to_file, **environment):
+        self.name, self.words, self.logs_to_file, self.environment = name, words, logs_to_file, environment
         self.seconds, self.losses = [], []
+
+    def median(self):
+        return statistics.median(self.seconds)
 
     def run(self, steps, cores):
         # Threads that the kernels start are bound by the set of cores; OMP_THREAD_LIMIT is for `sscc run`, which counts all processors of the machine.
-        environment = dict(os.environ, OMP_THREAD_LIMIT=str(len(cores)), OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1")
-        words = [word.replace("THREADS", str(len(cores))) for word in self.words] + ["--steps", str(steps)]
+        environment = dict(os.environ, OMP_THREAD_LIMIT=str(len(cores)), OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", **self.environment)
+        words = [*self.words, "--steps", str(steps)]
         done = subprocess.run(words, capture_output=True, text=True, env=environment, preexec_fn=lambda: os.sched_setaffinity(0, cores))
         text = done.stdout
         if self.logs_to_file and done.returncode == 0:
@@ -65,26 +69,33 @@ class Contender:
         self.seconds += [row["seconds"] for row in rows[WARM:]]
 
 
-def contenders():
-    data = ["--data", DATA, "--log", LOG, "-q"]
-    return [Contender("PyTorch", [PYTHON, f"{ROOT}/tools/python/torch_gpt.py", "--model", MODEL, "--recipe", RECIPE, "--data", DATA,
-                                  "--heads", str(SIZE["heads"]), "--threads", "THREADS"], False),
-            Contender("sscc run", [SSCC, "run", MODEL, "--train", RECIPE, "--plan", PLAN, *data], True),
-            Contender("compiled", [f"{WORK}/program/run", *data[:-1]], True)]
+def contenders(threads):
+    """sscc's two programs, and PyTorch. With several threads PyTorch has two pools, its own and OpenBLAS', that disturb each other; which setting is best
+    depends on the machine, so each is tried, and the best one counts."""
+    data = ["--data", DATA, "--log", LOG]
+
+    def torch(name, own, **environment):
+        words = [PYTHON, f"{ROOT}/tools/python/torch_gpt.py", "--model", MODEL, "--recipe", RECIPE, "--data", DATA, "--heads", str(SIZE["heads"])]
+        return Contender(name, [*words, "--threads", str(own)], False, OPENBLAS_NUM_THREADS=str(threads), **environment)
+
+    torches = [torch("PyTorch", threads)]
+    if threads > 1:
+        torches += [torch("PyTorch, OMP_WAIT_POLICY=PASSIVE", threads, OMP_WAIT_POLICY="PASSIVE"), torch("PyTorch, threads in BLAS only", 1)]
+    return torches, [Contender("sscc run", [SSCC, "run", MODEL, "--train", RECIPE, "--plan", PLAN, *data, "-q"], True),
+                     Contender("compiled program", [f"{WORK}/program/run", *data], True)]
 
 
 def compare(threads, steps, rounds):
     cores = set(sorted(os.sched_getaffinity(0))[:threads])
-    all_of_them = contenders()
+    torches, ours = contenders(threads)
     for _ in range(rounds):
-        for each in all_of_them:
+        for each in torches + ours:
             each.run(steps, cores)
-    torch = all_of_them[0]
-    for each in all_of_them:
-        median, fastest = statistics.median(each.seconds), min(each.seconds)
-        tokens = SIZE["batch"] * SIZE["sequence"] / median
-        print(f"{threads:7d}  {each.name:9s} {median * 1e3:11.1f} {fastest * 1e3:12.1f} {tokens:10.0f} {median / statistics.median(torch.seconds):15.2f}", flush=True)
-    worst = max(abs(a - b) / abs(b) for each in all_of_them[1:] for a, b in zip(each.losses, torch.losses))
+    best = min(each.median() for each in torches)
+    for each in torches + ours:
+        tokens = SIZE["batch"] * SIZE["sequence"] / each.median()
+        print(f"{threads:7d}  {each.name:32s} {each.median() * 1e3:9.1f} {min(each.seconds) * 1e3:9.1f} {tokens:9.0f} {each.median() / best:9.2f}", flush=True)
+    worst = max(abs(a - b) / abs(b) for each in ours for a, b in zip(each.losses, torches[0].losses))
     if not worst < AGREEMENT:
         sys.exit(f"bench: a loss differs from PyTorch's by {worst:.1e} (relative); more than {AGREEMENT:.0e}")
     return worst
@@ -105,8 +116,8 @@ def time_shares(steps):
         print(f"`perf` is not allowed or failed here, so no shares by kernel: {(recorded.stderr + report.stderr).strip()[:200]}")
         return
     shares = {}
-    for percent, symbol in re.findall(r"^\s*([\d.]+)%\s+\[[.k]\]\s+(.+?)\s*$", report.stdout, re.MULTILINE):
-        kind = next((name for name, pattern in KERNELS if re.search(pattern, symbol)), "other")
+    for percent, level, symbol in re.findall(r"^\s*([\d.]+)%\s+\[(.)\]\s+(.+?)\s*$", report.stdout, re.MULTILINE):
+        kind = "operating system" if level == "k" else next((name for name, pattern in KERNELS if re.search(pattern, symbol)), "other")
         shares[kind] = shares.get(kind, 0) + float(percent)
     print(f"time of the compiled program by kind of kernel, 1 thread, {steps} steps, start-up included:")
     for kind, share in sorted(shares.items(), key=lambda item: -item[1]):
@@ -115,16 +126,18 @@ def time_shares(steps):
 
 def main():
     parser = argparse.ArgumentParser(prog="tools/bench")
-    parser.add_argument("--steps", type=int, default=20, help=f"steps of a run, of which the first {WARM} do not count (default 20)")
-    parser.add_argument("--rounds", type=int, default=5, help="runs of each program (default 5)")
+    parser.add_argument("--steps", type=int, default=13, help=f"steps of a run, of which the first {WARM} do not count (default 13)")
+    parser.add_argument("--rounds", type=int, default=8, help="runs of each program (default 8)")
     parser.add_argument("--threads", default="1,2", help="default 1,2")
     arguments = parser.parse_args()
     if arguments.steps <= WARM:
         parser.error(f"--steps must be more than {WARM}")
+    load = os.getloadavg()[0]
     prepare(arguments.steps)
     print("GPT: " + ", ".join(f"{name} {value}" for name, value in SIZE.items()) + "; float32, AdamW, gradient clipping")
     print(f"{arguments.rounds} rounds in turns of {arguments.steps} steps, of which {arguments.steps - WARM} count")
-    print("threads  program     median ms   fastest ms   tokens/s  time / PyTorch")
+    print(f"load of the machine before: {load:.1f} of {os.cpu_count()} cores; a busy machine makes the figures worthless")
+    print("threads  program                          median ms   fastest  tokens/s  / PyTorch")
     worst = 0
     for threads in map(int, arguments.threads.split(",")):
         if threads > len(os.sched_getaffinity(0)):
@@ -132,7 +145,7 @@ def main():
         else:
             worst = max(worst, compare(threads, arguments.steps, arguments.rounds))
     print(f"largest relative difference of a loss from PyTorch's: {worst:.1e}")
-    time_shares(arguments.steps)
+    time_shares(PROFILED)
 
 
 if __name__ == "__main__":

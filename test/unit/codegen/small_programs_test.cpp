@@ -115,16 +115,16 @@ Programs linear_on_two_ranks() {
       with(instruction(Opcode::contract, "/fc/Gemm", "Gemm", {view_of(y, {1, 2})}, {view_of(x, {1, 3}), view_of(w, {3, 2})}),
            ContractExpression{"mk,kn->mn", 1}));
   forward.instructions.push_back(with(instruction(Opcode::pointwise, "/fc/Gemm", "Gemm", {view_of(y, {1, 2})}, {view_of(y, {1, 2}), view_of(b, {2})}),
-                                      PointwiseExpression{{step(Scalar::add, {0, 1, 0})}, {0}}));
+                                      PointwiseExpression{{step(Scalar::add, {0, 1, 0})}, {0}, {}}));
   forward.instructions.push_back(
       with(instruction(Opcode::pointwise, "loss", "mse", {view_of(error, {1, 2}), view_of(square, {1, 2})}, {view_of(y, {1, 2}), view_of(t, {1, 2})}),
-           PointwiseExpression{{step(Scalar::sub, {0, 1, 0}), step(Scalar::square, {~0, 0, 0})}, {0, 1}}));
+           PointwiseExpression{{step(Scalar::sub, {0, 1, 0}), step(Scalar::square, {~0, 0, 0})}, {0, 1}, {}}));
   forward.instructions.push_back(
       with(instruction(Opcode::reduce, "loss", "mse", {view_of(loss, {})}, {view_of(square, {1, 2})}), ReduceExpression{3, Join::sum, 0.125}, true));
 
   ProgramSegment backward{"0B", 2, {}};
   backward.instructions.push_back(with(instruction(Opcode::pointwise, "grad of loss", "", {view_of(gy, {1, 2})}, {view_of(error, {1, 2})}),
-                                       PointwiseExpression{{step(Scalar::scale_shift, {0, 0, 0}, 0.25)}, {0}}));
+                                       PointwiseExpression{{step(Scalar::scale_shift, {0, 0, 0}, 0.25)}, {0}, {}}));
   backward.instructions.push_back(
       with(instruction(Opcode::contract, "grad of /fc/Gemm", "", {view_of(gw, {3, 2})}, {view_of(x, {1, 3}), view_of(gy, {1, 2})}),
            ContractExpression{"mk,mn->kn", 1}, true));
@@ -192,12 +192,12 @@ Programs every_opcode() {
   ProgramSegment all{"0F", 0, {}};
   const auto add = [&](Instruction one) { all.instructions.push_back(std::move(one)); };
   add(with(plain(Opcode::contract, {result}, {transposed, other}), ContractExpression{"mk,kn->mn", 0.35355339059327379}, true));
-  add(with(plain(Opcode::pointwise, {view_of(mask, {8, 8})}, {matrix, row}), PointwiseExpression{{step(Scalar::less, {0, 1, 0})}, {0}}));
-  add(with(plain(Opcode::pointwise, {result}, {matrix, row}), PointwiseExpression{{step(Scalar::sub, {1, 0, 0})}, {0}}));
+  add(with(plain(Opcode::pointwise, {view_of(mask, {8, 8})}, {matrix, row}), PointwiseExpression{{step(Scalar::less, {0, 1, 0})}, {0}, {}}));
+  add(with(plain(Opcode::pointwise, {result}, {matrix, row}), PointwiseExpression{{step(Scalar::sub, {1, 0, 0})}, {0}, {}}));
   add(with(plain(Opcode::pointwise, {result}, {matrix, row, view_of(mask, {8, 8})}),
            PointwiseExpression{{step(Scalar::mul_add, {0, 1, 0}), step(Scalar::tanh, {~0, 0, 0}), step(Scalar::scale_shift, {~1, 0, 0}, -INFINITY),
                                 step(Scalar::where, {2, ~1, ~2})},
-                               {3}},
+                               {3}, {}},
            true));
   add(with(plain(Opcode::reduce, {vector}, {matrix}), ReduceExpression{2, Join::logsumexp, 1}));
   add(plain(Opcode::copy, {result}, {transposed}));

@@ -1,0 +1,202 @@
+// Random models times random plans: what all ranks compute together is, bit for bit, what one rank computes (outputs, gradients, new parameters, loss).
+//
+//   equivalence [--pairs N] [--seed S] [--minutes M]
+//
+// A plan that the compiler refuses with a diagnostic of the model or the plan does not count. A refusal by a checker, a bug, or a difference is a
+// failure: it is shrunk by leaving out rules and operators, and printed as a model (for sscc-opt) and a plan.
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstring>
+#include <filesystem>
+#include <fstream>
+#include <iostream>
+#include <sstream>
+
+#include "compiler/driver/compile.h"
+#include "compiler/ir/print.h"
+#include "compiler/plan/read_text.h"
+#include "compiler/simulate/interpret.h"
+#include "test/equivalence/random_plan.h"
+
+namespace sscc::equivalence {
+namespace {
+
+namespace fs = std::filesystem;
+constexpr int64_t steps = 2;
+
+class Folder {
+ public:
+  Folder() : path_(fs::temp_directory_path() / ("sscc_equivalence_" + std::to_string(getpid()))) { fs::create_directories(path_); }
+  ~Folder() {
+    std::error_code ignored;
+    fs::remove_all(path_, ignored);
+  }
+  std::string operator/(const std::string& name) const { return path_ / name; }
+
+ private:
+  fs::path path_;
+};
+
+enum class Outcome { equal, refused, failed };
+struct Result {
+  Outcome outcome = Outcome::equal;
+  std::string why;
+  size_t ranks = 1;
+};
+
+// Compiles and runs; what it wrote lies in `folder`. refused: by a diagnostic of the plan or the model.
+Result run(const Module& model, const std::string& plan, const std::string& data, const std::string& folder) {
+  Compilation c;
+  c.module = model;
+  Diagnostics diagnostics;
+  try {
+    PlanAndRecipe read =
+        read_plan_text(plan, "plan.json", "recipe", {}, c.module, diagnostics, [](const std::string&) { return std::string(recipe); });
+    c.plan = std::move(read.plan);
+    c.recipe = std::move(read.recipe);
+    c.module.mesh = c.plan.mesh;
+    if (!diagnostics.has_errors())
+      run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "plan_buffers",
+                  "check_lineage", "check_deadlock", "check_memory"},
+                 c, diagnostics);
+    if (diagnostics.has_errors()) {
+      for (const Diagnostic& each : diagnostics.all()) {
+        if (each.severity != Severity::error) continue;
+        const std::string text = to_text(each);
+        return {text.find("SSC5") == std::string::npos ? Outcome::refused : Outcome::failed, text};
+      }
+    }
+    rt::Options options;
+    options.data = data;
+    options.steps = steps;
+    options.outputs = folder + "/outputs";
+    options.grads = folder + "/grads.safetensors";
+    options.final = folder + "/final.safetensors";
+    options.log = folder + "/log.jsonl";
+    options.timeout_seconds = 60;
+    options.quiet = true;
+    fs::remove_all(folder);
+    const int status = interpret(c.programs, options);
+    if (status != 0) return {Outcome::failed, "the run ended with status " + std::to_string(status)};
+    return {Outcome::equal, "", c.programs.ranks.size()};
+  } catch (const std::exception& error) { return {Outcome::failed, error.what()}; }
+}
+
+std::string read_file(const fs::path& path) {
+  std::ifstream file(path, std::ios::binary);
+  std::ostringstream text;
+  text << file.rdbuf();
+  return text.str();
+}
+
+// The losses and norms of a log, without times and memory.
+std::string figures(const fs::path& log) {
+  std::istringstream lines(read_file(log));
+  std::string text;
+  for (std::string line; std::getline(lines, line);) text += line.substr(0, line.find("\"seconds\"")) + "\n";
+  return text;
+}
+
+std::string difference(const std::string& one, const std::string& many) {
+  for (const auto& entry : fs::recursive_directory_iterator(one)) {
+    if (!entry.is_regular_file()) continue;
+    const fs::path relative = fs::relative(entry.path(), one);
+    const fs::path other = many / relative;
+    const bool is_log = relative == "log.jsonl";
+    if (is_log && figures(entry.path()) != figures(other)) return "the log differs:\n" + figures(entry.path()) + "against\n" + figures(other);
+    if (!is_log && read_file(entry.path()) != read_file(other)) return relative.string() + " differs";
+  }
+  return "";
+}
+
+Result compare(const Module& model, const RandomPlan& plan, uint64_t seed, const Folder& folder) {
+  Random random(seed);
+  fs::remove_all(folder / "data");
+  write_data(model, folder / "data", steps, random);
+  Result many = run(model, plan.text(), folder / "data", folder / "many");
+  if (many.outcome != Outcome::equal) return many;
+  const Result one = run(model, "{\"version\": 1}", folder / "data", folder / "one");
+  if (one.outcome != Outcome::equal) return {Outcome::failed, "on one rank: " + one.why};
+  many.why = difference(folder / "one", folder / "many");
+  if (!many.why.empty()) many.outcome = Outcome::failed;
+  return many;
+}
+
+// Leaves out what is not needed to fail.
+RandomPlan shrunk(const Module& model, RandomPlan plan, uint64_t seed, const Folder& folder) {
+  for (bool smaller = true; smaller;) {
+    smaller = false;
+    const auto fails = [&](const RandomPlan& candidate) { return compare(model, candidate, seed, folder).outcome == Outcome::failed; };
+    for (auto part : {&RandomPlan::transform, &RandomPlan::assign})
+      for (size_t i = 0; i < (plan.*part).size(); ++i) {
+        RandomPlan candidate = plan;
+        (candidate.*part).erase((candidate.*part).begin() + static_cast<std::ptrdiff_t>(i));
+        if (!fails(candidate)) continue;
+        plan = candidate;
+        smaller = true;
+        --i;
+      }
+    if (plan.order.empty()) continue;
+    RandomPlan candidate = plan;
+    candidate.order.clear();
+    if (fails(candidate)) {
+      plan = candidate;
+      smaller = true;
+    }
+  }
+  return plan;
+}
+
+int main_of(int argc, char** argv) {
+  int64_t pairs = 2000;
+  uint64_t seed = 1;
+  double minutes = 0;
+  bool verbose = false;
+  for (int i = 1; i < argc; ++i) {
+    const auto value = [&] { return i + 1 < argc ? argv[++i] : ""; };
+    if (std::strcmp(argv[i], "--pairs") == 0)
+      pairs = std::atoll(value());
+    else if (std::strcmp(argv[i], "--seed") == 0)
+      seed = static_cast<uint64_t>(std::atoll(value()));
+    else if (std::strcmp(argv[i], "--minutes") == 0)
+      minutes = std::atof(value());
+    else if (std::strcmp(argv[i], "--verbose") == 0)
+      verbose = true;
+    else
+      return std::fprintf(stderr, "equivalence [--pairs N] [--seed S] [--minutes M] [--verbose]\n"), 2;
+  }
+  const Folder folder;
+  const auto begin = std::chrono::steady_clock::now();
+  const auto elapsed = [&] { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); };
+  int64_t equal = 0, refused = 0, failed = 0, several = 0;
+  std::map<std::string, int64_t> reasons;
+  for (; minutes > 0 ? elapsed() < minutes * 60 : equal < pairs; ++seed) {
+    Random random(seed);
+    const Module model = random_model(random, 2 + static_cast<int>(below(random, 9)));
+    const RandomPlan plan = random_plan(model, random);
+    const Result result = compare(model, plan, seed, folder);
+    equal += result.outcome == Outcome::equal;
+    several += result.outcome == Outcome::equal && result.ranks > 1;
+    refused += result.outcome == Outcome::refused;
+    if (result.outcome == Outcome::refused) ++reasons[result.why.substr(result.why.find("[SSC"), 9)];
+    if (verbose && result.outcome == Outcome::refused) std::cout << "seed " << seed << " refused: " << result.why << "\n";
+    if (result.outcome != Outcome::failed) continue;
+    ++failed;
+    const RandomPlan smallest = shrunk(model, plan, seed, folder);
+    std::cout << "FAILED seed " << seed << ": " << result.why << "\n-- the model\n"
+              << print(model) << "-- the plan, shrunk\n"
+              << smallest.text() << "-- now: " << compare(model, smallest, seed, folder).why << std::endl;
+    if (failed >= 5) break;
+  }
+  std::cout << equal << " pairs equal (" << several << " on several ranks), " << refused << " plans refused, " << failed << " failed, in "
+            << static_cast<int>(elapsed()) << " s; next seed " << seed << "\n";
+  for (const auto& [reason, count] : reasons) std::cout << "  refused " << reason << " " << count << "\n";
+  return failed == 0 ? 0 : 1;
+}
+
+}  // namespace
+}  // namespace sscc::equivalence
+
+int main(int argc, char** argv) { return sscc::equivalence::main_of(argc, argv); }

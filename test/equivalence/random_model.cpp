@@ -1,0 +1,263 @@
+#include "test/equivalence/random_model.h"
+
+#include <filesystem>
+#include <set>
+
+#include "compiler/ops/build.h"
+#include "compiler/passes/passes.h"
+#include "sscc_rt/tensor_files.h"
+
+namespace sscc::equivalence {
+namespace {
+
+class Generator {
+ public:
+  Generator(Random& random, int operators) : random_(random), operators_(operators) {}
+
+  Module run() {
+    module_.name = "random";
+    // All models are sequences of (batch, positions, features), mostly.
+    batch_ = length();
+    positions_ = length();
+    const int inputs = 1 + static_cast<int>(below(random_, 2));
+    for (int i = 0; i < inputs; ++i) add_input(i);
+    for (int i = 0; i < operators_; ++i) add_operator();
+    finish();
+    find_blocks(module_);
+    return std::move(module_);
+  }
+
+ private:
+  static constexpr int64_t lengths[] = {2, 3, 4, 6, 8};
+  int64_t length() { return lengths[below(random_, 5)]; }
+  int64_t coin(int64_t n) { return below(random_, n); }
+
+  void add_input(int i) {
+    Tensor t;
+    t.name = "x" + std::to_string(i);
+    t.role = Role::input;
+    if (i == 0 && coin(4) == 0) {  // indices into a table
+      t.dtype = DType::i64;
+      t.shape = {batch_, positions_};
+      const TensorId indices = module_.add_tensor(t);
+      module_.inputs.push_back(indices);
+      const TensorId table = parameter({4 + coin(5), length()});
+      rows_[indices] = module_.tensors[table].shape[0];
+      values_.push_back(builder("Gather").gather(table, indices, 0));
+      return;
+    }
+    t.dtype = DType::f64;
+    t.shape = {batch_, positions_, length()};
+    module_.inputs.push_back(module_.add_tensor(t));
+    values_.push_back(module_.inputs.back());
+  }
+
+  TensorId parameter(Shape shape) {
+    Tensor t;
+    t.name = "w" + std::to_string(parameters_++);
+    t.dtype = DType::f64;
+    t.shape = shape;
+    t.role = Role::parameter;
+    std::string bytes(static_cast<size_t>(elements(shape)) * 8, '\0');
+    for (int64_t i = 0; i < elements(shape); ++i) {
+      const double value = static_cast<double>(coin(3) - 1);
+      std::memcpy(bytes.data() + i * 8, &value, 8);
+    }
+    t.weight = Weight{"", 0, static_cast<int64_t>(bytes.size()), std::make_shared<const std::string>(std::move(bytes))};
+    return module_.add_tensor(std::move(t));
+  }
+
+  Builder builder(const char* type) { return Builder(module_, {std::string("/") + type + "_" + std::to_string(nodes_++), type, Phase::forward, {}}); }
+  const Shape& shape(TensorId id) const { return module_.tensors[id].shape; }
+  TensorId value() {  // the newest ones more often: graphs get deep
+    const size_t back = static_cast<size_t>(coin(std::min<int64_t>(static_cast<int64_t>(values_.size()), coin(3) == 0 ? 6 : 2)));
+    return values_[values_.size() - 1 - back];
+  }
+  // A value of this shape, if there is one.
+  TensorId partner(const Shape& wanted, TensorId not_this) {
+    std::vector<TensorId> fits;
+    for (const TensorId id : values_)
+      if (shape(id) == wanted && id != not_this) fits.push_back(id);
+    return fits.empty() ? TensorId() : one_of(random_, fits);
+  }
+
+  void add_operator() {
+    const TensorId x = value();
+    const Shape s = shape(x);
+    const size_t rank = s.size();
+    TensorId y;
+    switch (coin(12)) {
+      case 0:
+      case 1:
+      case 2: y = linear(x); break;
+      case 3: y = builder("Add").pointwise(Scalar::add, {x, bias(s)}); break;
+      case 4:
+        if (const TensorId other = partner(s, x); other.valid())
+          y = builder("Add").pointwise(Scalar::add, {x, other});
+        else
+          y = builder("Sub").pointwise(Scalar::sub, {x, x});
+        break;
+      case 5: y = builder("Relu").pointwise(Scalar::relu, {x}); break;
+      case 6: y = attention(x); break;
+      case 7: y = reshape(x); break;
+      case 8: {
+        llvm::SmallVector<int, 5> permutation;
+        for (size_t d = 0; d < rank; ++d) permutation.push_back(static_cast<int>(d));
+        if (rank > 1)
+          std::swap(permutation[static_cast<size_t>(coin(static_cast<int64_t>(rank)))],
+                    permutation[static_cast<size_t>(coin(static_cast<int64_t>(rank)))]);
+        y = builder("Transpose").transpose(x, permutation);
+        break;
+      }
+      case 9: {
+        const int d = static_cast<int>(coin(static_cast<int64_t>(rank)));
+        const int64_t n = s[static_cast<size_t>(d)];
+        if (n < 2) return;
+        const int64_t first = n % 2 == 0 ? n / 2 : 1 + coin(n - 1);
+        const auto parts = builder("Split").split(x, d, {first, n - first});
+        if (coin(2) == 0) {
+          y = builder("Concat").concat({parts[1], parts[0]}, d);
+        } else {
+          values_.push_back(parts[0]);
+          y = parts[1];
+        }
+        break;
+      }
+      case 10: {
+        if (rank < 2) return;
+        const int d = static_cast<int>(coin(static_cast<int64_t>(rank)));
+        y = builder("ReduceSum").reduce(x, {d}, coin(2) == 0, coin(4) == 0 ? Join::max : Join::sum);
+        break;
+      }
+      default: {
+        if (const TensorId other = partner(s, x); other.valid() && coin(2) == 0)
+          y = builder("Mul").pointwise(Scalar::mul, {x, other});
+        else
+          y = builder("Mul").pointwise(Scalar::scale_shift, {x}, static_cast<double>(1 + coin(2)), static_cast<double>(coin(2)));
+      }
+    }
+    if (!y.valid() || shape(y).size() > 5 || elements(shape(y)) > 4096) return;
+    values_.push_back(tame(y));
+  }
+
+  // Keeps values small: products of products would grow beyond what is exact.
+  TensorId tame(TensorId x) {
+    if (++since_tamed_ < 3) return x;
+    since_tamed_ = 0;
+    return builder("Clip").pointwise(Scalar::clip, {x}, -3, 3);
+  }
+
+  TensorId linear(TensorId x) {
+    const Shape s = shape(x);
+    if (s.empty()) return {};
+    std::string labels, out;
+    for (size_t d = 0; d < s.size(); ++d) labels += static_cast<char>('a' + d);
+    TensorId w;
+    for (const auto& [weight, dims] : matrices_)
+      if (dims[0] == s.back() && coin(3) == 0) w = weight;  // shared
+    if (!w.valid()) {
+      w = parameter({s.back(), length()});
+      matrices_.push_back({w, shape(w)});
+    }
+    out = labels.substr(0, labels.size() - 1) + "z";
+    return builder("MatMul").contract(x, labels, w, labels.substr(labels.size() - 1) + "z", out);
+  }
+
+  TensorId bias(const Shape& s) {
+    return s.empty() ? parameter({1}) : parameter(coin(3) == 0 && s.size() > 1 ? Shape{s[s.size() - 2], s.back()} : Shape{s.back()});
+  }
+
+  // x x^T x over the last two dimensions: contractions of two activations.
+  TensorId attention(TensorId x) {
+    const Shape s = shape(x);
+    if (s.size() < 2) return {};
+    std::string batch;
+    for (size_t d = 0; d + 2 < s.size(); ++d) batch += static_cast<char>('a' + d);
+    const TensorId scores = builder("MatMul").contract(x, batch + "qk", x, batch + "rk", batch + "qr");
+    const TensorId small = builder("Clip").pointwise(Scalar::clip, {scores}, -1, 1);
+    return builder("MatMul").contract(small, batch + "qr", x, batch + "rk", batch + "qk");
+  }
+
+  // Splits a dimension in two, or joins two neighbours.
+  TensorId reshape(TensorId x) {
+    Shape s = shape(x);
+    if (s.empty()) return {};
+    const size_t d = static_cast<size_t>(coin(static_cast<int64_t>(s.size())));
+    if (coin(2) == 0 && d + 1 < s.size()) {
+      s[d] *= s[d + 1];
+      s.erase(s.begin() + static_cast<std::ptrdiff_t>(d) + 1);
+    } else if (s[d] % 2 == 0 && s[d] > 2) {
+      s[d] /= 2;
+      s.insert(s.begin() + static_cast<std::ptrdiff_t>(d) + (coin(2) == 0), 2);
+    } else {
+      return {};
+    }
+    return builder("Reshape").reshape(x, s);
+  }
+
+  // The loss: the sum of everything that nobody reads.
+  void finish() {
+    const auto readers = module_.consumers();
+    std::vector<TensorId> ends;
+    for (const TensorId id : values_)
+      if (readers[static_cast<size_t>(id.index)].empty()) ends.push_back(id);
+    if (ends.empty()) ends.push_back(values_.back());
+    TensorId loss;
+    for (size_t e = 0; e < ends.size(); ++e) {
+      llvm::SmallVector<int, 5> all;
+      for (size_t d = 0; d < shape(ends[e]).size(); ++d) all.push_back(static_cast<int>(d));
+      const bool is_last = e + 1 == ends.size();
+      Builder sum = builder("ReduceSum");
+      if (is_last && !loss.valid()) sum.named("loss");
+      const TensorId total = all.empty() ? ends[e] : sum.reduce(ends[e], all, false, Join::sum);
+      if (!loss.valid()) {
+        loss = total;
+        continue;
+      }
+      Builder add = builder("Add");
+      if (is_last) add.named("loss");
+      loss = add.pointwise(Scalar::add, {loss, total});
+    }
+    if (module_.tensors[loss].name != "loss") loss = builder("Identity").named("loss").pointwise(Scalar::scale_shift, {loss}, 1, 0);
+    module_.outputs = {loss};
+    for (const TensorId id : ends)
+      if (id != loss && !module_.tensors[id].producers.empty() && coin(2) == 0) module_.outputs.push_back(id);
+  }
+
+  Random& random_;
+  const int operators_;
+  Module module_;
+  int64_t batch_ = 0, positions_ = 0;
+  int parameters_ = 0, nodes_ = 0, since_tamed_ = 0;
+  std::vector<TensorId> values_;
+  std::vector<std::pair<TensorId, Shape>> matrices_;
+  std::map<TensorId, int64_t> rows_;
+};
+
+}  // namespace
+
+const char* const recipe = R"({"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 0.5, "momentum": 0.5}})";
+
+Module random_model(Random& random, int operators) { return Generator(random, operators).run(); }
+
+void write_data(const Module& module, const std::string& folder, int64_t steps, Random& random) {
+  for (int64_t step = 0; step < steps; ++step) {
+    const std::string path = folder + "/step_" + std::to_string(step);
+    std::filesystem::create_directories(path);
+    for (size_t i = 0; i < module.inputs.size(); ++i) {
+      const Tensor& t = module.tensors[module.inputs[i]];
+      std::vector<double> floats;
+      std::vector<int64_t> indices;
+      for (int64_t e = 0; e < elements(t.shape); ++e) {
+        if (t.dtype == DType::i64)
+          indices.push_back(below(random, 4));
+        else
+          floats.push_back(static_cast<double>(below(random, 5) - 2));
+      }
+      const void* values = t.dtype == DType::i64 ? static_cast<const void*>(indices.data()) : floats.data();
+      rt::write_pb(path + "/input_" + std::to_string(i) + ".pb", t.name, t.dtype, std::vector<int64_t>(t.shape.begin(), t.shape.end()), values);
+    }
+  }
+}
+
+}  // namespace sscc::equivalence

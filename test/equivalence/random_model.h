@@ -1,0 +1,29 @@
+// Small random models whose values are small integers in float64, so that every sum is exact whatever its order.
+#pragma once
+
+#include <random>
+#include <string>
+
+#include "compiler/ir/module.h"
+
+namespace sscc::equivalence {
+
+using Random = std::mt19937_64;
+
+inline int64_t below(Random& random, int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); }
+template <class List>
+auto& one_of(Random& random, List& list) {
+  return list[static_cast<size_t>(below(random, static_cast<int64_t>(list.size())))];
+}
+
+// A forward graph of `operators` operators or so, with shared inputs, residuals, shared weights, reshapes and several outputs; output "loss" is a scalar. Its
+// weights are in memory.
+Module random_model(Random& random, int operators);
+
+// Values for its inputs: FOLDER/step_K/input_I.pb.
+void write_data(const Module& module, const std::string& folder, int64_t steps, Random& random);
+
+// The recipe that trains it: SGD with momentum, powers of two.
+extern const char* const recipe;
+
+}  // namespace sscc::equivalence
