@@ -149,7 +149,10 @@ class Ordering {
     }
     for (OpId id : module_.order) {
       Op& o = op(id);
-      bool from_step = o.scope == Scope::step, from_parameters = o.phase == Phase::forward;
+      const bool of_step = o.scope == Scope::step && std::all_of(o.outputs.begin(), o.outputs.end(), [&](TensorId output) {
+                             return !output.valid() || module_.tensors[output].scope == Scope::step;
+                           });
+      bool from_step = of_step, from_parameters = o.phase == Phase::forward;
       for (TensorId input : o.inputs) {
         if (!input.valid()) continue;
         from_step &= early[static_cast<size_t>(input.index)] != 0;
@@ -161,7 +164,7 @@ class Ordering {
         segment = epilogue;
       } else if (from_parameters || (cut && from_step)) {
         segment = 0;
-      } else if (cut && o.scope == Scope::step) {
+      } else if (cut && of_step) {
         segment = epilogue;
       } else if (o.phase == Phase::backward && prologue_.contains(o.forward)) {
         segment = epilogue;

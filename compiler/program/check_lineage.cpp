@@ -456,9 +456,8 @@ class Lineage {
     if (!found.content) return std::nullopt;
     if (found.content->tensor == c.tensor) return restricted(found.content->fragments, c.region);
     if (!complete(step, *found.content, c.region, c.tensor)) return std::nullopt;
-    std::set<int32_t> micro_batches;
-    for (const Fragment& f : found.content->fragments) micro_batches.insert(f.micro_batches.begin(), f.micro_batches.end());
-    return std::vector<Fragment>{{c.region, found.share, of_step(c.tensor) ? whole_step() : micro_batches}};
+    // Whole in all its micro-batches, or in this one: that is what the layout's result is made of.
+    return std::vector<Fragment>{{c.region, found.share, of_step(c.tensor) ? whole_step() : std::set<int32_t>{step.micro_batch}}};
   }
 
   void visit_copy(const Step& step) {

@@ -249,10 +249,10 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
     bool owned;
   };
   std::vector<Source> sources;
-  std::set<int> seen;  // sums: their members come together
+  std::set<std::pair<int, std::string>> seen;  // sums: their members come together, with the same regions
   int64_t covered = 0;
   for (const Contribution& c : contributions) {
-    if (c.op.valid() && !seen.insert(sum_of_.at({id, c.op, c.piece})).second) continue;
+    if (c.op.valid() && !seen.insert({sum_of_.at({id, c.op, c.piece}), c.region.to_string()}).second) continue;
     Source source;
     source.view = as_contribution(id, c, source.region, source.owned);
     source.used = c.region;

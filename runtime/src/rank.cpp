@@ -95,19 +95,19 @@ void Rank::receive(const Tensor& data, int32_t peer, int32_t transfer, int micro
 
 void Rank::all_reduce(const Tensor& data, int32_t group, Join join, int32_t transfer, int micro_batch) {
   const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  communicate([&] { transport_.all_reduce(ranks, data.data, data.elements(), data.dtype, join, tag(transfer, micro_batch)); });
+  communicate([&] { transport_.all_reduce(ranks, data.data, data.elements(), data.dtype, join, tag(transfer, micro_batch, true)); });
   count_collective(ranks, 2 * (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(data));
 }
 
 void Rank::all_gather(const Tensor& all, const Tensor& mine, int32_t group, int32_t transfer, int micro_batch) {
   const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  communicate([&] { transport_.all_gather(ranks, all.data, mine.data, static_cast<size_t>(bytes_of(mine)), tag(transfer, micro_batch)); });
+  communicate([&] { transport_.all_gather(ranks, all.data, mine.data, static_cast<size_t>(bytes_of(mine)), tag(transfer, micro_batch, true)); });
   count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(all));
 }
 
 void Rank::reduce_scatter(const Tensor& mine, const Tensor& all, int32_t group, Join join, int32_t transfer, int micro_batch) {
   const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  communicate([&] { transport_.reduce_scatter(ranks, mine.data, all.data, mine.elements(), mine.dtype, join, tag(transfer, micro_batch)); });
+  communicate([&] { transport_.reduce_scatter(ranks, mine.data, all.data, mine.elements(), mine.dtype, join, tag(transfer, micro_batch, true)); });
   count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(all));
 }
 

@@ -167,7 +167,10 @@ class Rank {
   struct Captures;
   template <class Call>
   void communicate(const Call& call);
-  int64_t tag(int32_t transfer, int micro_batch) const { return transfer * program_.micro_batches + micro_batch; }
+  // Messages and collectives are numbered apart: a message back may have the number of a collective between the same ranks.
+  int64_t tag(int32_t transfer, int micro_batch, bool is_collective = false) const {
+    return (transfer * program_.micro_batches + micro_batch) * 2 + is_collective;
+  }
   void count_collective(std::span<const int32_t> group, int64_t bytes);
 
   std::byte* arena_;
