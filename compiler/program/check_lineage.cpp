@@ -187,10 +187,10 @@ class Lineage {
   };
 
   // Null and a refusal if there is none.
-  Found find(const Step& step, const View& place, TensorId tensor, const Region& region) {
+  Found find(const Step& step, const View& place, TensorId tensor, const Region& region, const Part& share = Part()) {
     const View view = as_wide_as(place, region);
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
-      if (const std::optional<Part> share = share_of(step.rank, content, view, tensor, region)) return {&content, *share};
+      if (const std::optional<Part> found = share_of(step.rank, content, view, tensor, region, share)) return {&content, *found};
     std::string there;
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
       there += (there.empty() ? "" : ", ") + module_.tensors[content.tensor].name + content.region.to_string();
@@ -199,8 +199,10 @@ class Lineage {
     return {};
   }
 
-  // Does the content serve `view` as `region` of `wants`, directly or through layout operators?
-  std::optional<Part> share_of(int32_t rank, const Content& content, const View& view, TensorId wants, const Region& region) {
+  // Does the content serve `view` as `region` of `wants`, directly or through layout operators? One memory may be several addends (x + x): `share`, where it
+  // is not whole, says which.
+  std::optional<Part> share_of(int32_t rank, const Content& content, const View& view, TensorId wants, const Region& region,
+                               const Part& share = Part()) {
     const TensorId has = content.tensor;
     if (has == wants) {
       if (!content.region.contains(region)) return std::nullopt;
@@ -223,7 +225,9 @@ class Lineage {
             const std::optional<View> laid = layout_view(o, static_cast<int>(out), piece, placed);
             if (!laid) continue;
             const std::optional<View> part = subview(*laid, made, region);
-            if (part && same_place(*part, view)) return part_of(module_, producer, static_cast<int>(out), piece);
+            if (!part || !same_place(*part, view)) continue;
+            Part made_share = part_of(module_, producer, static_cast<int>(out), piece);
+            if (share.whole() || made_share == share) return made_share;
           }
       }
     }
@@ -371,7 +375,8 @@ class Lineage {
   }
 
   // Put fragments into what a view holds already; a fragment that is there is a doubled contribution.
-  bool add(const Step& step, const View& view, TensorId tensor, const std::vector<Fragment>& fragments) {
+  bool add(const Step& step, const View& place, TensorId tensor, const std::vector<Fragment>& fragments) {
+    const View view = fragments.empty() ? place : as_wide_as(place, fragments[0].region);
     for (Content& content : contents(step.rank, view.buffer, step.micro_batch)) {
       if (content.tensor != tensor) continue;
       bool inside = same_place(content.view, view);
@@ -452,7 +457,7 @@ class Lineage {
 
   // What a view gives of the claimed region. What is held as a layout's source must be whole, and is then that operator's share.
   std::optional<std::vector<Fragment>> fragments(const Step& step, const View& view, const Claim& c) {
-    const Found found = find(step, view, c.tensor, c.region);
+    const Found found = find(step, view, c.tensor, c.region, c.part);
     if (!found.content) return std::nullopt;
     if (found.content->tensor == c.tensor) return restricted(found.content->fragments, c.region);
     if (!complete(step, *found.content, c.region, c.tensor)) return std::nullopt;
@@ -471,45 +476,21 @@ class Lineage {
       add(step, i.outs[0], to.tensor, *moved);
       return;
     }
-    // Part of a value that is put together piece by piece, or a value of its own.
+    if (i.writes.size() > 1) make_room(step, i.outs[0], to, claim(step, i.writes[1]));
     write(step, i.outs[0], {to.tensor, to.region, {}, *moved});
-    unite_neighbours(step, i.outs[0], to.tensor);
   }
 
-  // Contents of one tensor in one buffer that together fill a box become one content.
-  void unite_neighbours(const Step& step, const View& view, TensorId tensor) {
-    Contents& list = contents(step.rank, view.buffer, step.micro_batch);
-    for (size_t a = 0; a < list.size(); ++a)
-      for (size_t b = a + 1; b < list.size(); ++b) {
-        if (list[a].tensor != tensor || list[b].tensor != tensor) continue;
-        std::optional<Content> both = united(list[a], list[b]);
-        if (!both) continue;
-        list[a] = std::move(*both);
-        list.erase(list.begin() + static_cast<std::ptrdiff_t>(b));
-        b = a;
-      }
-  }
-
-  static std::optional<Content> united(const Content& a, const Content& b) {
-    int differing = -1;
-    for (size_t d = 0; d < a.region.rank(); ++d) {
-      if (a.region.dim(d) == b.region.dim(d)) continue;
-      if (differing >= 0) return std::nullopt;
-      differing = static_cast<int>(d);
+  // Before a part of a value is written that several copies put together: the whole, of which nothing is known yet, unless it is there.
+  void make_room(const Step& step, const View& part, const Claim& to, const Claim& all) {
+    if (part.dims.size() != all.region.rank()) return;
+    View whole = part;
+    for (size_t d = 0; d < part.dims.size(); ++d) {
+      whole.dims[d] = all.region.dim(d).length();
+      whole.offset -= all.region.dim(d).count_below(to.region.dim(d).begin_position()) * part.strides[d];
     }
-    if (differing < 0 || !intersect(a.region, b.region).empty()) return std::nullopt;
-    for (size_t d = 0; d < a.view.strides.size(); ++d)
-      if (a.view.strides[d] != b.view.strides[d] && a.view.dims[d] > 1 && b.view.dims[d] > 1) return std::nullopt;
-    const size_t d = static_cast<size_t>(differing);
-    Content both = a;
-    both.region.dim(d) = unite(a.region.dim(d), b.region.dim(d));
-    both.view.dims[d] = a.view.dims[d] + b.view.dims[d];
-    both.view.offset = std::min(a.view.offset, b.view.offset);
-    for (size_t k = 0; k < both.view.strides.size(); ++k) both.view.strides[k] = a.view.dims[k] > 1 ? a.view.strides[k] : b.view.strides[k];
-    const std::optional<View> part_a = subview(both.view, both.region, a.region), part_b = subview(both.view, both.region, b.region);
-    if (!part_a || !part_b || !same_place(*part_a, a.view) || !same_place(*part_b, b.view)) return std::nullopt;
-    both.fragments.insert(both.fragments.end(), b.fragments.begin(), b.fragments.end());
-    return both;
+    for (const Content& content : contents(step.rank, part.buffer, step.micro_batch))
+      if (content.tensor == all.tensor && content.region == all.region && same_place(content.view, whole)) return;
+    write(step, whole, {all.tensor, all.region, {}, {}});
   }
 
   // Partial values side by side, joined by one reduction.
@@ -550,14 +531,14 @@ class Lineage {
       if (!content || !complete(step, *content, c.region, c.tensor)) return;
     }
     if (i.opcode == Opcode::pointwise && i.piece < 0 ? !fused_needs_are_claimed(step) : !needs_are_claimed(step)) return;
-    for (size_t k = 0; k < i.writes.size(); ++k) {
+    for (size_t k = 0; k < i.outs.size(); ++k) {
       const Claim& c = claim(step, i.writes[k]);
       const Fragment made{c.region, c.part, micro_batches_of(step, c.tensor)};
       if (i.accumulate) {
         if (!add(step, i.outs[k], c.tensor, {made})) return;
       } else {
+        if (i.opcode == Opcode::copy && i.writes.size() > 1) make_room(step, i.outs[k], c, claim(step, i.writes[1]));
         write(step, i.outs[k], {c.tensor, c.region, {}, {made}});
-        if (i.opcode == Opcode::copy) unite_neighbours(step, i.outs[k], c.tensor);
       }
     }
   }
@@ -612,7 +593,7 @@ class Lineage {
         } else {
           std::tie(tensor, region) = made[static_cast<size_t>(~arg)];
         }
-        if (!serves(tensor, region, o.inputs[static_cast<size_t>(a)], region_of(module_, o, a, *piece)))
+        if (!serves(step.rank, tensor, region, o.inputs[static_cast<size_t>(a)], region_of(module_, o, a, *piece)))
           return refuse(step, "does not read what operator " + quoted(o.name) + " needs"), false;
       }
       made.emplace_back(o.outputs[0], region_of(module_, o, static_cast<int>(o.inputs.size()), *piece));
@@ -627,15 +608,11 @@ class Lineage {
     return true;
   }
 
-  // A value that stays in a register is read as itself, or as a layout of itself with the same elements at the same places.
-  bool serves(TensorId has, const Region& has_region, TensorId wants, const Region& region) const {
+  // A value that stays in a register is read as itself, or as a layout of itself that has every element at its place.
+  bool serves(int32_t rank, TensorId has, const Region& has_region, TensorId wants, const Region& region) {
     if (has == wants) return has_region == region;
-    for (const OpId producer : module_.tensors[wants].producers) {
-      const Op& o = module_.ops[producer];
-      const bool keeps_places = o.kind == Kind::reshape || (o.kind == Kind::pointwise && is_layout(o));
-      if (keeps_places && o.inputs[0] == has && has_region.elements() == region.elements()) return true;
-    }
-    return false;
+    const View view = whole_buffer(BufferId(0), has_region.local_shape());
+    return share_of(rank, {has, has_region, view, {}}, as_wide_as(view, region), wants, region).has_value();
   }
 
   const Piece* piece_on(int32_t rank, OpId op, int32_t ordinal) const {

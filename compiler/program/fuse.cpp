@@ -130,7 +130,7 @@ class Group {
   }
 
   const std::vector<int64_t>& reads_;
-  const std::vector<const RankProgram*>& ranks_;   // that share the body
+  const std::vector<const RankProgram*>& ranks_;  // that share the body
   std::vector<Instruction> members_;
   size_t inputs_ = 0;
 };

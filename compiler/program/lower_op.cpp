@@ -157,6 +157,7 @@ void RankLowering::lower_concat(OpId self, int32_t p) {
     Region written = out;  // the positions of this input
     written.dim(dim) = intersect(out.dim(dim), Intervals(start, start + tensor(o.inputs[static_cast<size_t>(i)]).shape[dim]));
     copy.writes.push_back(claim(o.outputs[0], written, part_of(module_, self, 0, piece)));
+    copy.writes.push_back(claim(o.outputs[0], out));
     copy.accumulate = to.accumulate;
     start += tensor(o.inputs[static_cast<size_t>(i)]).shape[dim];
   }

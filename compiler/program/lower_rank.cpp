@@ -205,15 +205,22 @@ View RankLowering::complete(TensorId id, const Region& region) {
 }
 
 void RankLowering::copy(TensorId id, const View& to, const Region& to_region, const View& from, const Region& from_region, const Region& region,
-                        bool accumulate) {
+                        bool accumulate, Part share) {
   for (BoxPair& box : matching_boxes(to, to_region, from, from_region, region)) {
     Instruction& i = emit(Opcode::copy, OpId(), id);
     i.outs.push_back(std::move(box.a));
     i.ins.push_back(std::move(box.b));
-    i.reads.push_back(claim(id, box.region));
+    i.reads.push_back(claim(id, box.region, share));
     i.writes.push_back(claim(id, box.region));
+    i.writes.push_back(claim(id, to_region));
     i.accumulate = accumulate;
   }
+}
+
+Part RankLowering::share_of(TensorId id, const Contribution& c) const {
+  if (!c.op.valid() || c.piece < 0) return Part();
+  const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at({id, c.op, c.piece}))];
+  return sum.members == 1 ? c.part : Part();
 }
 
 View RankLowering::contiguous(TensorId id, const Region& region, const View& view) {
@@ -247,6 +254,7 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
     View view;
     Region region, used;
     bool owned;
+    Part share;
   };
   std::vector<Source> sources;
   std::set<std::pair<int, std::string>> seen;  // sums: their members come together, with the same regions
@@ -256,6 +264,7 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
     Source source;
     source.view = as_contribution(id, c, source.region, source.owned);
     source.used = c.region;
+    source.share = share_of(id, c);
     covered += c.region.elements();
     sources.push_back(std::move(source));
   }
@@ -272,7 +281,7 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
       SSCC_CHECK(sources[s].used == region, "partial values that are joined cover the same region: " + tensor(id).name);
       View row = whole_buffer(stack.buffer, region.local_shape());
       row.offset = static_cast<int64_t>(s) * region.elements();
-      copy(id, row, region, sources[s].view, sources[s].region, region, false);
+      copy(id, row, region, sources[s].view, sources[s].region, region, false, sources[s].share);
     }
     Value result = new_value(id, region, "t:");
     Instruction& i = emit(Opcode::reduce, OpId(), id);
@@ -289,7 +298,7 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
   if ((overlap && !first_covers_all) || covered < region.elements()) fill(id, region, result.view, segment_);
   for (size_t s = 0; s < sources.size(); ++s) {
     const bool add = overlap && !(s == 0 && first_covers_all);
-    copy(id, result.view, region, sources[s].view, sources[s].region, sources[s].used, add);
+    copy(id, result.view, region, sources[s].view, sources[s].region, sources[s].used, add, sources[s].share);
   }
   return result.view;
 }
@@ -431,7 +440,8 @@ void RankLowering::lower_send(const LoweringPlan::Event& event) {
   const View view = contiguous(delivery.tensor, message.region, assemble(delivery.tensor, message.region, message.contributions, false));
   Instruction& i = emit(Opcode::send, OpId(), delivery.tensor);
   i.ins.push_back(view);
-  i.reads.push_back(claim(delivery.tensor, message.region));
+  i.reads.push_back(
+      claim(delivery.tensor, message.region, message.contributions.size() == 1 ? share_of(delivery.tensor, message.contributions[0]) : Part()));
   i.expression =
       Communication{add_peer(message.to), -1, plan_.message_transfer[static_cast<size_t>(event.delivery)][static_cast<size_t>(event.message)],
                     tensor(delivery.tensor).join};

@@ -107,7 +107,11 @@ class RankLowering {
   View assemble(TensorId id, const Region& region, llvm::ArrayRef<Contribution> contributions, bool fresh);
   View contiguous(TensorId id, const Region& region, const View& view);
   View as_contribution(TensorId id, const Contribution& contribution, Region& region, bool& owned);
-  void copy(TensorId id, const View& to, const Region& to_region, const View& from, const Region& from_region, const Region& region, bool accumulate);
+  // `share`: of the join, where `from` is one addend alone.
+  void copy(TensorId id, const View& to, const Region& to_region, const View& from, const Region& from_region, const Region& region, bool accumulate,
+            Part share = Part());
+  // The share of a contribution that is a value of its own; whole for one that others were added to.
+  Part share_of(TensorId id, const Contribution& contribution) const;
 
   // instructions and constants
   Instruction& emit(Opcode opcode, OpId op, TensorId tensor);

@@ -139,7 +139,8 @@ struct Instruction {
   TensorId tensor;
   int32_t piece = -1;  // which of the rank's pieces of `op`; -1: none, or several operators in one
   // What its views are said to hold, for the lineage check: indices of RankProgram::claims, one for each of ins and outs, but one for each block
-  // of an all_gather's output and a reduce_scatter's input where blocks lie apart.
+  // of an all_gather's output and a reduce_scatter's input where blocks lie apart. A copy may write a part of a value that several copies put
+  // together: then its second claim is the whole of it.
   llvm::SmallVector<int32_t, 4> reads;
   llvm::SmallVector<int32_t, 2> writes;
   int stream = 0;                       // 0: compute; others: one for each communicator (assign_streams)

@@ -4,6 +4,7 @@
 //
 // A plan that the compiler refuses with a diagnostic of the model or the plan does not count. A refusal by a checker, a bug, or a difference is a
 // failure: it is shrunk by leaving out rules and operators, and printed as a model (for sscc-opt) and a plan.
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <chrono>
@@ -18,6 +19,7 @@
 #include "compiler/ir/print.h"
 #include "compiler/plan/read_text.h"
 #include "compiler/simulate/interpret.h"
+#include "sscc_rt/tensor_files.h"
 #include "test/equivalence/random_plan.h"
 
 namespace sscc::equivalence {
@@ -99,14 +101,36 @@ std::string figures(const fs::path& log) {
   return text;
 }
 
-std::string difference(const std::string& one, const std::string& many) {
+// The tensors of a file, by name.
+std::map<std::string, rt::StoredTensor> tensors_of(const fs::path& file) {
+  if (file.extension() == ".safetensors") return rt::read_safetensors(file);
+  return {{"", rt::read_pb(file)}};
+}
+
+// Equal as numbers: a maximum of 0 and -0 may be either.
+bool are_equal(const rt::StoredTensor& a, const rt::StoredTensor& b) {
+  if (a.dtype != b.dtype || a.dims != b.dims) return false;
+  int64_t count = 1;
+  for (const int64_t d : a.dims) count *= d;
+  if (a.dtype != DType::f64) return std::memcmp(a.data, b.data, static_cast<size_t>(count) * rt::size_of(a.dtype)) == 0;
+  for (int64_t i = 0; i < count; ++i) {
+    double x, y;
+    std::memcpy(&x, a.data + i * 8, 8);
+    std::memcpy(&y, b.data + i * 8, 8);
+    if (!(x == y)) return false;
+  }
+  return true;
+}
+
+std::string difference(const fs::path& one, const fs::path& many) {
+  if (figures(one / "log.jsonl") != figures(many / "log.jsonl"))
+    return "the log differs:\n" + figures(one / "log.jsonl") + "against\n" + figures(many / "log.jsonl");
   for (const auto& entry : fs::recursive_directory_iterator(one)) {
-    if (!entry.is_regular_file()) continue;
+    if (!entry.is_regular_file() || entry.path().extension() == ".jsonl") continue;
     const fs::path relative = fs::relative(entry.path(), one);
-    const fs::path other = many / relative;
-    const bool is_log = relative == "log.jsonl";
-    if (is_log && figures(entry.path()) != figures(other)) return "the log differs:\n" + figures(entry.path()) + "against\n" + figures(other);
-    if (!is_log && read_file(entry.path()) != read_file(other)) return relative.string() + " differs";
+    const auto first = tensors_of(entry.path()), second = tensors_of(many / relative);
+    for (const auto& [name, tensor] : first)
+      if (!second.contains(name) || !are_equal(tensor, second.at(name))) return relative.string() + (name.empty() ? "" : ", " + name) + " differs";
   }
   return "";
 }
@@ -124,11 +148,38 @@ Result compare(const Module& model, const RandomPlan& plan, uint64_t seed, const
   return many;
 }
 
+// The same in a process of its own: a bug may end it.
+Result compare_apart(const Module& model, const RandomPlan& plan, uint64_t seed, const Folder& folder) {
+  int ends[2];
+  if (pipe(ends) != 0) throw std::runtime_error("no pipe");
+  std::cout.flush();
+  const pid_t child = fork();
+  if (child == 0) {
+    const Result result = compare(model, plan, seed, folder);
+    const std::string text = std::to_string(result.ranks) + " " + result.why;
+    const ssize_t written = write(ends[1], text.data(), text.size());
+    std::_Exit(written == static_cast<ssize_t>(text.size()) ? static_cast<int>(result.outcome) : 3);
+  }
+  close(ends[1]);
+  std::string text;
+  char buffer[4096];
+  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(n));
+  close(ends[0]);
+  int status = 0;
+  waitpid(child, &status, 0);
+  if (!WIFEXITED(status) || WEXITSTATUS(status) > 2) return {Outcome::failed, "it ended with a bug (see above), status " + std::to_string(status)};
+  Result result;
+  result.outcome = static_cast<Outcome>(WEXITSTATUS(status));
+  std::istringstream(text) >> result.ranks;
+  result.why = text.substr(std::min(text.find(' ') + 1, text.size()));
+  return result;
+}
+
 // Leaves out what is not needed to fail.
 RandomPlan shrunk(const Module& model, RandomPlan plan, uint64_t seed, const Folder& folder) {
   for (bool smaller = true; smaller;) {
     smaller = false;
-    const auto fails = [&](const RandomPlan& candidate) { return compare(model, candidate, seed, folder).outcome == Outcome::failed; };
+    const auto fails = [&](const RandomPlan& candidate) { return compare_apart(model, candidate, seed, folder).outcome == Outcome::failed; };
     for (auto part : {&RandomPlan::transform, &RandomPlan::assign})
       for (size_t i = 0; i < (plan.*part).size(); ++i) {
         RandomPlan candidate = plan;
@@ -176,7 +227,7 @@ int main_of(int argc, char** argv) {
     Random random(seed);
     const Module model = random_model(random, 2 + static_cast<int>(below(random, 9)));
     const RandomPlan plan = random_plan(model, random);
-    const Result result = compare(model, plan, seed, folder);
+    const Result result = compare_apart(model, plan, seed, folder);
     equal += result.outcome == Outcome::equal;
     several += result.outcome == Outcome::equal && result.ranks > 1;
     refused += result.outcome == Outcome::refused;
@@ -187,7 +238,7 @@ int main_of(int argc, char** argv) {
     const RandomPlan smallest = shrunk(model, plan, seed, folder);
     std::cout << "FAILED seed " << seed << ": " << result.why << "\n-- the model\n"
               << print(model) << "-- the plan, shrunk\n"
-              << smallest.text() << "-- now: " << compare(model, smallest, seed, folder).why << std::endl;
+              << smallest.text() << "-- now: " << compare_apart(model, smallest, seed, folder).why << std::endl;
     if (failed >= 5) break;
   }
   std::cout << equal << " pairs equal (" << several << " on several ranks), " << refused << " plans refused, " << failed << " failed, in "
