@@ -31,6 +31,7 @@ class Divider {
 
   void run() {
     prepare();
+    find_placed_by_number();
     if (diagnostics_.has_errors()) return;
     for (OpId id : std::vector<OpId>(module_.order)) {
       if (module_.ops[id].phase == Phase::forward) divide_op(id);
@@ -96,6 +97,26 @@ class Divider {
             "use at most " + std::to_string(request.length) + ", " + even_divisors(request.length));
   }
 
+  // Operators that the plan puts on devices by number: a place by number is a mesh of its own, so splits over the plan's mesh leave them alone.
+  void find_placed_by_number() {
+    for (const AssignRule& rule : plan_.assign) {
+      if (!rule.stages.empty()) placed_by_number_.clear();
+      if (!rule.ops) continue;
+      const bool by_number = rule.on.size() > 1 || rule.on[0].kind == Place::Kind::device;
+      for (const OpId id : rule.ops->select(module_)) {
+        if (by_number)
+          placed_by_number_.insert(id);
+        else
+          placed_by_number_.erase(id);
+      }
+    }
+  }
+  bool can_divide_over(OpId id, int mesh_axis) const {
+    const Op& op = module_.ops[id];
+    const bool is_on_mesh = mesh_axis < 0 || !placed_by_number_.contains(op.phase == Phase::backward && op.forward.valid() ? op.forward : id);
+    return is_on_mesh && !divided_over(op, mesh_axis);
+  }
+
   bool applies(const Prepared& p, OpId id) const { return !p.restricted || p.only.contains(id); }
   static bool names_phase(const Prepared& p) {
     const Selector* s = p.rule->ops ? &*p.rule->ops : p.rule->within ? &*p.rule->within : nullptr;
@@ -132,7 +153,7 @@ class Divider {
     std::sort(units.begin(), units.end());
     units.erase(std::unique(units.begin(), units.end()), units.end());
     for (const Division& division : p.divisions)
-      if (!divided_over(op, division.mesh_axis)) add_split(id, hit.axis, hit.factor, division, request.length, units);
+      if (can_divide_over(id, division.mesh_axis)) add_split(id, hit.axis, hit.factor, division, request.length, units);
   }
 
   // An operator that holds the axis twice: a layout operator follows its input; else the occurrence that stands first in the output, else in the
@@ -285,7 +306,7 @@ class Divider {
       return;
     }
     for (const Division& division : p.divisions)
-      if (!divided_over(op, division.mesh_axis)) add_split(id, axis, {1, a.length}, division, a.length, units);
+      if (can_divide_over(id, division.mesh_axis)) add_split(id, axis, {1, a.length}, division, a.length, units);
   }
 
   // Rules that name the backward pass or the update hold for those alone.
@@ -379,6 +400,7 @@ class Divider {
   Diagnostics& diagnostics_;
   AxisClasses classes_;
   std::vector<Prepared> prepared_;
+  std::set<OpId> placed_by_number_;
   std::map<int, std::set<OpId>> rounded_;
 };
 

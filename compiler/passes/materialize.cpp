@@ -219,6 +219,7 @@ class Materializer {
         it->second.push_back(need);
       }
     std::vector<Source> received;  // complete values that groups leave on their devices
+    made_by_.clear();
     std::vector<std::pair<Region, Need>> rest;
     for (auto& [region, waiting] : groups) form_groups(tensor, region, waiting, by_device, received, rest);
     for (const auto& [region, need] : rest) receive(tensor, region, need, sources, received);
@@ -270,6 +271,7 @@ class Materializer {
         delivery.devices.push_back(waiting[m].device);
         if (waiting[m].position < first->position) first = &waiting[m];
         received.push_back({waiting[m].device, OpId(), 0, region, Part()});
+        made_by_.push_back(module_.deliveries.size());
       }
       delivery.segment = first->segment;
       delivery.before = first->before;
@@ -280,10 +282,19 @@ class Materializer {
     }
   }
 
+  // A group's value is there for those who need it later, and earlier in the group's own segment: the group then meets earlier.
+  bool comes_before(Delivery& delivery, const Need& need) {
+    const size_t meets = delivery.before.valid() ? position_[static_cast<size_t>(delivery.before.index)] : module_.order.size();
+    if (meets <= need.position) return true;
+    if (delivery.segment != need.segment) return false;
+    delivery.before = need.before;
+    return true;
+  }
+
   void receive(TensorId tensor, const Region& region, const Need& need, const std::vector<Source>& sources, const std::vector<Source>& received) {
     std::vector<const Source*> candidates;
-    for (const Source& source : received)
-      if (source.region.contains(region)) candidates.push_back(&source);
+    for (size_t r = 0; r < received.size(); ++r)
+      if (received[r].region.contains(region) && comes_before(module_.deliveries[made_by_[r]], need)) candidates.push_back(&received[r]);
     for (const Source& source : sources) candidates.push_back(&source);
     // Own first; then complete values from who has sent least, then nearest.
     auto rank_of = [&](const Source* s) {
@@ -312,7 +323,8 @@ class Materializer {
   Module& module_;
   std::vector<size_t> position_;
   std::vector<int> segment_;
-  std::vector<int64_t> sent_;  // bytes by device so far
+  std::vector<int64_t> sent_;    // bytes by device so far
+  std::vector<size_t> made_by_;  // the delivery of each value that a group left
 };
 
 }  // namespace

@@ -375,18 +375,12 @@ class Lineage {
   }
 
   // Put fragments into what a view holds already; a fragment that is there is a doubled contribution.
-  bool add(const Step& step, const View& place, TensorId tensor, const std::vector<Fragment>& fragments) {
-    const View view = fragments.empty() ? place : as_wide_as(place, fragments[0].region);
+  bool add(const Step& step, const View& place, TensorId tensor, const Region& region, const std::vector<Fragment>& fragments) {
+    const View view = as_wide_as(place, region);
     for (Content& content : contents(step.rank, view.buffer, step.micro_batch)) {
-      if (content.tensor != tensor) continue;
-      bool inside = same_place(content.view, view);
-      if (!inside)
-        for (const Fragment& f : fragments)
-          if (content.region.contains(f.region)) {
-            const std::optional<View> part = subview(content.view, content.region, f.region);
-            inside |= part && same_place(*part, view);
-          }
-      if (inside) return merge(step, content.fragments, tensor, fragments);
+      if (content.tensor != tensor || !content.region.contains(region)) continue;
+      const std::optional<View> part = subview(content.view, content.region, region);
+      if (part && same_place(*part, view)) return merge(step, content.fragments, tensor, fragments);
     }
     refuse(step, "adds to '" + module_.tensors[tensor].name + "' where nothing of it is");
     return false;
@@ -473,7 +467,7 @@ class Lineage {
     const auto moved = fragments(step, i.ins[0], from);
     if (!moved) return;
     if (i.accumulate) {
-      add(step, i.outs[0], to.tensor, *moved);
+      add(step, i.outs[0], to.tensor, to.region, *moved);
       return;
     }
     if (i.writes.size() > 1) make_room(step, i.outs[0], to, claim(step, i.writes[1]));
@@ -535,7 +529,7 @@ class Lineage {
       const Claim& c = claim(step, i.writes[k]);
       const Fragment made{c.region, c.part, micro_batches_of(step, c.tensor)};
       if (i.accumulate) {
-        if (!add(step, i.outs[k], c.tensor, {made})) return;
+        if (!add(step, i.outs[k], c.tensor, c.region, {made})) return;
       } else {
         if (i.opcode == Opcode::copy && i.writes.size() > 1) make_room(step, i.outs[k], c, claim(step, i.writes[1]));
         write(step, i.outs[k], {c.tensor, c.region, {}, {made}});

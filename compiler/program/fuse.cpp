@@ -13,7 +13,7 @@
 namespace sscc {
 namespace {
 
-constexpr size_t max_inputs = 12, max_steps = 24;
+constexpr size_t max_steps = 24;
 
 bool same(const View& a, const View& b) { return a.buffer == b.buffer && a.offset == b.offset && a.dims == b.dims && a.strides == b.strides; }
 
@@ -54,11 +54,12 @@ class Group {
         for (const View& other : member.outs)
           if (other.buffer == out.buffer) return false;
       }
-    return inputs_ + fresh <= max_inputs;
+    return inputs_ + fresh + outputs_ + next.outs.size() <= static_cast<size_t>(rt::max_operands);
   }
 
   void add(Instruction instruction) {
     inputs_ += instruction.ins.size();
+    outputs_ += instruction.outs.size();
     members_.push_back(std::move(instruction));
   }
 
@@ -66,7 +67,7 @@ class Group {
     if (members_.size() == 1) result.push_back(std::move(members_[0]));
     if (members_.size() > 1) result.push_back(fused());
     members_.clear();
-    inputs_ = 0;
+    inputs_ = outputs_ = 0;
   }
 
  private:
@@ -132,7 +133,7 @@ class Group {
   const std::vector<int64_t>& reads_;
   const std::vector<const RankProgram*>& ranks_;  // that share the body
   std::vector<Instruction> members_;
-  size_t inputs_ = 0;
+  size_t inputs_ = 0, outputs_ = 0;
 };
 
 // Buffers that no instruction names any more are taken out; the others keep their order.

@@ -10,8 +10,6 @@
 
 namespace sscc::rt {
 
-inline constexpr int max_operands = 16;
-
 // A function that is called while the call that it is given to lasts. (Loops take their bodies as this, so that each is compiled once and not for
 // every body: rows are long enough for the indirect call not to matter.)
 template <class Signature>

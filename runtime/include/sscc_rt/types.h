@@ -40,6 +40,7 @@ constexpr const char* name_of(DType type) {  // safetensors' spelling
 }
 
 constexpr int max_rank = 8;
+constexpr int max_operands = 16;  // of a pointwise kernel, results included
 
 // A strided view of memory, in elements. Strides may be 0 (a broadcast dimension of an input).
 struct Tensor {
