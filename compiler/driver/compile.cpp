@@ -47,8 +47,8 @@ const Step straight_line[] = {
     {"fuse", [](const Request&, Compilation& c, Diagnostics&) { fuse(c.programs); }},
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},
     // Beyond this point programs are final: the checkers below, the emitter, the interpreter and the cost model all read the same ones.
-    {"check_lineage", [](const Request&, Compilation& c, Diagnostics& d) { c.equivalent = check_lineage(c.module, c.programs, d); }},
     {"check_deadlock", [](const Request&, Compilation& c, Diagnostics& d) { c.deadlock_free = check_deadlock(c.programs, d); }},
+    {"check_lineage", [](const Request&, Compilation& c, Diagnostics& d) { c.equivalent = check_lineage(c.module, c.programs, d); }},
     {"check_memory",
      [](const Request&, Compilation& c, Diagnostics& d) {
        check_memory(c.programs, d);

@@ -73,6 +73,8 @@ class Cutter {
           const Mark mark = op.rule.axes[static_cast<size_t>(hit.axis)].mark;
           if (mark != Mark::plain && mark != Mark::sum) return refuse(op, "needs all of it at once");
           if (hit.factor.length % count_ != 0) return refuse(op, "sees only " + std::to_string(hit.factor.length) + " units of it");
+          if (const Tensor* weight = weight_with(op, hit.axis))
+            return refuse(op, "would use another part of " + quoted(weight->name) + " in each of them");
           held_[id][hit.axis] = hit.factor;
         }
       } else if (op.forward.valid()) {
@@ -87,6 +89,16 @@ class Cutter {
   void refuse(const Op& op, const std::string& why) {
     diagnostics_.error(Code::micro_batches_meet, where(), "micro-batches meet at " + quoted(op.name) + ", which " + why,
                        "cut along another axis, or use one micro-batch", op.name);
+  }
+
+  // A parameter or constant that has this axis of the operator; null: none.
+  const Tensor* weight_with(const Op& op, int axis) const {
+    for (const Occurrence& o : op.rule.occurrences) {
+      if (o.axis != axis) continue;
+      const Tensor& t = module_.tensors[operand(op, o.operand)];
+      if (t.producers.empty() && t.role != Role::input && t.role != Role::label) return &t;
+    }
+    return nullptr;
   }
 
   bool in_micro_batch(OpId id) const { return held_.contains(id); }

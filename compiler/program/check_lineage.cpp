@@ -117,7 +117,8 @@ class Lineage {
     visitor.collective = [&](const std::vector<Step>& members) {
       if (good_) visit_collective(members);
     };
-    walk(programs_, visitor);
+    const std::vector<Stuck> stuck = walk(programs_, visitor);
+    if (good_ && !stuck.empty()) refuse(stuck[0].step, "is where the step ends: " + stuck[0].reason);
     if (good_) check_homes();
     return good_;
   }

@@ -49,11 +49,14 @@ class Planner {
 
   // A delivery without an operator to stand before stands behind the tensor's last producer.
   Key delivery_key(const Delivery& delivery, int32_t index) const {
-    if (delivery.before.valid()) return {position(delivery.before), 0, index};
+    if (delivery.before.valid()) return {position(delivery.before), 0, index * stride()};
     int64_t last = -1;
     for (OpId producer : module_.tensors[delivery.tensor].producers) last = std::max(last, position(producer));
-    return {last, 2, index};
+    return {last, 2, index * stride()};
   }
+  // Between one delivery and the next there is room for the sends that the first makes possible: whoever waited for more before sending could wait
+  // for someone who does the same.
+  int64_t stride() const { return static_cast<int64_t>(module_.deliveries.size()) + 1; }
 
   void add_delivery(int32_t index) {
     const Delivery& delivery = module_.deliveries[static_cast<size_t>(index)];
@@ -89,10 +92,10 @@ class Planner {
     send.what = Event::What::send;
     send.message = m;
     const bool made_in_micro_batches = module_.cut.count > 1 && module_.tensors[delivery.tensor].scope == Scope::step;
-    Key key{-1, 2, index};
+    Key key{-1, 2, index - stride()};
     int segment = -1;
     for (const Contribution& c : message.contributions) {
-      Key made = {-1, 2, index};
+      Key made = {-1, 2, index - stride()};  // at once after the operator
       int in = -1;
       if (c.op.valid()) {
         made.position = position(c.op);
@@ -104,7 +107,7 @@ class Planner {
           if (std::find(other.devices.begin(), other.devices.end(), message.from) == other.devices.end()) continue;
           made = delivery_key(other, static_cast<int32_t>(d));
           made.order_class = made.order_class == 0 ? 0 : 2;
-          made.index = static_cast<int64_t>(module_.deliveries.size()) + index;
+          made.index += 1 + index;
           in = other.segment;
         }
       }

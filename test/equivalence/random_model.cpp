@@ -85,6 +85,7 @@ class Generator {
     const TensorId x = value();
     const Shape s = shape(x);
     const size_t rank = s.size();
+    if (rank == 0) return;
     TensorId y;
     switch (coin(12)) {
       case 0:
