@@ -10,7 +10,7 @@ namespace sscc::equivalence {
 
 using Random = std::mt19937_64;
 
-inline int64_t below(Random& random, int64_t n) { return static_cast<int64_t>(random() % static_cast<uint64_t>(n)); }
+inline int64_t below(Random& random, int64_t n) { return n < 2 ? 0 : static_cast<int64_t>(random() % static_cast<uint64_t>(n)); }
 template <class List>
 auto& one_of(Random& random, List& list) {
   return list[static_cast<size_t>(below(random, static_cast<int64_t>(list.size())))];

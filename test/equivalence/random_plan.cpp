@@ -86,7 +86,7 @@ class Planner {
   void stages() {
     const auto& [axis, length] = axes_[0];
     std::vector<size_t> cuts;
-    for (int64_t s = 1; s < length; ++s) cuts.push_back(static_cast<size_t>(1 + coin(static_cast<int64_t>(module_.order.size()) - 1)));
+    for (int64_t s = 1; s < length; ++s) cuts.push_back(static_cast<size_t>(coin(static_cast<int64_t>(module_.order.size()))));
     std::sort(cuts.begin(), cuts.end());
     std::string before;
     for (const size_t cut : cuts) before += (before.empty() ? "" : ", ") + quote(module_.ops[module_.order[cut]].name);
