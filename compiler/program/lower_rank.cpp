@@ -223,7 +223,7 @@ Part RankLowering::share_of(TensorId id, const Contribution& c) const {
   return sum.members == 1 ? c.part : Part();
 }
 
-View RankLowering::contiguous(TensorId id, const Region& region, const View& view) {
+View RankLowering::contiguous(TensorId id, const Region& region, const View& view, Part share) {
   if (view.is_contiguous()) return view;
   int64_t count = 1;
   for (int64_t d : view.dims) count *= d;
@@ -231,7 +231,7 @@ View RankLowering::contiguous(TensorId id, const Region& region, const View& vie
   Instruction& i = emit(Opcode::copy, OpId(), id);
   i.outs.push_back(packed);
   i.ins.push_back(view);
-  i.reads.push_back(claim(id, region));
+  i.reads.push_back(claim(id, region, std::move(share)));
   i.writes.push_back(claim(id, region));
   return packed;
 }
@@ -437,11 +437,11 @@ void RankLowering::lower_reduce_scatter(const Delivery& delivery, int32_t index)
 void RankLowering::lower_send(const LoweringPlan::Event& event) {
   const Delivery& delivery = module_.deliveries[static_cast<size_t>(event.delivery)];
   const Message& message = delivery.messages[static_cast<size_t>(event.message)];
-  const View view = contiguous(delivery.tensor, message.region, assemble(delivery.tensor, message.region, message.contributions, false));
+  const Part share = message.contributions.size() == 1 ? share_of(delivery.tensor, message.contributions[0]) : Part();
+  const View view = contiguous(delivery.tensor, message.region, assemble(delivery.tensor, message.region, message.contributions, false), share);
   Instruction& i = emit(Opcode::send, OpId(), delivery.tensor);
   i.ins.push_back(view);
-  i.reads.push_back(
-      claim(delivery.tensor, message.region, message.contributions.size() == 1 ? share_of(delivery.tensor, message.contributions[0]) : Part()));
+  i.reads.push_back(claim(delivery.tensor, message.region, share));
   i.expression =
       Communication{add_peer(message.to), -1, plan_.message_transfer[static_cast<size_t>(event.delivery)][static_cast<size_t>(event.message)],
                     tensor(delivery.tensor).join};

@@ -105,7 +105,7 @@ class RankLowering {
   void alias_output(OpId self, int index, int32_t piece, View view);
   // The join of contributions over `region`, in a view; `fresh`: in a contiguous buffer that may be changed.
   View assemble(TensorId id, const Region& region, llvm::ArrayRef<Contribution> contributions, bool fresh);
-  View contiguous(TensorId id, const Region& region, const View& view);
+  View contiguous(TensorId id, const Region& region, const View& view, Part share = Part());
   View as_contribution(TensorId id, const Contribution& contribution, Region& region, bool& owned);
   // `share`: of the join, where `from` is one addend alone.
   void copy(TensorId id, const View& to, const Region& to_region, const View& from, const Region& from_region, const Region& region, bool accumulate,
