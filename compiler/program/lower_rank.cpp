@@ -258,14 +258,19 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
   };
   std::vector<Source> sources;
   std::set<std::pair<int, std::string>> seen;  // sums: their members come together, with the same regions
-  int64_t covered = 0;
+  bool overlap = false;                        // do two of them lie on each other?
+  std::vector<Region> uncovered = {region};
   for (const Contribution& c : contributions) {
     if (c.op.valid() && !seen.insert({sum_of_.at({id, c.op, c.piece}), c.region.to_string()}).second) continue;
     Source source;
     source.view = as_contribution(id, c, source.region, source.owned);
     source.used = c.region;
     source.share = share_of(id, c);
-    covered += c.region.elements();
+    for (const Source& other : sources) overlap |= !intersect(other.used, source.used).empty();
+    std::vector<Region> rest;
+    for (const Region& each : uncovered)
+      for (Region& left : subtract(each, source.used)) rest.push_back(std::move(left));
+    uncovered = std::move(rest);
     sources.push_back(std::move(source));
   }
   if (sources.size() == 1 && sources[0].used == region) {
@@ -273,7 +278,7 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
     if (view && (!fresh || (sources[0].owned && view->is_contiguous() && sources[0].region == region))) return *view;
   }
   const Join join = tensor(id).join;
-  if (sources.size() > 1 && join != Join::sum && covered > region.elements()) {  // side by side in a new leading dimension, then joined
+  if (overlap && join != Join::sum) {  // side by side in a new leading dimension, then joined
     Shape stacked = region.local_shape();
     stacked.insert(stacked.begin(), static_cast<int64_t>(sources.size()));
     const View stack = whole_buffer(new_buffer("t:parts of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
@@ -293,9 +298,8 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
     return result.view;
   }
   Value result = new_value(id, region, "t:");
-  bool overlap = covered > region.elements();
   bool first_covers_all = sources[0].used == region;
-  if ((overlap && !first_covers_all) || covered < region.elements()) fill(id, region, result.view, segment_);
+  if ((overlap && !first_covers_all) || !uncovered.empty()) fill(id, region, result.view, segment_);
   for (size_t s = 0; s < sources.size(); ++s) {
     const bool add = overlap && !(s == 0 && first_covers_all);
     copy(id, result.view, region, sources[s].view, sources[s].region, sources[s].used, add, sources[s].share);
