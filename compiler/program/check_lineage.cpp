@@ -423,6 +423,8 @@ class Lineage {
     switch (i.opcode) {
       case Opcode::fill: {
         const Claim& c = claim(step, i.writes[0]);
+        if (std::get<FillValue>(i.expression).value != neutral_value(module_.tensors[c.tensor].join))
+          return refuse(step, "begins a join with a value that adds to it");
         write(step, i.outs[0], {c.tensor, c.region, {}, {}});
         return;
       }

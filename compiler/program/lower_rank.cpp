@@ -125,7 +125,7 @@ void RankLowering::fill(TensorId id, const Region& region, const View& view, int
   Instruction& i = emit(Opcode::fill, OpId(), id);
   i.outs.push_back(view);
   i.writes.push_back(claim(id, region));
-  i.expression = FillValue{0};
+  i.expression = FillValue{neutral_value(tensor(id).join)};
   segment_ = here;
 }
 
@@ -283,10 +283,10 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
     stacked.insert(stacked.begin(), static_cast<int64_t>(sources.size()));
     const View stack = whole_buffer(new_buffer("t:parts of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
     for (size_t s = 0; s < sources.size(); ++s) {
-      SSCC_CHECK(sources[s].used == region, "partial values that are joined cover the same region: " + tensor(id).name);
       View row = whole_buffer(stack.buffer, region.local_shape());
       row.offset = static_cast<int64_t>(s) * region.elements();
-      copy(id, row, region, sources[s].view, sources[s].region, region, false, sources[s].share);
+      if (!(sources[s].used == region)) fill(id, region, row, segment_);
+      copy(id, row, region, sources[s].view, sources[s].region, sources[s].used, false, sources[s].share);
     }
     Value result = new_value(id, region, "t:");
     Instruction& i = emit(Opcode::reduce, OpId(), id);

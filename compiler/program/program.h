@@ -6,6 +6,7 @@
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <string>
 #include <variant>
 #include <vector>
@@ -94,6 +95,11 @@ struct ReduceExpression {
 struct FillValue {
   double value = 0;
 };
+// What adds nothing to a join.
+constexpr double neutral_value(Join join) {
+  constexpr double infinity = std::numeric_limits<double>::infinity();
+  return join == Join::sum ? 0 : join == Join::min ? infinity : -infinity;
+}
 struct IndexExpression {
   int dim = 0;
   int32_t offset = -1;
