@@ -67,7 +67,8 @@ class Materializer {
     const size_t r = static_cast<size_t>(reader.index);
     const SegmentKind kind = module_.segments[static_cast<size_t>(segment_[r])].kind;
     const auto& producers = module_.tensors[tensor].producers;
-    const bool from_prologue = !producers.empty() && segment_[static_cast<size_t>(producers[0].index)] == 0;
+    const bool from_prologue = !producers.empty() && std::all_of(producers.begin(), producers.end(),
+                                                                 [&](OpId producer) { return segment_[static_cast<size_t>(producer.index)] == 0; });
     if (from_prologue && kind != SegmentKind::prologue) return {device, 0, OpId(), module_.order.size()};
     return {device, segment_[r], reader, position_[r]};
   }
