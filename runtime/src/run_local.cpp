@@ -1,4 +1,7 @@
 // All ranks as threads of one process.
+#include <sched.h>
+
+#include <algorithm>
 #include <mutex>
 #include <thread>
 
@@ -32,8 +35,10 @@ class Threads {
 }  // namespace
 
 int run_local(const ModelInfo& model, std::span<const LocalRank> ranks, const WeightReader& weights, const Options& options) {
-  const unsigned cores = std::max(1u, std::thread::hardware_concurrency());
-  set_kernel_threads(ranks.size() == 1 ? static_cast<int>(cores) : 1);
+  // All of the processors that this process may run on (taskset, containers), shared evenly.
+  cpu_set_t allowed;
+  const int processors = sched_getaffinity(0, sizeof allowed, &allowed) == 0 ? CPU_COUNT(&allowed) : 1;
+  set_kernel_threads(std::max(1, processors / static_cast<int>(std::max<size_t>(1, ranks.size()))));
   const auto transports = make_thread_transports(static_cast<int>(ranks.size()), options.timeout_seconds);
   std::mutex mutex;
   int first_status = 0;

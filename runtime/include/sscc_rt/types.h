@@ -62,16 +62,19 @@ enum class Join : uint8_t { sum, max, min, logsumexp };
 
 // Functions of pointwise operators. (name, arity, how it is written with arguments a, b, c and constants alpha, beta)
 // The C++ bodies stand in scalar_functions.h; gradients in compiler/ops/pointwise.cpp.
-#define SSCC_SCALAR_FUNCTIONS(F)                                                                                                                     \
-  F(identity, 1)                                                                                                                                     \
-  F(neg, 1)                                                                                                                                          \
-  F(abs, 1) F(sign, 1) F(exp, 1) F(log, 1) F(sqrt, 1) F(rsqrt, 1) F(reciprocal, 1) F(square, 1) F(tanh, 1) F(erf, 1) F(sigmoid, 1) F(softplus, 1)    \
-      F(relu, 1) F(leaky_relu, 1) F(gelu_erf, 1) F(gelu_tanh, 1) F(sin, 1) F(cos, 1) F(floor, 1) F(ceil, 1) F(round, 1) F(clip, 1) F(scale_shift, 1) \
-          F(pow_scalar, 1) F(logical_not, 1) F(add, 2) F(sub, 2) F(mul, 2) F(div, 2) F(pow, 2) F(max, 2) F(min, 2) F(mod, 2) F(equal, 2) F(less, 2)  \
-              F(less_equal, 2) F(greater, 2) F(greater_equal, 2) F(logical_and, 2) F(logical_or, 2) F(equal_scalar, 1) F(not_equal_scalar, 1)        \
-                  F(where, 3) F(tanh_grad, 2) F(sigmoid_grad, 2) F(relu_grad, 2) F(leaky_relu_grad, 2) F(gelu_erf_grad, 2) F(gelu_tanh_grad, 2)      \
-                      F(erf_grad, 2) F(abs_grad, 2) F(clip_grad, 2) F(softplus_grad, 2) F(pow_scalar_grad, 2) F(sqrt_grad, 2) F(max_grad, 3)         \
-                          F(mul_add, 3) F(exp_sub, 2) F(token_loss, 3)
+// clang-format off
+#define SSCC_SCALAR_FUNCTIONS(F) \
+  F(identity, 1) F(neg, 1) F(abs, 1) F(sign, 1) F(exp, 1) F(log, 1) F(sqrt, 1) F(rsqrt, 1) F(reciprocal, 1) F(square, 1) \
+  F(tanh, 1) F(erf, 1) F(sigmoid, 1) F(softplus, 1) F(relu, 1) F(leaky_relu, 1) F(gelu_erf, 1) F(gelu_tanh, 1) \
+  F(sin, 1) F(cos, 1) F(floor, 1) F(ceil, 1) F(round, 1) F(clip, 1) F(scale_shift, 1) F(pow_scalar, 1) F(logical_not, 1) \
+  F(add, 2) F(sub, 2) F(mul, 2) F(div, 2) F(pow, 2) F(max, 2) F(min, 2) F(mod, 2) \
+  F(equal, 2) F(less, 2) F(less_equal, 2) F(greater, 2) F(greater_equal, 2) F(logical_and, 2) F(logical_or, 2) \
+  F(equal_scalar, 1) F(not_equal_scalar, 1) \
+  F(where, 3) \
+  F(tanh_grad, 2) F(sigmoid_grad, 2) F(relu_grad, 2) F(leaky_relu_grad, 2) F(gelu_erf_grad, 2) F(gelu_tanh_grad, 2) \
+  F(erf_grad, 2) F(abs_grad, 2) F(clip_grad, 2) F(softplus_grad, 2) F(pow_scalar_grad, 2) F(sqrt_grad, 2) \
+  F(max_grad, 3) F(mul_add, 3) F(exp_sub, 2) F(token_loss, 3)
+// clang-format on
 // identity also converts between types. scale_shift: alpha a + beta. clip: to [alpha, beta]. leaky_relu: slope alpha.
 // pow_scalar: a^alpha. where: a ? b : c. mul_add: a b + c. exp_sub: exp(a - b). max_grad(a, b, dy): dy where a >= b else 0.
 // token_loss(lse, picked, label): label == alpha ? 0 : lse - picked.

@@ -220,8 +220,8 @@ TEST_CASE("emitted source compiles without a warning", "[build]") {
   emit_cpu(test::every_opcode(), options_for(scratch / "every"));
   const std::string folder = (scratch / "every").string();
   for (const char* file : {"program_0.cpp", "fused_0.cpp", "model.cpp", "ranks.cpp"}) {
-    const std::string command =
-        "c++ -std=c++20 -Wall -Wextra -Werror -fopenmp -fsyntax-only -I" + folder + "/src -I" + folder + "/src/runtime/include " + folder + "/src/" + file;
+    const std::string command = "c++ -std=c++20 -Wall -Wextra -Werror -fopenmp -fsyntax-only -I" + folder + "/src -I" + folder +
+                                "/src/runtime/include " + folder + "/src/" + file;
     INFO(command);
     CHECK(std::system(command.c_str()) == 0);
   }

@@ -197,7 +197,8 @@ Programs every_opcode() {
   add(with(plain(Opcode::pointwise, {result}, {matrix, row, view_of(mask, {8, 8})}),
            PointwiseExpression{{step(Scalar::mul_add, {0, 1, 0}), step(Scalar::tanh, {~0, 0, 0}), step(Scalar::scale_shift, {~1, 0, 0}, -INFINITY),
                                 step(Scalar::where, {2, ~1, ~2})},
-                               {3}, {}},
+                               {3},
+                               {}},
            true));
   add(with(plain(Opcode::reduce, {vector}, {matrix}), ReduceExpression{2, Join::logsumexp, 1}));
   add(plain(Opcode::copy, {result}, {transposed}));
