@@ -530,8 +530,8 @@ class Assignment {
       for (const Piece& piece : op(id).pieces) works[static_cast<size_t>(piece.device)] = true;
     for (size_t d = 0; d < works.size(); ++d)
       if (!works[d]) {
-        diagnostics_.error(Code::idle_rank, Location{plan_.file, 0, 0, "/assign"}, "rank " + std::to_string(d) + " has nothing to run",
-                           "make the mesh smaller, or assign it an operator");
+        diagnostics_.error(Code::idle_rank, plan_.assign.empty() ? Location{plan_.file, 1, 1, ""} : plan_.assign[0].where,
+                           "rank " + std::to_string(d) + " has nothing to run", "make the mesh smaller, or assign it an operator");
         return;
       }
   }
@@ -559,7 +559,7 @@ class Assignment {
       if (repeated[a] > 0) {
         char percent[32];
         snprintf(percent, sizeof percent, "%.1f", 100.0 * repeated[a] / total);
-        diagnostics_.warning("replicated", Code::replicated, Location{plan_.file, 0, 0, "/mesh/" + module_.mesh.axes[a].name},
+        diagnostics_.warning("replicated", Code::replicated, plan_.mesh_axis_where.at(a),
                              std::to_string(operators[a]) + " forward operators (" + percent +
                                  " % of the FLOPs) are repeated on every coordinate of mesh axis " + quoted(module_.mesh.axes[a].name));
       }

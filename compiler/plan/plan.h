@@ -95,6 +95,7 @@ struct Plan {
   std::string name;
   std::map<std::string, std::string> params;  // final values as JSON text
   Mesh mesh;                                  // one device if absent
+  std::vector<Location> mesh_axis_where;      // of each axis
   std::vector<TransformRule> transform;
   std::vector<AssignRule> assign;
   Order order;

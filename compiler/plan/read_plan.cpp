@@ -128,6 +128,7 @@ void PlanReader::read_mesh(const JsonValue& value) {
     good = good && length;
     if (!length) continue;
     result_.plan.mesh.axes.push_back({value.keys[i].name, *length});
+    result_.plan.mesh_axis_where.push_back(at(value.items[i]));
     devices *= *length;
     if (devices <= most_devices) continue;
     error(Code::wrong_type, at(value), "the mesh has more than " + std::to_string(most_devices) + " devices");
