@@ -76,9 +76,8 @@ void fill(const Tensor& out, double value) {
         for (int64_t i = 0; i < n; ++i) to[i * stride] = constant;
     });
   };
-  if (out.dtype == DType::b1) return write(value != 0);
   if ((out.dtype == DType::f16 || out.dtype == DType::bf16) && value == 0) return write(uint16_t{0});
-  for_number_type("fill", out.dtype, [&](auto t) { write(static_cast<decltype(t)>(value)); });
+  for_any_type("fill", out.dtype, [&](auto t) { write(static_cast<decltype(t)>(value)); });
 }
 
 void pad(const Tensor& out, const Tensor& in, const int64_t* starts, const int64_t* steps, bool accumulate) {

@@ -21,7 +21,7 @@ void for_float_type(const char* kernel, DType type, const Work& work) {
   }
 }
 
-// Types that can be added.
+// Types that arithmetic is done in.
 template <class Work>
 void for_number_type(const char* kernel, DType type, const Work& work) {
   switch (type) {
@@ -29,9 +29,18 @@ void for_number_type(const char* kernel, DType type, const Work& work) {
     case DType::f64: return work(double());
     case DType::i64: return work(int64_t());
     case DType::i32: return work(int32_t());
+    default: no_kernel(kernel, type);
+  }
+}
+
+// All types that values may have here: also those that are only moved, compared and converted.
+template <class Work>
+void for_any_type(const char* kernel, DType type, const Work& work) {
+  switch (type) {
     case DType::i8: return work(int8_t());
     case DType::u8: return work(uint8_t());
-    default: no_kernel(kernel, type);
+    case DType::b1: return work(bool());
+    default: for_number_type(kernel, type, work);
   }
 }
 

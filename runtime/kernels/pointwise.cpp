@@ -14,12 +14,6 @@ namespace {
 constexpr int64_t tile = 512;
 constexpr int64_t value_bytes = tile * 8;
 
-template <class Work>
-void for_any_type(DType type, const Work& work) {
-  if (type == DType::b1) return work(bool());
-  for_number_type("pointwise", type, work);
-}
-
 // -- a step over contiguous tiles -----------------------------------------------------------------------------------------------------------------
 
 // T: the result's type; arguments are of the types that operand_type() says.
@@ -112,15 +106,16 @@ template <Scalar function>
 StepFunction step_function(DType result, DType first) {
   StepFunction found = nullptr;
   if constexpr (function == Scalar::identity) {
-    for_any_type(result, [&](auto t) { for_any_type(first, [&](auto a) { found = run_step<decltype(t), decltype(a), function>; }); });
+    for_any_type("pointwise", result,
+                 [&](auto t) { for_any_type("pointwise", first, [&](auto a) { found = run_step<decltype(t), decltype(a), function>; }); });
   } else if constexpr (is_logical(function)) {
     found = run_step<bool, bool, function>;
   } else if constexpr (is_comparison(function)) {
-    for_any_type(first, [&](auto a) { found = run_step<bool, decltype(a), function>; });
+    for_any_type("pointwise", first, [&](auto a) { found = run_step<bool, decltype(a), function>; });
   } else if constexpr (is_real(function)) {
     for_float_type("pointwise", result, [&](auto t) { found = run_step<decltype(t), decltype(t), function>; });
   } else if constexpr (function == Scalar::where) {
-    for_any_type(result, [&](auto t) { found = run_step<decltype(t), decltype(t), function>; });
+    for_any_type("pointwise", result, [&](auto t) { found = run_step<decltype(t), decltype(t), function>; });
   } else {
     for_number_type("pointwise", result, [&](auto t) { found = run_step<decltype(t), decltype(t), function>; });
   }
@@ -156,7 +151,7 @@ void convert(void* to, int64_t to_stride, const void* from, int64_t from_stride,
 
 Convert converter(DType to, DType from) {
   Convert found = nullptr;
-  for_any_type(to, [&](auto t) { for_any_type(from, [&](auto f) { found = convert<decltype(t), decltype(f)>; }); });
+  for_any_type("pointwise", to, [&](auto t) { for_any_type("pointwise", from, [&](auto f) { found = convert<decltype(t), decltype(f)>; }); });
   return found;
 }
 
