@@ -171,6 +171,7 @@ void gather(Node& n) {
   const Shape from = n.shape(0);
   const int dim = n.axis(n.integer("axis", 0), from.size());
   const size_t d = static_cast<size_t>(dim);
+  if (rt::is_float(n.dtype(1))) throw BadNode{"Gather with indices that are no integers"};
   if (n.inputs[1].literal && n.inputs[1].literal->is_scalar()) {
     int64_t index = n.inputs[1].literal->integers()[0];
     if (index < 0) index += from[d];
@@ -184,7 +185,6 @@ void gather(Node& n) {
     shape.append(from.begin() + dim + 1, from.end());
     return n.give(n.builder().named(n.output_name(0)).reshape(row, shape));
   }
-  if (rt::is_float(n.dtype(1))) throw BadNode{"Gather with indices that are no integers"};
   n.give(n.builder().named(n.output_name(0)).gather(n.tensor(0), n.tensor(1), dim));
 }
 

@@ -21,7 +21,7 @@ void unary(Node& n, Scalar f) { emit(n, f, {n.tensor(0)}); }
 // With a scalar constant on one side, add, sub, mul and div are alpha x + beta: no tensor of one element remains.
 void binary(Node& n, Scalar f) {
   std::optional<double> right, left;
-  if (!n.inputs[0].literal) right = n.scalar(1);
+  if (n.has(0) && !n.inputs[0].literal) right = n.scalar(1);
   if (!right) left = n.scalar(0);
   const bool floating = rt::is_float(n.dtype(right || !left ? 0 : 1));
   if (right && floating) {

@@ -122,6 +122,7 @@ Shape Region::local_shape() const {
 }
 
 bool Region::contains(const Region& other) const {
+  if (other.empty()) return true;
   SSCC_CHECK(rank() == other.rank(), "regions of one tensor");
   for (size_t d = 0; d < rank(); ++d)
     if (!dims_[d].contains(other.dims_[d])) return false;

@@ -57,7 +57,7 @@ SSCC_INLINE float tanh_of(float x) {
   p = p * s - 5.37397155531e-2f;
   p = p * s + 1.33314422036e-1f;
   p = p * s - 3.33332819422e-1f;
-  const float near = p * s * x + x;
+  const float near = std::copysign(p * s * a + a, x);
   const float far = std::copysign(1.0f - 2.0f / (exp_of(a + a) + 1.0f), x);
   return x != x ? x : a < 0.625f ? near : far;
 }

@@ -48,10 +48,10 @@ StoredTensor read_npy(const std::string& path);
 // All tensors of a safetensors file, by name.
 std::map<std::string, StoredTensor> read_safetensors(const std::string& path);
 
-// "f32 8x32x64", "f32 scalar"
+// "float32 8x32x64", "float32 scalar"
 std::string type_and_shape(DType dtype, std::span<const int64_t> dims);
 
-// Throws DataError, "PATH: 'x' is f32 8x4 but i64 8 is expected", unless type and shape are these.
+// Throws DataError, "PATH: 'x' is float32 8x4 but int64 8 is expected", unless type and shape are these.
 void expect(const StoredTensor& tensor, const std::string& path, const std::string& name, DType dtype, std::span<const int64_t> dims);
 
 // Strides of a dense row-major tensor.

@@ -1,0 +1,344 @@
+// Each kernel on strided views, against loops that say what it means. Integer-valued data makes sums exact, so results are compared with ==.
+#include <algorithm>
+#include <catch2/catch.hpp>
+#include <cmath>
+#include <cstring>
+
+#include "sscc_rt/rank.h"
+#include "test/unit/runtime/strided.h"
+
+using namespace sscc::rt;
+using namespace sscc::rt::test;
+
+namespace {
+
+struct Threads {
+  explicit Threads(int count) { set_kernel_threads(count); }
+  ~Threads() { set_kernel_threads(1); }
+};
+
+}  // namespace
+
+TEMPLATE_TEST_CASE("contract: every kind of label, dense and strided, overwriting and adding", "", float, double) {
+  const auto [equation, lhs_dims, rhs_dims, out_dims] = GENERATE(
+      std::tuple("mk,kn->mn", Dims{5, 7}, Dims{7, 3}, Dims{5, 3}), std::tuple("km,kn->mn", Dims{7, 5}, Dims{7, 3}, Dims{5, 3}),
+      std::tuple("mk,nk->nm", Dims{5, 7}, Dims{3, 7}, Dims{3, 5}),
+      std::tuple("bhmk,bhnk->bhmn", Dims{2, 3, 4, 5}, Dims{2, 3, 6, 5}, Dims{2, 3, 4, 6}),
+      std::tuple("abk,kn->abn", Dims{2, 3, 5}, Dims{5, 4}, Dims{2, 3, 4}), std::tuple("abm,abn->mn", Dims{2, 3, 5}, Dims{2, 3, 4}, Dims{5, 4}),
+      std::tuple("k,k->", Dims{9}, Dims{9}, Dims{}), std::tuple("m,n->mn", Dims{4}, Dims{6}, Dims{4, 6}),
+      std::tuple("mk,k->m", Dims{4, 6}, Dims{6}, Dims{4}), std::tuple("bmk,kn->bnm", Dims{3, 1, 4}, Dims{4, 5}, Dims{3, 5, 1}));
+  const bool spread = GENERATE(false, true), adds = GENERATE(false, true);
+  Array<TestType> lhs(lhs_dims, spread), rhs(rhs_dims, spread), out(out_dims, spread);
+  lhs.integers(-4, 4), rhs.integers(-4, 4), out.integers(-9, 9);
+  const std::vector<TestType> before = out.values();
+
+  const std::string text(equation);
+  const std::string l = text.substr(0, text.find(',')), r = text.substr(l.size() + 1, text.find("->") - l.size() - 1),
+                    o = text.substr(text.find("->") + 2);
+  std::map<char, int64_t> lengths;
+  for (size_t d = 0; d < l.size(); ++d) lengths[l[d]] = lhs_dims[d];
+  for (size_t d = 0; d < r.size(); ++d) lengths[r[d]] = rhs_dims[d];
+  std::string labels = o;
+  for (const auto& [label, length] : lengths)
+    if (labels.find(label) == std::string::npos) labels += label;
+  Dims all;
+  for (const char label : labels) all.push_back(lengths[label]);
+  const auto pick = [&](const std::string& operand, const Dims& index) {
+    Dims picked;
+    for (const char label : operand) picked.push_back(index[labels.find(label)]);
+    return picked;
+  };
+  std::map<Dims, TestType> sums;
+  for_each_index(all, [&](const Dims& index) { sums[pick(o, index)] += lhs.at(pick(l, index)) * rhs.at(pick(r, index)); });
+
+  const size_t gaps = out.untouched_elements();
+  contract(out, lhs, rhs, equation, 0.5, adds);
+  std::vector<TestType> wanted;
+  for (const auto& [index, sum] : sums) wanted.push_back((adds ? before[wanted.size()] : 0) + sum / 2);
+  CHECK(out.values() == wanted);
+  CHECK(out.untouched_elements() == gaps);
+}
+
+TEST_CASE("reduce: every subset of dimensions and every join") {
+  const uint32_t reduced = GENERATE(range(1u, 16u));
+  const Join join = GENERATE(Join::sum, Join::max, Join::min, Join::logsumexp);
+  const bool adds = join == Join::sum && GENERATE(false, true);
+  const Dims dims = {3, 4, 2, 5};
+  Dims kept;
+  for (size_t d = 0; d < 4; ++d)
+    if (!(reduced >> d & 1)) kept.push_back(dims[d]);
+  Array<float> in(dims), out(kept);
+  in.integers(-8, 8), out.integers(-8, 8);
+  const std::vector<float> before = out.values();
+  std::map<Dims, std::vector<float>> groups;
+  for_each_index(dims, [&](const Dims& index) {
+    Dims key;
+    for (size_t d = 0; d < 4; ++d)
+      if (!(reduced >> d & 1)) key.push_back(index[d]);
+    groups[key].push_back(in.at(index));
+  });
+  const size_t gaps = out.untouched_elements();
+  reduce(out, in, reduced, join, join == Join::sum ? 0.25 : 1, adds);
+  CHECK(out.untouched_elements() == gaps);
+  size_t i = 0;
+  for (const auto& [key, values] : groups) {
+    const float got = out.values()[i];
+    if (join == Join::sum) {
+      float sum = 0;
+      for (const float value : values) sum += value;
+      CHECK(got == (adds ? before[i] : 0) + sum / 4);
+    } else if (join == Join::logsumexp) {
+      double sum = 0;
+      for (const float value : values) sum += std::exp(static_cast<double>(value));
+      CHECK(got == Approx(std::log(sum)).epsilon(1e-6));
+    } else {
+      CHECK(got == (join == Join::max ? *std::max_element(values.begin(), values.end()) : *std::min_element(values.begin(), values.end())));
+    }
+    ++i;
+  }
+}
+
+TEST_CASE("pointwise: broadcast operands, several steps, several results, in place") {
+  const bool adds = GENERATE(false, true);
+  Array<float> a({3, 1, 5}), b({4, 5}), scalar({}), sum({3, 4, 5}), scaled({3, 4, 5});
+  a.integers(-9, 9), b.integers(-9, 9), scalar.constant(3), sum.integers(-9, 9), scaled.integers(-9, 9);
+  const std::vector<float> sum_before = sum.values(), scaled_before = scaled.values();
+  // step 0: a + b; step 1: step 0 * scalar
+  const ScalarStep steps[] = {{Scalar::add, {0, 1, 0}, 0, 0, DType::f32}, {Scalar::mul, {~0, 2, 0}, 0, 0, DType::f32}};
+  const int32_t results[] = {0, 1};
+  const Tensor outs[] = {sum, scaled}, ins[] = {a, b, scalar};
+  pointwise(outs, ins, steps, results, adds);
+  size_t i = 0;
+  for_each_index({3, 4, 5}, [&](const Dims& at) {
+    const float wanted = a.at({at[0], 0, at[2]}) + b.at({at[1], at[2]});
+    CHECK(sum.at(at) == wanted + (adds ? sum_before[i] : 0));
+    CHECK(scaled.at(at) == wanted * 3 + (adds ? scaled_before[i] : 0));
+    ++i;
+  });
+  // An output may be the very view of an input.
+  Array<float> x({6, 300});
+  x.integers(-9, 9);
+  const std::vector<float> before = x.values();
+  const ScalarStep square[] = {{Scalar::square, {0, 0, 0}, 0, 0, DType::f32}};
+  const int32_t result[] = {0};
+  const Tensor same[] = {x};
+  pointwise(same, same, square, result, false);
+  for (size_t k = 0; k < before.size(); ++k) CHECK(x.values()[k] == before[k] * before[k]);
+}
+
+TEST_CASE("copy, fill and pad") {
+  Array<float> in({3, 4, 5}), out({3, 4, 5});
+  in.integers(-9, 9), out.integers(-9, 9);
+  const std::vector<float> before = out.values();
+  copy(out, in, true);
+  for (size_t i = 0; i < before.size(); ++i) CHECK(out.values()[i] == before[i] + in.values()[i]);
+  copy(out, in, false);
+  CHECK(out.values() == in.values());
+  fill(out, 7);
+  CHECK(out.values() == std::vector<float>(60, 7));
+
+  const bool adds = GENERATE(false, true);
+  Array<float> piece({2, 3}), whole({6, 7});
+  piece.integers(1, 9), whole.constant(2);
+  const int64_t starts[] = {1, 6}, steps[] = {3, -2};
+  pad(whole, piece, starts, steps, adds);
+  for_each_index({6, 7}, [&](const Dims& at) {
+    float wanted = adds ? 2 : 0;
+    for_each_index({2, 3}, [&](const Dims& i) {
+      if (1 + 3 * i[0] == at[0] && 6 - 2 * i[1] == at[1]) wanted += piece.at(i);
+    });
+    CHECK(whole.at(at) == wanted);
+  });
+}
+
+TEST_CASE("gather of a piece, and its gradient") {
+  // Rows 4..9 of a table of 12; indices outside the piece give 0, negative ones count from the end.
+  const int64_t offset = 4, length = 12;
+  Array<float> table({2, 5, 3}), out({2, 2, 3, 3}), gradient({2, 5, 3}), dy({2, 2, 3, 3});
+  Array<int64_t> indices({2, 3});
+  table.integers(-9, 9), dy.integers(-9, 9), indices.integers(-12, 11), gradient.integers(-9, 9);
+  const auto row = [&](int64_t i, int64_t j) { return indices.at({i, j}) + (indices.at({i, j}) < 0 ? length : 0) - offset; };
+  gather(out, table, indices, 1, offset, length);
+  for_each_index({2, 2, 3, 3}, [&](const Dims& at) {
+    const int64_t r = row(at[1], at[2]);
+    CHECK(out.at(at) == (r >= 0 && r < 5 ? table.at({at[0], r, at[3]}) : 0));
+  });
+
+  const bool adds = GENERATE(false, true);
+  const std::vector<float> before = gradient.values();
+  scatter_add(gradient, indices, dy, 1, offset, length, adds);
+  size_t i = 0;
+  for_each_index({2, 5, 3}, [&](const Dims& at) {
+    float wanted = adds ? before[i] : 0;
+    for_each_index({2, 3}, [&](const Dims& k) {
+      if (row(k[0], k[1]) == at[1]) wanted += dy.at({at[0], k[0], k[1], at[2]});
+    });
+    CHECK(gradient.at(at) == wanted);
+    ++i;
+  });
+
+  Array<int64_t> bad({1});
+  bad.constant(12);
+  Array<float> one({2, 1, 3});
+  CHECK_THROWS_AS(gather(one, table, bad, 1, offset, length), DataError);
+}
+
+TEST_CASE("softmax along any dimension, and its gradient") {
+  const int dim = GENERATE(0, 1, 2);
+  const Dims dims = {3, 4, 5};
+  Array<double> x(dims), y(dims), dy(dims), dx(dims);
+  x.reals(-3, 3), dy.reals(-1, 1);
+  softmax(y, x, dim);
+  softmax_grad(dx, y, dy, dim);
+  for_each_index(dims, [&](const Dims& at) {
+    double sum = 0, inner = 0;
+    Dims other = at;
+    for (other[static_cast<size_t>(dim)] = 0; other[static_cast<size_t>(dim)] < dims[static_cast<size_t>(dim)]; ++other[static_cast<size_t>(dim)]) {
+      sum += std::exp(x.at(other));
+      inner += y.at(other) * dy.at(other);
+    }
+    CHECK(y.at(at) == Approx(std::exp(x.at(at)) / sum).epsilon(1e-12));
+    CHECK(dx.at(at) == Approx(y.at(at) * (dy.at(at) - inner)).epsilon(1e-12).margin(1e-14));
+  });
+}
+
+TEST_CASE("softmax of very large and masked values") {
+  Array<float> x({1, 3}), y({1, 3});
+  x.constant(1e30f);
+  softmax(y, x, 1);
+  CHECK(y.values() == std::vector<float>(3, 1 / 3.0f));
+  static_cast<float*>(x.view().data)[0] = -std::numeric_limits<float>::infinity();
+  softmax(y, x, 1);
+  CHECK(y.values() == std::vector<float>{0, 0.5f, 0.5f});
+}
+
+TEST_CASE("layer_norm and the gradients of scale and bias") {
+  const Dims lead = {3, 2}, inner = {4, 5}, dims = {3, 2, 4, 5};
+  const bool biased = GENERATE(false, true), adds = GENERATE(false, true);
+  Array<double> x(dims), y(dims), mean(lead), rstd(lead), scale(inner), bias(inner), dy(dims), dx(dims), dscale(inner), dbias(inner);
+  x.reals(-2, 2), scale.reals(0.5, 2), bias.reals(-1, 1), dy.reals(-1, 1), dscale.constant(10), dbias.constant(20);
+  layer_norm(y, mean, rstd, x, scale, biased ? bias.view() : Tensor{}, 2, 1e-5);
+  layer_norm_grad(dx, dy, x, scale, mean, rstd, 2);
+  layer_norm_grad_scale(dscale, biased ? dbias.view() : Tensor{}, dy, x, mean, rstd, 2, adds);
+  for_each_index(lead, [&](const Dims& at) {
+    double sum = 0, squares = 0, g_sum = 0, gx_sum = 0;
+    const auto full = [&](const Dims& i) { return Dims{at[0], at[1], i[0], i[1]}; };
+    for_each_index(inner, [&](const Dims& i) { sum += x.at(full(i)); });
+    const double m = sum / 20;
+    for_each_index(inner, [&](const Dims& i) { squares += std::pow(x.at(full(i)) - m, 2); });
+    const double r = 1 / std::sqrt(squares / 20 + 1e-5);
+    CHECK(mean.at(at) == Approx(m));
+    CHECK(rstd.at(at) == Approx(r));
+    for_each_index(inner, [&](const Dims& i) {
+      const double g = dy.at(full(i)) * scale.at(i);
+      g_sum += g;
+      gx_sum += g * (x.at(full(i)) - m) * r;
+    });
+    for_each_index(inner, [&](const Dims& i) {
+      const double normal = (x.at(full(i)) - m) * r;
+      CHECK(y.at(full(i)) == Approx(normal * scale.at(i) + (biased ? bias.at(i) : 0)).epsilon(1e-12).margin(1e-13));
+      CHECK(dx.at(full(i)) == Approx(r * (dy.at(full(i)) * scale.at(i) - g_sum / 20 - normal * gx_sum / 20)).epsilon(1e-10).margin(1e-12));
+    });
+  });
+  for_each_index(inner, [&](const Dims& i) {
+    double s = adds ? 10 : 0, b = adds ? 20 : 0;
+    for_each_index(lead, [&](const Dims& at) {
+      const Dims full = {at[0], at[1], i[0], i[1]};
+      s += dy.at(full) * (x.at(full) - mean.at(at)) * rstd.at(at);
+      b += dy.at(full);
+    });
+    CHECK(dscale.at(i) == Approx(s).epsilon(1e-12));
+    if (biased) CHECK(dbias.at(i) == Approx(b).epsilon(1e-12));
+  });
+}
+
+TEST_CASE("pick and the gradient of cross entropy, of a piece of the classes") {
+  // Classes 5..9 of 12; label -100 is ignored.
+  const int64_t offset = 5, classes = 12, ignored = -100;
+  Array<double> logits({4, 5, 3}), out({4, 3}), lse({4, 3}), dloss({4, 3}), dlogits({4, 5, 3});
+  Array<int64_t> labels({4, 3});
+  logits.reals(-2, 2), lse.reals(2, 3), dloss.reals(-1, 1), labels.integers(0, 11);
+  static_cast<int64_t*>(labels.view().data)[0] = ignored;
+  pick(out, logits, labels, 1, offset, classes, ignored);
+  cross_entropy_grad(dlogits, logits, lse, labels, dloss, 1, offset, ignored);
+  for_each_index({4, 3}, [&](const Dims& at) {
+    const int64_t label = labels.at(at), position = label - offset;
+    const bool here = label != ignored && position >= 0 && position < 5;
+    CHECK(out.at(at) == (here ? logits.at({at[0], position, at[1]}) : 0));
+    for (int64_t c = 0; c < 5; ++c) {
+      const double softmax = std::exp(logits.at({at[0], c, at[1]}) - lse.at(at));
+      const double wanted = label == ignored ? 0 : (softmax - (label == c + offset ? 1 : 0)) * dloss.at(at);
+      CHECK(dlogits.at({at[0], c, at[1]}) == Approx(wanted).epsilon(1e-12).margin(1e-15));
+    }
+  });
+  Array<int64_t> bad({4, 3});
+  bad.constant(12);
+  CHECK_THROWS_AS(pick(out, logits, bad, 1, offset, classes, ignored), DataError);
+}
+
+TEST_CASE("update: the definitions of torch.optim") {
+  const Dims dims = {3, 5};
+  Array<double> p(dims), g(dims), m(dims), v(dims), clip({}), new_p(dims), new_m(dims), new_v(dims);
+  p.reals(-1, 1), g.reals(-1, 1), m.reals(-1, 1), v.reals(0, 1), clip.constant(0.5);
+  const bool clipped = GENERATE(false, true);
+  const Tensor factor = clipped ? clip.view() : Tensor{};
+  const double c = clipped ? 0.5 : 1;
+
+  UpdateRule sgd{.optimizer = Optimizer::sgd, .lr = 0.1, .momentum = 0.9, .weight_decay = 0.01};
+  update(new_p, new_m, Tensor{}, p, g, m, Tensor{}, factor, sgd, 2);
+  for_each_index(dims, [&](const Dims& at) {
+    const double moment = 0.9 * m.at(at) + c * g.at(at) + 0.01 * p.at(at);
+    CHECK(new_m.at(at) == Approx(moment).epsilon(1e-13));
+    CHECK(new_p.at(at) == Approx(p.at(at) - 0.1 * moment).epsilon(1e-13));
+  });
+
+  for (const Optimizer kind : {Optimizer::adam, Optimizer::adamw}) {
+    UpdateRule adam{.optimizer = kind, .lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.01};
+    const int64_t t = 3;
+    update(new_p, new_m, new_v, p, g, m, v, factor, adam, t);
+    for_each_index(dims, [&](const Dims& at) {
+      const double gradient = c * g.at(at) + (kind == Optimizer::adam ? 0.01 * p.at(at) : 0);
+      const double start = p.at(at) * (kind == Optimizer::adamw ? 1 - 0.1 * 0.01 : 1);
+      const double first = 0.9 * m.at(at) + 0.1 * gradient, second = 0.99 * v.at(at) + 0.01 * gradient * gradient;
+      const double step = 0.1 * (first / (1 - std::pow(0.9, t))) / (std::sqrt(second / (1 - std::pow(0.99, t))) + 1e-8);
+      CHECK(new_m.at(at) == Approx(first).epsilon(1e-13));
+      CHECK(new_v.at(at) == Approx(second).epsilon(1e-13));
+      CHECK(new_p.at(at) == Approx(start - step).epsilon(1e-12));
+    });
+  }
+}
+
+TEST_CASE("results are the same bit by bit on any number of threads") {
+  const Dims rows = {64, 96}, all = {64, 33, 96};
+  Array<float> x(all, false), w({96, 80}, false), scale({96}, false), table({500, 96}, false);
+  x.reals(-1, 1), w.reals(-1, 1), scale.reals(0.5, 2), table.reals(-1, 1);
+  Array<int64_t> indices({64, 33}, false);
+  indices.integers(0, 499);
+  std::vector<std::vector<float>> first;
+  for (const int count : {1, 2, 3, 5}) {
+    const Threads threads(count);
+    std::vector<std::vector<float>> results;
+    const auto made = [&](const Dims& dims, const auto& kernel) {
+      Array<float> out(dims, false);
+      kernel(static_cast<const Tensor&>(out));
+      results.push_back(out.memory());
+    };
+    made({64, 33, 80}, [&](const Tensor& out) { contract(out, x, w, "abk,kn->abn", 1, false); });
+    made({64, 96}, [&](const Tensor& out) { reduce(out, x, 0b010, Join::sum, 1, false); });
+    made({}, [&](const Tensor& out) { reduce(out, x, 0b111, Join::sum, 1, false); });
+    made({96}, [&](const Tensor& out) { reduce(out, x, 0b011, Join::logsumexp, 1, false); });
+    made(all, [&](const Tensor& out) { softmax(out, x, 2); });
+    made(all, [&](const Tensor& out) { gather(out, table, indices, 0, 0, 500); });
+    made({500, 96}, [&](const Tensor& out) { scatter_add(out, indices, x, 0, 0, 500, false); });
+    Array<float> mean({64, 33}, false), rstd({64, 33}, false), normal(all, false);
+    layer_norm(normal, mean, rstd, x, scale, Tensor{}, 2, 1e-5);
+    results.push_back(normal.memory());
+    made(all, [&](const Tensor& out) { layer_norm_grad(out, x, normal, scale, mean, rstd, 2); });
+    made({96}, [&](const Tensor& out) { layer_norm_grad_scale(out, Tensor{}, x, normal, mean, rstd, 2, false); });
+    if (first.empty()) first = results;
+    for (size_t i = 0; i < results.size(); ++i) {
+      INFO("kernel " << i << " on " << count << " threads");
+      CHECK(std::memcmp(results[i].data(), first[i].data(), results[i].size() * sizeof(float)) == 0);
+    }
+  }
+}
