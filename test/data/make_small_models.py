@@ -84,6 +84,13 @@ def no_producer():
     return graph
 
 
+def missing_operand():
+    graph = two_layers(name="missing_operand")
+    graph.node("Gather", "/odd/Gather", ["logits"], ["odd"])
+    graph.output("odd", FLOAT, [8, 16])
+    return graph
+
+
 def main():
     folder = sys.argv[1] if len(sys.argv) > 1 else os.path.join(here, "small")
     os.makedirs(folder, exist_ok=True)
@@ -96,6 +103,7 @@ def main():
         "old_opset": two_layers(name="old_opset", opset=7).model("make_small_models.py"),
         "unknown_operator": unknown_operator().model("make_small_models.py"),
         "no_producer": no_producer().model("make_small_models.py"),
+        "missing_operand": missing_operand().model("make_small_models.py"),
         "shapes_do_not_fit": two_layers(name="shapes_do_not_fit", second=(31, 16)).model("make_small_models.py"),
         "external_data": external_data(two_layers(name="external_data")).model("make_small_models.py"),
         "no_gradient": two_layers(name="no_gradient", middle="Ceil").model("make_small_models.py"),
