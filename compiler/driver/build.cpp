@@ -8,7 +8,7 @@
 #include "compiler/codegen/emit_cpu.h"
 #include "compiler/ir/print.h"
 #include "compiler/program/print.h"
-#include "compiler/simulate/predict.h"
+#include "compiler/report/schedule.h"
 #include "llvm/ADT/StringExtras.h"
 #include "llvm/Support/SHA256.h"
 
@@ -35,9 +35,9 @@ std::string hash_of_file(const std::string& path) {
 
 }  // namespace
 
-CheckFacts facts_of(const Compilation& c) {
-  const Machine machine;
-  const Prediction prediction = predict(c.programs, machine);
+CheckFacts facts_of(const Compilation& c) { return facts_of(c, predict(c.programs)); }
+
+CheckFacts facts_of(const Compilation& c, const Prediction& prediction) {
   CheckFacts facts;
   facts.equivalent = c.equivalent;
   facts.deadlock_free = c.deadlock_free;
@@ -58,7 +58,10 @@ void build(const BuildRequest& request, const Compilation& c, const Diagnostics&
   options.version = request.version;
   options.onnx_hash = request.model == "-" ? "" : hash_of_file(request.model);
   options.plan_hash = hash_of_text(c.plan.text);
-  options.check_json = check_json(c.programs, facts_of(c), diagnostics);
+  const Prediction prediction = predict(c.programs);
+  options.check_json = check_json(c.programs, facts_of(c, prediction), diagnostics);
+  options.schedule_svg = schedule_svg(c.programs, prediction);
+  options.trace_json = trace_json(c.programs, prediction);
   emit_cpu(c.programs, options);
 }
 

@@ -46,12 +46,14 @@ const Step straight_line[] = {
     {"lower", [](const Request&, Compilation& c, Diagnostics&) { c.programs = lower(c.module); }},
     {"fuse", [](const Request&, Compilation& c, Diagnostics&) { fuse(c.programs); }},
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},
+    {"assign_streams", [](const Request&, Compilation& c, Diagnostics&) { assign_streams(c.programs); }},
     // Beyond this point programs are final: the checkers below, the emitter, the interpreter and the cost model all read the same ones.
     {"check_deadlock", [](const Request&, Compilation& c, Diagnostics& d) { c.deadlock_free = check_deadlock(c.programs, d); }},
     {"check_lineage", [](const Request&, Compilation& c, Diagnostics& d) { c.equivalent = check_lineage(c.module, c.programs, d); }},
     {"check_memory",
      [](const Request&, Compilation& c, Diagnostics& d) {
        check_memory(c.programs, d);
+       check_races(c.programs, d);
        check_memory_limit(c.programs, c.plan.memory_limit, c.plan.memory_limit_where, d);
      }},
 };

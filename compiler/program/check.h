@@ -13,6 +13,9 @@ bool check_deadlock(const Programs& programs, Diagnostics& diagnostics);
 // Whatever an instruction reads is what was last written to that buffer: no other live buffer lies on it; everything lies inside the arena.
 bool check_memory(const Programs& programs, Diagnostics& diagnostics);
 
+// No two instructions of a segment that may run at the same time, by their streams and waits, touch the same bytes while one of them writes.
+bool check_races(const Programs& programs, Diagnostics& diagnostics);
+
 // No rank's arena is larger than its limit (bytes by rank; one entry: all; empty: none). A refusal lists the largest buffers that are live at the peak.
 void check_memory_limit(const Programs& programs, const std::vector<int64_t>& limits, const Location& where, Diagnostics& diagnostics);
 

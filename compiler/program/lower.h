@@ -17,4 +17,7 @@ void fuse(Programs& programs);
 // Life, copies and arena offset of every buffer; the size of the arena.
 void plan_buffers(Programs& programs);
 
+// A stream for every instruction, and what each has to wait for on other streams.
+void assign_streams(Programs& programs);
+
 }  // namespace sscc

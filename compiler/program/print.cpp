@@ -47,7 +47,10 @@ void print_body(std::string& text, const Body& body, size_t index) {
       for (size_t o = 0; o < i.outs.size(); ++o) text += (o ? ", " : "") + print_view(body, i.outs[o]);
       text += std::string(i.accumulate ? " += " : " = ") + name_of(i.opcode) + print_expression(i) + " (";
       for (size_t k = 0; k < i.ins.size(); ++k) text += (k ? ", " : "") + print_view(body, i.ins[k]);
-      text += ")  # " + i.origin + "\n";
+      text += ")";
+      if (i.stream != 0) text += " stream " + std::to_string(i.stream);
+      for (size_t w = 0; w < i.waits.size(); ++w) text += (w ? ", " : " after ") + std::to_string(i.waits[w]);
+      text += "  # " + i.origin + "\n";
     }
   }
   text += "  schedule";

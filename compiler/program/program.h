@@ -149,7 +149,7 @@ struct Instruction {
   // together: then its second claim is the whole of it.
   llvm::SmallVector<int32_t, 4> reads;
   llvm::SmallVector<int32_t, 2> writes;
-  int stream = 0;                       // 0: compute; others: one for each communicator (assign_streams)
+  int stream = 0;                       // 0: kernels; others: one for each communicator (assign_streams)
   llvm::SmallVector<int32_t, 2> waits;  // earlier instructions of this segment, on other streams, that must have ended
   std::string type;                     // ONNX op type of the origin, for people; may be empty
 };

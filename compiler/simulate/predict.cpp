@@ -11,8 +11,7 @@ namespace {
 
 class Clock {
  public:
-  Clock(const Programs& programs, const Machine& machine)
-      : programs_(programs), machine_(machine), now_(programs.ranks.size(), 0), busy_(programs.ranks.size(), 0) {
+  Clock(const Programs& programs, const Machine& machine) : programs_(programs), machine_(machine), ranks_(programs.ranks.size()) {
     durations_.resize(programs.bodies.size());
     for (size_t b = 0; b < programs.bodies.size(); ++b)
       for (const ProgramSegment& segment : programs.bodies[b].segments) {
@@ -28,11 +27,12 @@ class Clock {
     walk(programs_, visitor);
     Prediction result;
     double busy = 0;
-    for (size_t r = 0; r < now_.size(); ++r) {
-      result.makespan_seconds = std::max(result.makespan_seconds, now_[r]);
-      busy += busy_[r];
+    for (Rank& rank : ranks_) {
+      end_slot(rank);
+      result.makespan_seconds = std::max(result.makespan_seconds, rank.slot_begin);
+      busy += rank.busy;
     }
-    if (result.makespan_seconds > 0) result.bubble_fraction = 1 - busy / (static_cast<double>(now_.size()) * result.makespan_seconds);
+    if (result.makespan_seconds > 0) result.bubble_fraction = 1 - busy / (static_cast<double>(ranks_.size()) * result.makespan_seconds);
     for (auto& [key, bar] : bars_) result.bars.push_back(bar);
     return result;
   }
@@ -59,12 +59,51 @@ class Clock {
     return machine_.kernel_seconds + std::max(flops / machine_.flops_per_second, bytes / machine_.memory_bytes_per_second);
   }
 
+  // A rank's clock: a slot begins when the one before it has ended; in it every stream goes on by itself, but for waits.
+  struct Rank {
+    int32_t segment = -1, micro_batch = -1;
+    double slot_begin = 0, busy = 0;
+    std::vector<double> streams;                    // when each is free
+    std::vector<double> ends;                       // of each instruction of the slot
+    std::vector<std::pair<double, double>> worked;  // of all streams, in this slot
+  };
+
+  void end_slot(Rank& rank) {
+    std::sort(rank.worked.begin(), rank.worked.end());
+    double until = rank.slot_begin;
+    for (const auto& [begin, end] : rank.worked) {
+      if (end > until) rank.busy += end - std::max(begin, until);
+      until = std::max(until, end);
+    }
+    rank.slot_begin = until;
+    rank.worked.clear();
+    rank.streams.clear();
+    rank.ends.clear();
+  }
+
+  // When an instruction may begin, as far as its own rank is concerned.
+  double earliest(const Step& step) {
+    Rank& rank = ranks_[static_cast<size_t>(step.rank)];
+    if (rank.segment != step.segment || rank.micro_batch != step.micro_batch) {
+      end_slot(rank);
+      rank.segment = step.segment;
+      rank.micro_batch = step.micro_batch;
+    }
+    const auto stream = static_cast<size_t>(step.what->stream);
+    if (rank.streams.size() <= stream) rank.streams.resize(stream + 1, rank.slot_begin);
+    double begin = rank.streams[stream];
+    for (const int32_t other : step.what->waits) begin = std::max(begin, rank.ends[static_cast<size_t>(other)]);
+    return begin;
+  }
+
   void spend(const Step& step, double begin, double end) {
-    const size_t r = static_cast<size_t>(step.rank);
-    now_[r] = end;
+    Rank& rank = ranks_[static_cast<size_t>(step.rank)];
+    rank.streams[static_cast<size_t>(step.what->stream)] = end;
+    rank.ends.resize(static_cast<size_t>(step.instruction) + 1, end);
+    rank.worked.emplace_back(begin, end);
     auto [it, fresh] =
         bars_.try_emplace({step.rank, step.segment, step.micro_batch}, Prediction::Bar{step.rank, step.segment, step.micro_batch, begin, end});
-    if (!fresh) it->second.end = end;
+    if (!fresh) it->second.end = std::max(it->second.end, end);
   }
 
   double time_of(const Step& step) const {
@@ -76,32 +115,27 @@ class Clock {
   void visit(const Step& step) {
     const size_t r = static_cast<size_t>(step.rank);
     const Body& body = programs_.bodies[static_cast<size_t>(programs_.ranks[r].body)];
-    double begin = now_[r];
+    double begin = earliest(step);
     if (step.what->opcode == Opcode::send) arrives_[step.message] = begin + transfer_time(static_cast<double>(bytes_of(body, step.what->ins[0])));
     if (step.what->opcode == Opcode::receive) begin = std::max(begin, arrives_[step.message]);
-    const double spent = time_of(step);
-    busy_[r] += spent;
-    spend(step, begin, begin + spent);
+    spend(step, begin, begin + time_of(step));
   }
 
   void visit_collective(const std::vector<Step>& members) {
     double begin = 0;
-    for (const Step& member : members) begin = std::max(begin, now_[static_cast<size_t>(member.rank)]);
+    for (const Step& member : members) begin = std::max(begin, earliest(member));
     const Step& first = members[0];
     const Body& body = programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(first.rank)].body)];
     const double n = static_cast<double>(members.size());
     const double bytes = static_cast<double>(bytes_of(body, first.what->opcode == Opcode::reduce_scatter ? first.what->ins[0] : first.what->outs[0]));
     const double rounds = first.what->opcode == Opcode::all_reduce ? 2 : 1;
     const double end = begin + rounds * ((n - 1) * machine_.link_latency_seconds + bytes * (n - 1) / n / machine_.link_bytes_per_second);
-    for (const Step& member : members) {
-      busy_[static_cast<size_t>(member.rank)] += end - begin;
-      spend(member, begin, end);
-    }
+    for (const Step& member : members) spend(member, begin, end);
   }
 
   const Programs& programs_;
   const Machine& machine_;
-  std::vector<double> now_, busy_;
+  std::vector<Rank> ranks_;
   std::vector<std::vector<std::vector<double>>> durations_;  // by body, segment, instruction
   std::map<int64_t, double> arrives_;
   std::map<std::tuple<int32_t, int32_t, int32_t>, Prediction::Bar> bars_;

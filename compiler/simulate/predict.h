@@ -1,5 +1,5 @@
 // Predicted time of a step: every rank's program on a reference device, instruction by instruction (roofline per kernel, latency and bandwidth per
-// transfer). Good for comparing plans, not for promising seconds.
+// transfer), streams running side by side as the program lets them. Good for comparing plans, not for promising seconds.
 #pragma once
 
 #include "compiler/program/program.h"
@@ -16,7 +16,7 @@ struct Machine {
 
 struct Prediction {
   double makespan_seconds = 0;
-  double bubble_fraction = 0;  // 1 - busy / (ranks x makespan)
+  double bubble_fraction = 0;  // 1 - busy / (ranks x makespan); busy: some stream works
   struct Bar {
     int32_t rank, segment, micro_batch;
     double begin, end;

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 import unittest
+import xml.etree.ElementTree
 
 import numpy as np
 
@@ -103,11 +104,17 @@ class BuildFolder(Test):
         names = self.sources(f"{self.folder}/first")
         self.assertEqual(names, self.sources(f"{self.folder}/second"))
         self.assertEqual(filecmp.cmpfiles(f"{self.folder}/first", f"{self.folder}/second", names, shallow=False)[1:], ([], []))
-        for name in ("run", "CMakeLists.txt", "manifest.json", "check.json"):
+        for name in ("run", "CMakeLists.txt", "manifest.json", "check.json", "schedule.svg", "trace.predicted.json"):
             self.assertIn(name, names)
         self.assertTrue(any(name.startswith("weights/") and name.endswith(".safetensors") for name in names))
         self.assertEqual(len(read_json(f"{self.folder}/first/manifest.json")["ranks"]), 2)
-        self.assertNotIn("compile", read_json(f"{self.folder}/first/check.json"))
+        check = read_json(f"{self.folder}/first/check.json")
+        self.assertNotIn("compile", check)
+        bars = [event for event in read_json(f"{self.folder}/first/trace.predicted.json")["traceEvents"] if event["ph"] == "X"]
+        self.assertEqual({bar["tid"] for bar in bars}, {0, 1})
+        self.assertAlmostEqual(max(bar["ts"] + bar["dur"] for bar in bars), check["schedule"]["makespan_s"] * 1e6, delta=0.01)
+        rectangles = xml.etree.ElementTree.parse(f"{self.folder}/first/schedule.svg").getroot().iter("{http://www.w3.org/2000/svg}g")
+        self.assertEqual(len(list(rectangles)), sum(bar["dur"] > 0 for bar in bars))
 
     def test_is_replaced_only_where_sscc_wrote_it(self):
         subject, out = self.subject(MLP, {}), f"{self.folder}/out"

@@ -61,7 +61,7 @@ Result run(const Module& model, const std::string& plan, const std::string& data
     c.module.mesh = c.plan.mesh;
     if (!diagnostics.has_errors())
       run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "plan_buffers",
-                  "check_deadlock", "check_lineage", "check_memory"},
+                  "assign_streams", "check_deadlock", "check_lineage", "check_memory"},
                  c, diagnostics);
     if (diagnostics.has_errors()) {
       for (const Diagnostic& each : diagnostics.all()) {

@@ -17,8 +17,8 @@ WARM = 3            # steps at the start of each run that do not count
 PROFILED = 60       # steps under the profiler
 AGREEMENT = 1e-3    # largest relative difference of a loss
 PYTHON = "/usr/bin/python3"
-# Kernels by the symbols in which a profile finds them; the first that fits.
-KERNELS = [("matrix products", r"gemm|gemv|contract|exec_blas|blas_memory"), ("optimizer update", r"Adam|Momentum|rt::update"),
+# Kernels by the symbols in which a profile finds them; the first that fits. oneDNN makes its code at run time: bare addresses.
+KERNELS = [("matrix products", r"^0x[0-9a-f]+|dnnl|gemm|gemv|contract|exec_blas|blas_memory"), ("optimizer update", r"Adam|Momentum|rt::update"),
            ("softmax", r"softmax"), ("loss", r"cross_entropy|pick|log_sum_exp"), ("gather, scatter", r"gather|scatter"),
            ("layer normalization", r"normalizeI|normalize<|gradientI|gradient<"), ("pointwise, fused or not", r"fused|pointwise|run_step|exp|tanh|erf"),
            ("reductions", r"reduce"), ("copies", r"convert|copy|memmove|memcpy"), ("threads", r"gomp|GOMP")]

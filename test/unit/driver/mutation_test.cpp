@@ -76,7 +76,8 @@ Compilation compiled(const Fixture& fixture) {
 // The first refusal of the three checkers, empty: all accept.
 std::string refusal_of(const Compilation& c, const Programs& programs) {
   Diagnostics diagnostics;
-  const bool is_good = check_deadlock(programs, diagnostics) && check_memory(programs, diagnostics) && check_lineage(c.module, programs, diagnostics);
+  const bool is_good = check_deadlock(programs, diagnostics) && check_lineage(c.module, programs, diagnostics) &&
+                       check_memory(programs, diagnostics) && check_races(programs, diagnostics);
   return is_good ? "" : to_text(diagnostics.all().front());
 }
 
@@ -136,16 +137,29 @@ std::function<bool(const Instruction&)> has() {
   return [](const Instruction& i) { return std::holds_alternative<Expression>(i.expression); };
 }
 
+// Waits name instructions by their place: they go with them.
+void erase(std::vector<Instruction>& list, size_t at) {
+  list.erase(list.begin() + static_cast<std::ptrdiff_t>(at));
+  for (Instruction& i : list) {
+    llvm::erase_if(i.waits, [&](int32_t other) { return other == static_cast<int32_t>(at); });
+    for (int32_t& other : i.waits) other -= other > static_cast<int32_t>(at);
+  }
+}
+void insert(std::vector<Instruction>& list, size_t at, Instruction instruction) {
+  list.insert(list.begin() + static_cast<std::ptrdiff_t>(at), std::move(instruction));
+  for (size_t i = at + 1; i < list.size(); ++i)
+    for (int32_t& other : list[i].waits) other += other >= static_cast<int32_t>(at);
+}
+
 bool drop(Patient& p, const std::optional<Site>& site) {
   if (!site) return false;
-  auto& list = p.own_list(*site);
-  list.erase(list.begin() + static_cast<std::ptrdiff_t>(site->instruction));
+  erase(p.own_list(*site), site->instruction);
   return true;
 }
 bool repeat(Patient& p, const std::optional<Site>& site) {
   if (!site) return false;
   auto& list = p.own_list(*site);
-  list.insert(list.begin() + static_cast<std::ptrdiff_t>(site->instruction), Instruction(list[site->instruction]));
+  insert(list, site->instruction, Instruction(list[site->instruction]));
   return true;
 }
 template <class Change>
@@ -197,14 +211,14 @@ const std::vector<Damage>& damages() {
       {"a collective is dropped everywhere",
        [](Patient& p) {
          return change_everywhere(p, p.find(is_collective), [](std::vector<Instruction>& list, size_t i) {
-           list.erase(list.begin() + static_cast<std::ptrdiff_t>(i));
+           erase(list, i);
            return -1;
          });
        }},
       {"an all-reduce is doubled everywhere",
        [](Patient& p) {
          return change_everywhere(p, p.find(Opcode::all_reduce), [](std::vector<Instruction>& list, size_t i) {
-           list.insert(list.begin() + static_cast<std::ptrdiff_t>(i), Instruction(list[i]));
+           insert(list, i, Instruction(list[i]));
            return 1;
          });
        }},
@@ -215,9 +229,9 @@ const std::vector<Damage>& damages() {
          const auto site = p.find(Opcode::send);
          if (!site || p.programs.ranks.size() < 3) return false;
          int32_t& peer = p.programs.ranks[site->rank].constants.peers[static_cast<size_t>(std::get<Communication>(p.at(*site).expression).peer)];
+         const int32_t right = peer;
          do peer = static_cast<int32_t>(p.below(p.programs.ranks.size()));
-         while (peer == static_cast<int32_t>(site->rank) || peer == 0);
-         // The draw may have hit the right one again: move on by one, past the sender.
+         while (peer == static_cast<int32_t>(site->rank) || peer == right);
          return true;
        }},
       {"a group loses a member",
@@ -335,7 +349,7 @@ const std::vector<Damage>& damages() {
          if (!site) return false;
          auto& list = p.own_list(*site);
          Instruction moved = list[site->instruction];
-         list.erase(list.begin() + static_cast<std::ptrdiff_t>(site->instruction));
+         erase(list, site->instruction);
          list.push_back(std::move(moved));
          return site->instruction + 1 != list.size();
        }},
@@ -384,6 +398,15 @@ const std::vector<Damage>& damages() {
                return true;
              }
          return false;
+       }},
+      {"an event is missing",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return !i.waits.empty(); }),
+                       [&](Instruction& i) { i.waits.erase(i.waits.begin() + static_cast<std::ptrdiff_t>(p.below(i.waits.size()))); });
+       }},
+      {"a stream does not wait",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return i.stream > 0 && !i.waits.empty(); }), [](Instruction& i) { i.waits.clear(); });
        }},
       {"an output is handed over as another region",
        [](Patient& p) {
