@@ -48,7 +48,7 @@ int run(const std::string& path, const Request& request, const std::string& pass
     PlanAndRecipe read = read_plan(request.plan, request.recipe, request.settings, c.module, diagnostics);
     c.plan = std::move(read.plan);
     c.recipe = std::move(read.recipe);
-    c.module.mesh = c.plan.mesh;
+    c.module.meshes[0] = c.plan.mesh;
     is_good = !diagnostics.has_errors();
   }
   if (is_good) is_good = run_passes(split_commas(passes), c, diagnostics);

@@ -32,7 +32,7 @@ const Step straight_line[] = {
        PlanAndRecipe read = read_plan(request.plan, request.recipe, request.settings, c.module, d);
        c.plan = std::move(read.plan);
        c.recipe = std::move(read.recipe);
-       c.module.mesh = c.plan.mesh;
+       c.module.meshes[0] = c.plan.mesh;
      }},
     {"differentiate", [](const Request&, Compilation& c, Diagnostics& d) { differentiate(c.module, c.recipe, d); }},
     // Beyond this point the set of logical tensors is fixed, but for micro-batches of inputs and the statistics that a decomposed operator joins.

@@ -27,7 +27,7 @@ std::string axes(const Op& op) {
 std::string division(const Module& module, const Op& op) {
   std::string text;
   for (const Split& split : op.splits) {
-    const std::string over = split.mesh_axis < 0 ? "time" : module.mesh.axes[static_cast<size_t>(split.mesh_axis)].name;
+    const std::string over = split.mesh_axis < 0 ? "time" : module.mesh_of(op).axes[static_cast<size_t>(split.mesh_axis)].name;
     text += (text.empty() ? "" : ", ") + op.rule.axes[static_cast<size_t>(split.axis)].name + " over " + over + " in " + std::to_string(split.count);
   }
   return text.empty() ? "whole" : text;

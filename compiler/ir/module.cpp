@@ -44,10 +44,17 @@ int Mesh::find(const std::string& name) const {
   return -1;
 }
 
+int32_t Mesh::device(int64_t index) const { return devices.empty() ? static_cast<int32_t>(index) : devices[static_cast<size_t>(index)]; }
+
+bool Mesh::has(int32_t device) const {
+  return devices.empty() ? device < size() : std::find(devices.begin(), devices.end(), device) != devices.end();
+}
+
 int64_t Mesh::coordinate(int64_t device, int axis) const {
+  const int64_t index = devices.empty() ? device : std::find(devices.begin(), devices.end(), static_cast<int32_t>(device)) - devices.begin();
   int64_t inner = 1;
   for (size_t a = static_cast<size_t>(axis) + 1; a < axes.size(); ++a) inner *= axes[a].length;
-  return device / inner % axes[static_cast<size_t>(axis)].length;
+  return index / inner % axes[static_cast<size_t>(axis)].length;
 }
 
 std::string Segment::name() const {
@@ -58,6 +65,13 @@ std::string Segment::name() const {
     case SegmentKind::epilogue: return "epilogue";
   }
   return "";
+}
+
+int64_t Module::devices() const {
+  int64_t count = 1;
+  for (const Mesh& mesh : meshes)
+    for (int64_t i = 0; i < mesh.size(); ++i) count = std::max<int64_t>(count, mesh.device(i) + 1);
+  return count;
 }
 
 OpId Module::add_op(Op op) {

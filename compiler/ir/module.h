@@ -19,6 +19,7 @@
 #include <vector>
 
 #include "compiler/ir/region.h"
+#include "compiler/support/diagnostics.h"
 #include "compiler/support/ids.h"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/types.h"
@@ -155,7 +156,7 @@ struct Split {
   int axis = 0;                     // of the operator's rule
   int64_t stride = 1, length = 0;   // the range of the axis that is cut: positions (p / stride) mod length
   int64_t count = 1;                // distinct pieces
-  int mesh_axis = -1;               // of Module::meshes[op.mesh]; -1: in time, local
+  int mesh_axis = -1;               // of the operator's mesh; -1: in time, local
   llvm::SmallVector<int, 2> outer;  // earlier splits of the same range that this one nests in
   std::vector<Intervals> pieces;    // of [0, length), row-major over (outer splits' pieces, own piece)
   int rule = -1;                    // index of the plan's transform rule; -1: inherited from storage
@@ -184,6 +185,7 @@ struct Op {
   Scope scope = Scope::step;
   std::vector<Split> splits;
   int stage = 0;
+  int placement = 0;  // of Module::placements
   std::vector<Piece> pieces;
   // Updates and gradient norms follow the storage of their parameter: its disjoint or equal regions, one for each distinct piece. When not
   // empty, a piece's only coordinate is an index into it, and `splits` play no part.
@@ -195,12 +197,26 @@ struct Op {
 struct MeshAxis {
   std::string name;
   int64_t length = 1;
+  bool operator==(const MeshAxis&) const = default;
 };
 struct Mesh {
-  std::vector<MeshAxis> axes;  // outermost first; device number is the row-major index
+  std::vector<MeshAxis> axes;    // outermost first
+  std::vector<int32_t> devices;  // by row-major index; empty: device numbers are the indices
   int64_t size() const;
   int find(const std::string& name) const;  // -1: none
-  int64_t coordinate(int64_t device, int axis) const;
+  int32_t device(int64_t index) const;
+  bool has(int32_t device) const;
+  int64_t coordinate(int64_t device, int axis) const;  // the device is on this mesh
+  bool operator==(const Mesh&) const = default;
+};
+
+// Where an operator may run, by the plan's assign rules: a mesh, and what is fixed of it.
+struct Placement {
+  int mesh = 0;                             // of Module::meshes
+  std::map<int, int64_t> fixed;             // mesh axis -> coordinate
+  std::vector<std::vector<int32_t>> lists;  // the devices of each piece, instead of where the mesh would put it; one list: of all pieces
+  bool with_readers = false;                // wherever it is read
+  Location where;                           // of the rule; none: the whole mesh
 };
 
 // What runs as a unit for one micro-batch on the devices of a stage. prologue and epilogue run once a step, on all devices.
@@ -276,13 +292,16 @@ struct Module {
   std::vector<TensorId> inputs, labels, outputs;  // graph inputs, labels of the recipe, graph outputs
   TensorId loss, grad_norm;                       // step scalars; invalid for inference
 
-  Mesh mesh;
+  std::vector<Mesh> meshes = {Mesh()};                // the plan's, then those that places bring along
+  std::vector<Placement> placements = {Placement()};  // the first: the whole of the plan's mesh
   StepCut cut;
   std::map<TensorId, std::vector<Home>> homes;  // parameters, state
   std::vector<Segment> segments;
   Timetable timetable;
   std::vector<Delivery> deliveries;
 
+  int64_t devices() const;  // ranks: all devices of all meshes are below it
+  const Mesh& mesh_of(const Op& op) const { return meshes[static_cast<size_t>(placements[static_cast<size_t>(op.placement)].mesh)]; }
   TensorId add_tensor(Tensor tensor) { return tensors.add(std::move(tensor)); }
   // Adds to `ops`, appends to `order`, and enters the op as a producer of its outputs.
   OpId add_op(Op op);

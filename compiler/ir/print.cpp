@@ -139,7 +139,7 @@ std::string print_op(const Module& module, OpId id, const Op& o) {
   text += "\n";
   for (const Split& split : o.splits) {
     text += "    split " + o.rule.axes[static_cast<size_t>(split.axis)].name + " over " +
-            (split.mesh_axis < 0 ? std::string("time") : module.mesh.axes[static_cast<size_t>(split.mesh_axis)].name) + " range " +
+            (split.mesh_axis < 0 ? std::string("time") : module.mesh_of(o).axes[static_cast<size_t>(split.mesh_axis)].name) + " range " +
             std::to_string(split.stride) + ":" + std::to_string(split.stride * split.length) + " pieces";
     for (const Intervals& piece : split.pieces) {
       text += " ";
@@ -178,7 +178,12 @@ std::string print_delivery(const Module& module, const Delivery& d) {
 std::string print(const Module& module) {
   std::string text = "module " + quoted_text(module.name) + "\n";
   text += "mesh";
-  for (const MeshAxis& axis : module.mesh.axes) text += " " + axis.name + "=" + std::to_string(axis.length);
+  for (const MeshAxis& axis : module.meshes[0].axes) text += " " + axis.name + "=" + std::to_string(axis.length);
+  for (size_t m = 1; m < module.meshes.size(); ++m) {
+    text += "\nmesh of its own";
+    for (const MeshAxis& axis : module.meshes[m].axes) text += " " + axis.name + "=" + std::to_string(axis.length);
+    text += " on " + numbers(module.meshes[m].devices);
+  }
   text += "\ninputs " + ids(module.inputs) + "\nlabels " + ids(module.labels) + "\noutputs " + ids(module.outputs) + "\n";
   if (module.loss.valid()) text += "loss %" + std::to_string(module.loss.index) + "\n";
   if (module.grad_norm.valid()) text += "grad_norm %" + std::to_string(module.grad_norm.index) + "\n";

@@ -150,8 +150,8 @@ class Parser {
         MeshAxis axis{line.word("="), 1};
         line.expect("=");
         axis.length = line.integer();
-        if (axis.length < 1 || axis.length > (1 << 20) || module_.mesh.size() > (1 << 20)) throw Malformed{"no length of a mesh axis"};
-        module_.mesh.axes.push_back(std::move(axis));
+        if (axis.length < 1 || axis.length > (1 << 20) || module_.meshes[0].size() > (1 << 20)) throw Malformed{"no length of a mesh axis"};
+        module_.meshes[0].axes.push_back(std::move(axis));
       }
     } else if (word == "inputs" || word == "labels" || word == "outputs") {
       auto& list = word == "inputs" ? module_.inputs : word == "labels" ? module_.labels : module_.outputs;

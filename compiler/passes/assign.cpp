@@ -1,7 +1,7 @@
 // op-assign: where every piece runs.
 //
-// A forward operator's place is a set of devices: the whole mesh, narrowed by the stage it is in and by the rules that select it. Each device
-// takes the piece that its mesh coordinates name; devices that no split tells apart are replicas. Operators that depend on
+// A forward operator's placement (places.h) is a set of devices: a mesh, narrowed by what is fixed of it. Each device takes the piece that its mesh
+// coordinates name; devices that no split tells apart are replicas. Operators that depend on
 // parameters and constants alone go with their readers, on all of their devices. Backward operators follow their forward
 // operator piece by piece.
 //
@@ -14,6 +14,7 @@
 
 #include "compiler/ops/ops.h"
 #include "compiler/passes/passes.h"
+#include "compiler/passes/places.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
 #include "llvm/ADT/DenseMap.h"
@@ -23,24 +24,11 @@ namespace {
 
 using Devices = std::vector<int32_t>;
 
-// Where one operator goes: fixed mesh coordinates, or devices by number (then the mesh's splits do not apply to it).
-struct Placement {
-  std::map<int, int64_t> fixed;  // mesh axis -> coordinate
-  std::vector<Place> list;       // one place for each piece; empty: by coordinates
-  const AssignRule* rule = nullptr;
-};
-
 class Assignment {
  public:
   Assignment(Module& module, const Plan& plan, Diagnostics& diagnostics) : module_(module), plan_(plan), diagnostics_(diagnostics) {}
 
   void run() {
-    placements_.resize(static_cast<size_t>(module_.ops.size()));
-    for (const AssignRule& rule : plan_.assign) {
-      if (!rule.stages.empty()) assign_stages(rule);
-      if (rule.ops) assign_operators(rule);
-    }
-    if (diagnostics_.has_errors()) return;
     place_forward();
     place_backward();
     if (diagnostics_.has_errors()) return;
@@ -52,189 +40,22 @@ class Assignment {
 
  private:
   Op& op(OpId id) { return module_.ops[id]; }
-  Placement& placement(OpId id) { return placements_[static_cast<size_t>(id.index)]; }
+  const Placement& placement(const Op& o) const { return module_.placements[static_cast<size_t>(o.placement)]; }
 
   bool is_storage(TensorId id) const { return module_.tensors[id].producers.empty(); }
 
-  // Forward operators in the model's order, without those that depend on parameters and constants alone.
-  std::vector<OpId> staged_operators() {
-    std::vector<OpId> result;
-    for (OpId id : module_.order)
-      if (op(id).phase == Phase::forward && !depends_on_parameters_alone(id)) result.push_back(id);
-    return result;
-  }
-
-  bool depends_on_parameters_alone(OpId id) {
-    if (alone_.empty()) {
-      alone_.assign(static_cast<size_t>(module_.ops.size()), 0);
-      for (OpId each : module_.order) {
-        const Op& o = op(each);
-        if (o.phase != Phase::forward) continue;
-        bool alone = true;
-        for (TensorId input : o.inputs) {
-          const Tensor& t = module_.tensors[input];
-          if (t.producers.empty()) alone &= t.role == Role::parameter || t.role == Role::constant;
-          for (OpId producer : t.producers) alone &= alone_[static_cast<size_t>(producer.index)] != 0;
-        }
-        alone_[static_cast<size_t>(each.index)] = alone;
-      }
-    }
-    return alone_[static_cast<size_t>(id.index)] != 0;
-  }
-
-  // -- stages -------------------------------------------------------------------------------------------------------------------------------------
-
-  void assign_stages(const AssignRule& rule) {
-    const int axis = module_.mesh.find(rule.stages);
-    SSCC_CHECK(axis >= 0, "the plan reader knows the mesh");
-    const std::vector<OpId> ops = staged_operators();
-    const std::vector<size_t> cuts = rule.balance.empty() ? cuts_by_selectors(rule, ops) : cuts_by_balance(rule, ops);
-    if (diagnostics_.has_errors()) return;
-    const int64_t length = module_.mesh.axes[static_cast<size_t>(axis)].length;
-    if (rule.stage_coordinates.size() != cuts.size() + 1) {
-      diagnostics_.error(Code::stages_do_not_cover, rule.where,
-                         std::to_string(cuts.size() + 1) + " stages do not fit " + std::to_string(rule.stage_coordinates.size()) +
-                             " places over mesh axis '" + rule.stages + "' of length " + std::to_string(length),
-                         "name one selector in 'cut_before' for each stage but the first");
-      return;
-    }
-    for (size_t i = 0, stage = 0; i < ops.size(); ++i) {
-      while (stage < cuts.size() && i >= cuts[stage]) ++stage;
-      op(ops[i]).stage = static_cast<int>(stage);
-      placement(ops[i]) = Placement{{{axis, rule.stage_coordinates[stage]}}, {}, &rule};
-    }
-  }
-
-  // Stage k begins at the first operator, in the model's order, that the k-th selector matches.
-  std::vector<size_t> cuts_by_selectors(const AssignRule& rule, const std::vector<OpId>& ops) {
-    std::vector<size_t> cuts;
-    for (const Selector& selector : rule.cut_before) {
-      size_t at = 0;
-      while (at < ops.size() && !selector.matches(module_, op(ops[at]))) ++at;
-      if (at == ops.size()) {
-        diagnostics_.error(Code::no_match, selector.where, "'cut_before' " + selector.text + " matches no operator of the forward pass");
-      } else if (at == 0 || (!cuts.empty() && at <= cuts.back())) {
-        diagnostics_.error(Code::stages_do_not_cover, selector.where,
-                           "the stage that begins before " + quoted(op(ops[at]).name) + " leaves the stage before it without operators",
-                           "name the cuts in the model's order", op(ops[at]).name);
-      }
-      cuts.push_back(at);
-    }
-    return cuts;
-  }
-
-  // Contiguous stages whose largest cost is least, cut where the fewest bytes cross if that leaves enough places to cut.
-  std::vector<size_t> cuts_by_balance(const AssignRule& rule, const std::vector<OpId>& ops) {
-    const size_t stages = rule.stage_coordinates.size();
-    if (stages > ops.size()) {
-      diagnostics_.error(Code::stages_do_not_cover, rule.where, std::to_string(stages) + " stages for " + std::to_string(ops.size()) + " operators");
-      return {};
-    }
-    std::vector<int64_t> before(ops.size() + 1, 0);  // cost of the operators before a position
-    for (size_t i = 0; i < ops.size(); ++i) before[i + 1] = before[i] + cost(op(ops[i]), rule.balance);
-    const std::vector<int64_t> crossing = bytes_crossing(ops);
-    int64_t narrowest = INT64_MAX;
-    for (size_t i = 1; i < ops.size(); ++i) narrowest = std::min(narrowest, crossing[i]);
-    std::vector<size_t> places;
-    for (size_t i = 1; i < ops.size(); ++i)
-      if (crossing[i] <= narrowest) places.push_back(i);
-    if (places.size() + 1 < 2 * stages) {
-      places.clear();
-      for (size_t i = 1; i < ops.size(); ++i) places.push_back(i);
-    }
-    // Greedy under a bound, the bound by bisection.
-    auto cuts_under = [&](int64_t bound) {
-      std::vector<size_t> cuts;
-      size_t start = 0;
-      for (size_t p = 0; p < places.size(); ++p) {
-        const size_t next = p + 1 < places.size() ? places[p + 1] : ops.size();
-        if (before[next] - before[start] > bound && places[p] > start) {
-          cuts.push_back(places[p]);
-          start = places[p];
-        }
-      }
-      return cuts;
-    };
-    int64_t low = 0, high = before.back();
-    while (low < high) {
-      const int64_t middle = low + (high - low) / 2;
-      if (cuts_under(middle).size() + 1 <= stages)
-        high = middle;
-      else
-        low = middle + 1;
-    }
-    std::vector<size_t> cuts = cuts_under(low);
-    for (size_t p = 0; cuts.size() + 1 < stages && p < places.size(); ++p)  // cheaper in fewer stages: fill up anywhere
-      if (!std::binary_search(cuts.begin(), cuts.end(), places[p])) cuts.insert(std::upper_bound(cuts.begin(), cuts.end(), places[p]), places[p]);
-    return cuts;
-  }
-
-  int64_t cost(const Op& o, const std::string& balance) {
-    if (balance == "flops") return definition(o.kind).flops(module_, o);
-    int64_t bytes = 0;
-    for (TensorId input : o.inputs) {
-      const Tensor& t = module_.tensors[input];
-      if (t.role == Role::parameter) bytes += elements(t.shape) * static_cast<int64_t>(rt::size_of(t.dtype));
-    }
-    for (TensorId output : o.outputs)
-      bytes += elements(module_.tensors[output].shape) * static_cast<int64_t>(rt::size_of(module_.tensors[output].dtype));
-    return bytes;
-  }
-
-  // Bytes of activations made before position i and read at or after it.
-  std::vector<int64_t> bytes_crossing(const std::vector<OpId>& ops) {
-    std::map<TensorId, std::pair<size_t, size_t>> span;  // made at, last read at
-    for (size_t i = 0; i < ops.size(); ++i) {
-      for (TensorId input : op(ops[i]).inputs)
-        if (auto it = span.find(input); it != span.end()) it->second.second = i;
-      for (TensorId output : op(ops[i]).outputs) span.try_emplace(output, i, i);
-    }
-    std::vector<int64_t> change(ops.size() + 1, 0), result(ops.size() + 1, 0);
-    for (const auto& [tensor, at] : span) {
-      const int64_t bytes = elements(module_.tensors[tensor].shape) * static_cast<int64_t>(rt::size_of(module_.tensors[tensor].dtype));
-      change[at.first + 1] += bytes;
-      change[at.second + 1 <= ops.size() ? at.second + 1 : ops.size()] -= bytes;
-    }
-    for (size_t i = 1; i <= ops.size(); ++i) result[i] = result[i - 1] + change[i];
-    return result;
-  }
-
-  // -- rules that name operators ------------------------------------------------------------------------------------------------------------------
-
-  void assign_operators(const AssignRule& rule) {
-    const std::vector<OpId> selected = rule.ops->select(module_);
-    if (selected.empty()) diagnostics_.error(Code::no_match, rule.ops->where, "'ops' " + rule.ops->text + " matches no operator");
-    for (OpId id : selected) {
-      if (!rule.ops->phase && op(id).phase != Phase::forward) continue;  // the others follow
-      Placement p;
-      p.rule = &rule;
-      if (rule.on.size() == 1 && rule.on[0].kind != Place::Kind::device) {
-        for (const auto& [name, coordinate] : rule.on[0].coordinates) p.fixed[module_.mesh.find(name)] = coordinate;
-      } else {
-        p.list = rule.on;
-      }
-      placement(id) = std::move(p);
-    }
-  }
-
   // -- pieces -------------------------------------------------------------------------------------------------------------------------------------
 
-  Devices devices_at(const std::map<int, int64_t>& fixed) {
-    auto [it, fresh] = devices_cache_.try_emplace(fixed);
-    if (fresh) {
-      for (int64_t d = 0; d < module_.mesh.size(); ++d) {
-        bool here = true;
-        for (const auto& [axis, coordinate] : fixed) here &= module_.mesh.coordinate(d, axis) == coordinate;
-        if (here) it->second.push_back(static_cast<int32_t>(d));
-      }
-    }
+  const Devices& devices_of(const Placement& p) {
+    auto [it, fresh] = devices_cache_.try_emplace({p.mesh, p.fixed});
+    if (fresh) it->second = devices_at(module_.meshes[static_cast<size_t>(p.mesh)], p.fixed);
     return it->second;
   }
 
   // The distinct piece of one split that a device takes.
-  int32_t mesh_coordinate(const Split& split, int32_t device) {
-    const int64_t length = module_.mesh.axes[static_cast<size_t>(split.mesh_axis)].length;
-    return static_cast<int32_t>(module_.mesh.coordinate(device, split.mesh_axis) * split.count / length);
+  int32_t mesh_coordinate(const Op& o, const Split& split, int32_t device) {
+    const Mesh& mesh = module_.mesh_of(o);
+    return static_cast<int32_t>(mesh.coordinate(device, split.mesh_axis) * split.count / mesh.axes[static_cast<size_t>(split.mesh_axis)].length);
   }
 
   // All pieces of an operator on the given devices: one a device, times its local pieces in time.
@@ -248,7 +69,7 @@ class Assignment {
         for (const Piece& piece : here)
           for (int64_t k = 0; k < (split.mesh_axis < 0 ? split.count : 1); ++k) {
             next.push_back(piece);
-            next.back().coordinates.push_back(split.mesh_axis < 0 ? static_cast<int32_t>(k) : mesh_coordinate(split, device));
+            next.back().coordinates.push_back(split.mesh_axis < 0 ? static_cast<int32_t>(k) : mesh_coordinate(o, split, device));
           }
         here = std::move(next);
       }
@@ -256,79 +77,66 @@ class Assignment {
     }
   }
 
-  // "on": a list: piece i of the operator's splits in time, row-major, at place i. A place by number is a mesh of its own, so splits over the plan's
-  // mesh leave the operator alone.
+  // "on": a list: piece i of the operator's splits, row-major, at place i, instead of where the mesh would put it. A list for the pieces in time alone
+  // takes the operator off the mesh: its axes then divide nothing.
   void place_by_list(Op& o, const Placement& p) {
-    std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
-    int64_t count = 1;
-    for (const Split& split : o.splits) count *= split.count;
-    if (p.list.size() != 1 && static_cast<int64_t>(p.list.size()) != count) {
-      diagnostics_.error(Code::no_place, p.rule->where,
-                         "'on' lists " + std::to_string(p.list.size()) + " places, the operator has " + std::to_string(count) + " pieces",
+    const auto count_pieces = [&] {
+      size_t count = 1;
+      for (const Split& split : o.splits) count *= static_cast<size_t>(split.count);
+      return count;
+    };
+    const size_t all = count_pieces();
+    if (p.lists.size() != all) std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
+    const size_t count = count_pieces();
+    if (p.lists.size() != count) {
+      diagnostics_.error(Code::no_place, p.where,
+                         "'on' lists " + std::to_string(p.lists.size()) + " places, the operator has " + std::to_string(all) + " pieces",
                          "give one place, or one for each piece", o.name);
       return;
     }
     o.pieces.clear();
-    for (int64_t i = 0; i < count; ++i) {
-      const Place& place = p.list.size() == 1 ? p.list[0] : p.list[static_cast<size_t>(i)];
-      Devices devices;
-      if (place.kind == Place::Kind::device) {
-        if (place.device < 0 || place.device >= module_.mesh.size()) {
-          diagnostics_.error(Code::no_place, place.where, "device " + std::to_string(place.device) + " does not exist",
-                             "the mesh has devices 0 to " + std::to_string(module_.mesh.size() - 1), o.name);
-          return;
-        }
-        devices = {static_cast<int32_t>(place.device)};
-      } else {
-        std::map<int, int64_t> fixed;
-        for (const auto& [name, coordinate] : place.coordinates) fixed[module_.mesh.find(name)] = coordinate;
-        devices = devices_at(fixed);
-      }
-      for (int32_t device : devices) {
+    for (size_t i = 0; i < count; ++i)
+      for (const int32_t device : p.lists[i]) {
         Piece piece;
         piece.device = device;
-        int64_t rest = i;
-        for (size_t s = o.splits.size(); s-- > 0; rest /= o.splits[s].count)
-          piece.coordinates.insert(piece.coordinates.begin(), static_cast<int32_t>(rest % o.splits[s].count));
+        size_t rest = i;
+        for (size_t s = o.splits.size(); s-- > 0; rest /= static_cast<size_t>(o.splits[s].count))
+          piece.coordinates.insert(piece.coordinates.begin(), static_cast<int32_t>(rest % static_cast<size_t>(o.splits[s].count)));
         o.pieces.push_back(std::move(piece));
       }
-    }
   }
 
   void place(OpId id) {
     Op& o = op(id);
-    const Placement& p = placement(id);
-    if (!p.list.empty()) return place_by_list(o, p);
+    const Placement& p = placement(o);
+    if (!p.lists.empty()) return place_by_list(o, p);
     for (const Split& split : o.splits)
       if (split.mesh_axis >= 0 && p.fixed.contains(split.mesh_axis)) {
-        const std::string& name = module_.mesh.axes[static_cast<size_t>(split.mesh_axis)].name;
-        diagnostics_.error(Code::split_and_fixed, p.rule ? p.rule->where : Location{},
-                           "mesh axis " + quoted(name) + " both divides operator " + quoted(o.name) + " and fixes its place",
-                           split.rule >= 0 ? "restrict the transform rule at " + plan_.transform[static_cast<size_t>(split.rule)].where.pointer : "",
-                           o.name);
+        const std::string& name = module_.mesh_of(o).axes[static_cast<size_t>(split.mesh_axis)].name;
+        diagnostics_.error(
+            Code::split_and_fixed, p.where, "mesh axis " + quoted(name) + " both divides operator " + quoted(o.name) + " and fixes its place",
+            split.rule >= 0 ? "restrict the transform rule at " + plan_.transform[static_cast<size_t>(split.rule)].where.pointer : "", o.name);
         return;
       }
-    place_on(o, devices_at(p.fixed));
+    place_on(o, devices_of(p));
   }
 
   void place_forward() {
     for (int64_t i = 0; i < module_.ops.size(); ++i) {  // replaced operators too: backward operators follow them
       const OpId id(i);
-      if (op(id).phase == Phase::forward && !(depends_on_parameters_alone(id) && placement(id).rule == nullptr)) place(id);
+      if (op(id).phase == Phase::forward && !placement(op(id)).with_readers) place(id);
     }
     // Readers first: what depends on parameters alone is wherever it is read.
     const auto readers = module_.consumers();
     for (auto it = module_.order.rbegin(); it != module_.order.rend(); ++it) {
       Op& o = op(*it);
-      if (o.phase != Phase::forward || !depends_on_parameters_alone(*it) || placement(*it).rule != nullptr) continue;
+      if (o.phase != Phase::forward || !placement(o).with_readers) continue;
       std::set<int32_t> devices;
       for (TensorId output : o.outputs)
         for (OpId reader : readers[static_cast<size_t>(output.index)])
-          if (op(reader).phase == Phase::forward) {
-            o.stage = op(reader).stage;
+          if (op(reader).phase == Phase::forward)
             for (const Piece& piece : op(reader).pieces) devices.insert(piece.device);
-          }
-      place_on(o, devices.empty() ? devices_at({}) : Devices(devices.begin(), devices.end()));
+      place_on(o, devices.empty() ? devices_of(placement(o)) : Devices(devices.begin(), devices.end()));
     }
   }
 
@@ -337,15 +145,15 @@ class Assignment {
     for (OpId id : module_.order) {
       Op& o = op(id);
       if (o.phase != Phase::backward) continue;
-      if (placement(id).rule != nullptr) {
+      SSCC_CHECK(o.forward.valid(), "a backward operator has a forward operator: " + o.name);
+      const Op& f = op(o.forward);
+      if (o.placement != f.placement) {  // by a rule for its phase
         place(id);
         continue;
       }
-      SSCC_CHECK(o.forward.valid(), "a backward operator has a forward operator: " + o.name);
-      const Op& f = op(o.forward);
-      o.stage = f.stage;
-      const bool by_number = !placement(o.forward).list.empty();
-      if (by_number) std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
+      const bool is_off_the_mesh =
+          !placement(f).lists.empty() && std::none_of(f.splits.begin(), f.splits.end(), [](const Split& split) { return split.mesh_axis >= 0; });
+      if (is_off_the_mesh) std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
       std::vector<int> forward_split;
       for (const Split& split : o.splits) {
         int found = -1;
@@ -404,14 +212,15 @@ class Assignment {
     const TensorId parameter = update.inputs[0];
     std::vector<Home> homes = module_.homes[parameter];
     if (homes.empty()) homes.push_back({0, Region(module_.tensors[parameter].shape)});
+    const Mesh& mesh = module_.mesh_of(update);
     for (const Split& split : update.splits) {
       if (split.mesh_axis < 0) continue;
-      const MeshAxis& axis = module_.mesh.axes[static_cast<size_t>(split.mesh_axis)];
+      const MeshAxis& axis = mesh.axes[static_cast<size_t>(split.mesh_axis)];
       const int dim = dimension_of(update, split.axis);
       for (Home& home : homes) {
-        if (!is_replicated_over(module_.homes[parameter], home.device, split.mesh_axis)) continue;
+        if (!is_replicated_over(mesh, module_.homes[parameter], home.device, split.mesh_axis)) continue;
         home.region.dim(static_cast<size_t>(dim)) =
-            share(home.region.dim(static_cast<size_t>(dim)), module_.mesh.coordinate(home.device, split.mesh_axis), axis.length);
+            share(home.region.dim(static_cast<size_t>(dim)), mesh.coordinate(home.device, split.mesh_axis), axis.length);
       }
     }
     std::erase_if(homes, [](const Home& home) { return home.region.empty(); });
@@ -425,19 +234,20 @@ class Assignment {
   }
 
   // Do all devices that differ from `device` in this mesh axis alone hold the same?
-  bool is_replicated_over(const std::vector<Home>& homes, int32_t device, int mesh_axis) {
+  static bool is_replicated_over(const Mesh& mesh, const std::vector<Home>& homes, int32_t device, int mesh_axis) {
+    if (!mesh.has(device)) return false;
     const Region* mine = nullptr;
     int64_t same = 0;
     for (const Home& home : homes)
       if (home.device == device) mine = &home.region;
     for (const Home& home : homes) {
-      bool in_line = true;
-      for (size_t a = 0; a < module_.mesh.axes.size(); ++a)
-        in_line &= static_cast<int>(a) == mesh_axis ||
-                   module_.mesh.coordinate(home.device, static_cast<int>(a)) == module_.mesh.coordinate(device, static_cast<int>(a));
+      bool in_line = mesh.has(home.device);
+      for (size_t a = 0; in_line && a < mesh.axes.size(); ++a)
+        in_line =
+            static_cast<int>(a) == mesh_axis || mesh.coordinate(home.device, static_cast<int>(a)) == mesh.coordinate(device, static_cast<int>(a));
       if (in_line && mine && home.region == *mine) ++same;
     }
-    return same == module_.mesh.axes[static_cast<size_t>(mesh_axis)].length;
+    return same == mesh.axes[static_cast<size_t>(mesh_axis)].length;
   }
 
   // The k-th of n even shares of a list of positions, the first ones longer.
@@ -525,7 +335,7 @@ class Assignment {
   // -- what the plan's author should know ---------------------------------------------------------------------------------------------------------
 
   void check_every_rank_works() {
-    std::vector<bool> works(static_cast<size_t>(module_.mesh.size()), false);
+    std::vector<bool> works(static_cast<size_t>(module_.devices()), false);
     for (OpId id : module_.order)
       for (const Piece& piece : op(id).pieces) works[static_cast<size_t>(piece.device)] = true;
     for (size_t d = 0; d < works.size(); ++d)
@@ -538,39 +348,46 @@ class Assignment {
 
   // FLOPs that a mesh axis repeats, a warning for each axis.
   void report_replication() {
-    std::vector<double> repeated(module_.mesh.axes.size(), 0);
-    std::vector<int64_t> operators(module_.mesh.axes.size(), 0);
+    struct Repeated {
+      double flops = 0;
+      int64_t operators = 0;
+      Location where;
+    };
+    std::map<std::pair<int, int>, Repeated> repeated;  // by mesh and axis
     double total = 0;
     for (OpId id : module_.order) {
       const Op& o = op(id);
       if (o.phase != Phase::forward) continue;
       const double flops = static_cast<double>(definition(o.kind).flops(module_, o));
       total += flops;
-      const Placement& p = placement(id);
-      for (size_t a = 0; a < module_.mesh.axes.size(); ++a) {
-        const bool divided = std::any_of(o.splits.begin(), o.splits.end(), [&](const Split& s) { return s.mesh_axis == static_cast<int>(a); });
-        if (module_.mesh.axes[a].length > 1 && !divided && !p.fixed.contains(static_cast<int>(a)) && p.list.empty() && flops > 0) {
-          repeated[a] += flops;
-          ++operators[a];
-        }
+      const Placement& p = placement(o);
+      const Mesh& mesh = module_.mesh_of(o);
+      for (size_t a = 0; a < mesh.axes.size(); ++a) {
+        const int axis = static_cast<int>(a);
+        const bool divided = std::any_of(o.splits.begin(), o.splits.end(), [&](const Split& s) { return s.mesh_axis == axis; });
+        if (mesh.axes[a].length == 1 || divided || p.fixed.contains(axis) || !p.lists.empty() || flops == 0) continue;
+        Repeated& here = repeated[{p.mesh, axis}];
+        here.flops += flops;
+        ++here.operators;
+        if (here.where.file.empty()) here.where = p.where;
       }
     }
-    for (size_t a = 0; a < repeated.size(); ++a)
-      if (repeated[a] > 0) {
-        char percent[32];
-        snprintf(percent, sizeof percent, "%.1f", 100.0 * repeated[a] / total);
-        diagnostics_.warning("replicated", Code::replicated, plan_.mesh_axis_where.at(a),
-                             std::to_string(operators[a]) + " forward operators (" + percent +
-                                 " % of the FLOPs) are repeated on every coordinate of mesh axis " + quoted(module_.mesh.axes[a].name));
-      }
+    for (const auto& [key, what] : repeated) {
+      const auto [mesh, axis] = key;
+      char percent[32];
+      snprintf(percent, sizeof percent, "%.1f", 100.0 * what.flops / total);
+      const bool is_named = mesh == 0 && static_cast<size_t>(axis) < plan_.mesh_axis_where.size();
+      diagnostics_.warning("replicated", Code::replicated, is_named ? plan_.mesh_axis_where[static_cast<size_t>(axis)] : what.where,
+                           std::to_string(what.operators) + " forward operators (" + percent +
+                               " % of the FLOPs) are repeated on every coordinate of mesh axis " +
+                               quoted(module_.meshes[static_cast<size_t>(mesh)].axes[static_cast<size_t>(axis)].name));
+    }
   }
 
   Module& module_;
   const Plan& plan_;
   Diagnostics& diagnostics_;
-  std::vector<Placement> placements_;
-  std::vector<char> alone_;
-  std::map<std::map<int, int64_t>, Devices> devices_cache_;
+  std::map<std::pair<int, std::map<int, int64_t>>, Devices> devices_cache_;
 };
 
 }  // namespace

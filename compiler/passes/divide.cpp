@@ -20,8 +20,8 @@ namespace {
 // One division to make: n pieces over a mesh axis, or in time.
 struct Division {
   int rule = 0;
-  int mesh_axis = -1;
-  int64_t n = 1;
+  std::string mesh_axis;       // its name: each operator's mesh has its own axes, and may lack it; empty: in time
+  int64_t n = 1;               // of a mesh axis: its length on the largest mesh
   std::vector<int64_t> sizes;  // uneven; empty: even
 };
 
@@ -31,7 +31,6 @@ class Divider {
 
   void run() {
     prepare();
-    find_placed_by_number();
     if (diagnostics_.has_errors()) return;
     for (OpId id : std::vector<OpId>(module_.order)) {
       if (module_.ops[id].phase == Phase::forward) divide_op(id);
@@ -59,15 +58,15 @@ class Divider {
       const bool cut = cuts_the_step(module_, rule);
       for (const SplitOver& split : rule.splits) {
         if (split.is_time) {
-          if (!cut && split.pieces > 1) p.divisions.push_back({static_cast<int>(r), -1, split.pieces, {}});
+          if (!cut && split.pieces > 1) p.divisions.push_back({static_cast<int>(r), "", split.pieces, {}});
           continue;
         }
         for (const std::string& name : split.mesh_axes) {
-          const int axis = module_.mesh.find(name);
-          SSCC_CHECK(axis >= 0, "the plan reader knows the mesh");
-          const int64_t length = module_.mesh.axes[static_cast<size_t>(axis)].length;
+          int64_t length = 1;
+          for (const Mesh& mesh : module_.meshes)
+            if (const int axis = mesh.find(name); axis >= 0) length = std::max(length, mesh.axes[static_cast<size_t>(axis)].length);
           if (length > 1)
-            p.divisions.push_back({static_cast<int>(r), axis, length, split.mesh_axes.size() == 1 ? split.sizes : std::vector<int64_t>()});
+            p.divisions.push_back({static_cast<int>(r), name, length, split.mesh_axes.size() == 1 ? split.sizes : std::vector<int64_t>()});
         }
       }
       if (p.divisions.empty()) continue;
@@ -97,24 +96,28 @@ class Divider {
             "use at most " + std::to_string(request.length) + ", " + even_divisors(request.length));
   }
 
-  // Operators that the plan puts on devices by number: a place by number is a mesh of its own, so splits over the plan's mesh leave them alone.
-  void find_placed_by_number() {
-    for (const AssignRule& rule : plan_.assign) {
-      if (!rule.stages.empty()) placed_by_number_.clear();
-      if (!rule.ops) continue;
-      const bool by_number = rule.on.size() > 1 || rule.on[0].kind == Place::Kind::device;
-      for (const OpId id : rule.ops->select(module_)) {
-        if (by_number)
-          placed_by_number_.insert(id);
-        else
-          placed_by_number_.erase(id);
-      }
-    }
-  }
-  bool can_divide_over(OpId id, int mesh_axis) const {
+  // How an operator makes a division: over which axis of its own mesh, in how many pieces. Nothing if that mesh lacks the axis, or an earlier rule
+  // divides the operator over it.
+  struct Cut {
+    int mesh_axis = -1;
+    int64_t n = 1;
+  };
+  std::optional<Cut> cut_of(OpId id, const Division& division) {
+    if (division.mesh_axis.empty()) return Cut{-1, division.n};
     const Op& op = module_.ops[id];
-    const bool is_on_mesh = mesh_axis < 0 || !placed_by_number_.contains(op.phase == Phase::backward && op.forward.valid() ? op.forward : id);
-    return is_on_mesh && !divided_over(op, mesh_axis);
+    const Mesh& mesh = module_.mesh_of(op);
+    const int axis = mesh.find(division.mesh_axis);
+    if (axis < 0 || divided_over(op, axis)) return {};
+    const int64_t length = mesh.axes[static_cast<size_t>(axis)].length;
+    if (length == 1) return {};
+    if (!division.sizes.empty() && static_cast<int64_t>(division.sizes.size()) != length) {
+      diagnostics_.error(Code::cannot_split, plan_.transform[static_cast<size_t>(division.rule)].where,
+                         std::to_string(division.sizes.size()) + " sizes for mesh axis " + quoted(division.mesh_axis) + ", which has length " +
+                             std::to_string(length) + " where " + quoted(op.name) + " is",
+                         "restrict the rule with 'within'", op.name);
+      return {};
+    }
+    return Cut{axis, length};
   }
 
   bool applies(const Prepared& p, OpId id) const { return !p.restricted || p.only.contains(id); }
@@ -153,7 +156,7 @@ class Divider {
     std::sort(units.begin(), units.end());
     units.erase(std::unique(units.begin(), units.end()), units.end());
     for (const Division& division : p.divisions)
-      if (can_divide_over(id, division.mesh_axis)) add_split(id, hit.axis, hit.factor, division, request.length, units);
+      if (const auto cut = cut_of(id, division)) add_split(id, hit.axis, hit.factor, division, *cut, request.length, units);
   }
 
   // An operator that holds the axis twice: a layout operator follows its input; else the occurrence that stands first in the output, else in the
@@ -192,13 +195,14 @@ class Divider {
 
   // Cuts a factor of an axis, inside what earlier splits of the same factor left. `length`, `units`: of the requested range, of which the factor
   // counts `factor.length` units. False where the operator cannot follow (it stays undivided, or is divided less and replicated).
-  bool add_split(OpId id, int axis, const Factor& factor, const Division& division, int64_t length, const std::vector<int64_t>& units) {
+  bool add_split(OpId id, int axis, const Factor& factor, const Division& division, const Cut& cut, int64_t length,
+                 const std::vector<int64_t>& units) {
     Op& op = module_.ops[id];
     Split split;
     split.axis = axis;
     split.stride = factor.stride;
     split.length = factor.length;
-    split.mesh_axis = division.mesh_axis;
+    split.mesh_axis = cut.mesh_axis;
     split.rule = division.rule;
     std::vector<Intervals> outer = {Intervals(0, factor.length)};
     for (size_t s = 0; s < op.splits.size(); ++s) {
@@ -220,20 +224,20 @@ class Divider {
     }
     const int64_t block = length / factor.length;  // positions of the range in one of the operator's units
     std::vector<std::vector<int64_t>> all;
-    int64_t count = division.n;
+    int64_t count = cut.n;
     for (const Intervals& piece : outer) {
       const int64_t begin = piece.begin_position(), end = piece.end_position(), have = end - begin;
       const bool even = division.sizes.empty();
       std::vector<int64_t> cuts =
-          even ? even_cuts(begin * block, end * block, division.n, length, units) : proportional_cuts(begin * block, end * block, division.sizes);
+          even ? even_cuts(begin * block, end * block, cut.n, length, units) : proportional_cuts(begin * block, end * block, division.sizes);
       bool moved = false, empty = false;
-      for (int64_t& cut : cuts) {
-        moved |= cut % block != 0;
-        cut = (cut + block - 1) / block;
+      for (int64_t& position : cuts) {
+        moved |= position % block != 0;
+        position = (position + block - 1) / block;
       }
       for (size_t k = 0; k + 1 < cuts.size(); ++k) empty |= cuts[k] == cuts[k + 1];
-      if (empty || have < division.n) {
-        if (!even || have <= 1 || division.n % have != 0 || have >= division.n) return false;
+      if (empty || have < cut.n) {
+        if (!even || have <= 1 || cut.n % have != 0 || have >= cut.n) return false;
         count = have;  // as far as the number divides; replicated over the rest
         cuts.clear();
         for (int64_t k = 0; k <= have; ++k) cuts.push_back(begin + k);
@@ -306,7 +310,7 @@ class Divider {
       return;
     }
     for (const Division& division : p.divisions)
-      if (can_divide_over(id, division.mesh_axis)) add_split(id, axis, {1, a.length}, division, a.length, units);
+      if (const auto cut = cut_of(id, division)) add_split(id, axis, {1, a.length}, division, *cut, a.length, units);
   }
 
   // Rules that name the backward pass or the update hold for those alone.
@@ -373,6 +377,8 @@ class Divider {
       inherit_from(each, id);
       Op& made = module_.ops[each];
       made.scope = op.scope;
+      made.stage = op.stage;
+      made.placement = op.placement;
       made.layer = op.layer;
       made.roles = op.roles;
       made.absorbed = op.absorbed;
@@ -400,7 +406,6 @@ class Divider {
   Diagnostics& diagnostics_;
   AxisClasses classes_;
   std::vector<Prepared> prepared_;
-  std::set<OpId> placed_by_number_;
   std::map<int, std::set<OpId>> rounded_;
 };
 

@@ -38,7 +38,7 @@ struct Need {
 
 class Materializer {
  public:
-  explicit Materializer(Module& module) : module_(module), sent_(static_cast<size_t>(module.mesh.size()), 0) {
+  explicit Materializer(Module& module) : module_(module), sent_(static_cast<size_t>(module.devices()), 0) {
     position_.assign(static_cast<size_t>(module.ops.size()), 0);
     segment_.assign(static_cast<size_t>(module.ops.size()), -1);
     for (size_t i = 0; i < module.order.size(); ++i) position_[static_cast<size_t>(module.order[i].index)] = i;

@@ -193,7 +193,7 @@ class Ordering {
   int backward_of(int stage) const { return 1 + stages_ + stage; }
 
   void make_timetable() {
-    const int64_t devices = module_.mesh.size();
+    const int64_t devices = module_.devices();
     const int n = static_cast<int>(module_.cut.count);
     std::vector<std::set<int>> runs(static_cast<size_t>(devices));  // segments of a device
     for (size_t s = 0; s < module_.segments.size(); ++s)

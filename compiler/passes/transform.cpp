@@ -1,9 +1,10 @@
-// op-trans: the step is cut into micro-batches, then every operator is divided.
+// op-trans: the step is cut into micro-batches, then every operator is divided, over the axes of the mesh that it will be on.
 #include <algorithm>
 
 #include "compiler/passes/cut_step.h"
 #include "compiler/passes/divide.h"
 #include "compiler/passes/passes.h"
+#include "compiler/passes/places.h"
 #include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
@@ -39,6 +40,7 @@ void drop_unread(Module& module) {
 
 void transform(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   cut_step(module, plan, diagnostics);
+  if (!diagnostics.has_errors()) find_places(module, plan, diagnostics);
   if (!diagnostics.has_errors()) divide(module, plan, diagnostics);
   if (!diagnostics.has_errors()) drop_unread(module);
 }

@@ -67,18 +67,20 @@ struct TransformRule {
 
 struct Place {
   Location where;
-  enum class Kind { coordinates, all, device } kind = Kind::all;
+  enum class Kind { coordinates, all, devices } kind = Kind::all;
   std::map<std::string, int64_t> coordinates;  // {"pp": 0}
-  int64_t device = 0;
+  Mesh mesh;                                   // devices: with their own axes, `d` by default
 };
 
 struct AssignRule {
   Location where;
   // {"stages": ..}
-  std::string stages;  // mesh axis; empty: not a stages rule
+  bool is_stages = false;
+  std::string stages;               // mesh axis, or
+  std::vector<Place> stage_places;  // a place each
   std::vector<Selector> cut_before;
   std::string balance;                     // "flops", "bytes" or empty
-  std::vector<int64_t> stage_coordinates;  // coordinate of each stage; filled for "loop", "v" or a list
+  std::vector<int64_t> stage_coordinates;  // with a mesh axis: coordinate of each stage; filled for "loop", "v" or a list
   // {"ops": .., "on": ..}
   std::optional<Selector> ops;
   std::vector<Place> on;  // one, or one for each piece

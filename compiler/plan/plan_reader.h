@@ -2,6 +2,7 @@
 // read_assign.cpp, read_order.cpp, read_plan.cpp (the rest).
 #pragma once
 
+#include <map>
 #include <set>
 
 #include "compiler/plan/plan.h"
@@ -56,7 +57,7 @@ class PlanReader : private Reader {
   void drop_splits_into_one(std::vector<SplitOver>& splits);
   // The name of a mesh axis; `unknown_mesh_axis` if no mesh of the plan has it.
   std::optional<std::string> read_mesh_axis(const JsonValue& value);
-  // 1 for an axis that the plan's own mesh lacks.
+  // On the plan's mesh; the largest on meshes that places bring along for an axis that it lacks.
   int64_t length_of(const std::string& mesh_axis) const;
 
   // -- read_assign.cpp
@@ -69,7 +70,8 @@ class PlanReader : private Reader {
   // Nothing for a place that is wrong or refused.
   std::optional<Place> read_place(const JsonValue& value);
   std::optional<Place> read_coordinates(const JsonValue& value);
-  void check_device_place(const JsonValue& value);
+  std::optional<Place> read_devices(const JsonValue& value);
+  bool is_within_the_mesh(const Mesh& own, const JsonValue& value);
   void make_mesh_of_device_numbers();
 
   // -- read_order.cpp
@@ -88,8 +90,8 @@ class PlanReader : private Reader {
   const Module& module_;
   PlanAndRecipe result_;
   bool mesh_given_ = false, mesh_readable_ = true;
-  std::set<std::string> other_mesh_axes_;  // of meshes that places bring along
-  bool rule_holds_ = true;                 // `when` of the rule being read
+  std::map<std::string, int64_t> other_mesh_axes_;  // of meshes that places bring along: the largest length
+  bool rule_holds_ = true;                          // `when` of the rule being read
 };
 
 }  // namespace sscc

@@ -10,19 +10,45 @@ namespace {
 
 const char* const place_forms = "a place: {AXIS: COORDINATE}, \"all\", a device number, {\"devices\": ..} or \"host\"";
 
-bool is_device_range(const std::string& text) {
-  size_t dots = text.find("..");
-  auto digits = [](std::string_view t) { return !t.empty() && t.find_first_not_of("0123456789") == std::string_view::npos; };
-  return digits(std::string_view(text).substr(0, dots)) && (dots == std::string::npos || digits(std::string_view(text).substr(dots + 2)));
+constexpr int64_t most_devices = 1 << 20;
+
+// "2..5", both ends included; {1, 0} for anything else.
+std::pair<int64_t, int64_t> device_range(const std::string& text) {
+  const size_t dots = text.find("..");
+  const auto number = [](std::string_view t) -> int64_t {
+    const bool digits = !t.empty() && t.size() < 10 && t.find_first_not_of("0123456789") == std::string_view::npos;
+    return digits ? std::stoll(std::string(t)) : most_devices;
+  };
+  const int64_t first = number(std::string_view(text).substr(0, dots));
+  const int64_t last = dots == std::string::npos ? first : number(std::string_view(text).substr(dots + 2));
+  if (first > last || last >= most_devices) return {1, 0};
+  return {first, last};
 }
 
 }  // namespace
 
 // Rules may name axes of any mesh in the plan, so those that places bring along are gathered before rules are read.
 void PlanReader::collect_other_meshes(const JsonValue& value) {
-  const JsonValue* mesh = value.find("devices") ? value.find("mesh") : nullptr;
-  if (mesh)
-    for (const JsonValue::Key& key : mesh->keys) other_mesh_axes_.insert(key.name);
+  const auto add = [&](const std::string& name, int64_t length) {
+    int64_t& longest = other_mesh_axes_[name];
+    longest = std::max(longest, length);
+  };
+  if (const JsonValue* devices = value.find("devices")) {
+    const JsonValue* mesh = value.find("mesh");
+    for (size_t i = 0; mesh && i < mesh->keys.size(); ++i) add(mesh->keys[i].name, mesh->items[i].is(Kind::integer) ? mesh->items[i].integer : 1);
+    if (!mesh) {
+      int64_t count = 0;
+      const auto count_in = [&](const JsonValue& item) {
+        const auto [first, last] = item.is(Kind::string) ? device_range(item.string) : std::pair<int64_t, int64_t>(0, 0);
+        count += last - first + 1;
+      };
+      if (devices->is(Kind::array))
+        std::for_each(devices->items.begin(), devices->items.end(), count_in);
+      else
+        count_in(*devices);
+      add("d", count);
+    }
+  }
   for (const JsonValue& item : value.items) collect_other_meshes(item);
 }
 
@@ -51,6 +77,7 @@ void PlanReader::read_assign_rule(const JsonValue& value) {
 // -- stages ---------------------------------------------------------------------------------------------------------------------------------------
 
 void PlanReader::read_stages(const JsonValue& value, AssignRule& rule) {
+  rule.is_stages = true;
   refuse_other_keys(value, language::assign_rule, "'stages'", {"stages", "cut_before", "balance", "place", "when"});
   const JsonValue* cut_before = value.find("cut_before");
   const JsonValue* balance = value.find("balance");
@@ -74,8 +101,10 @@ void PlanReader::read_stages(const JsonValue& value, AssignRule& rule) {
 
   const JsonValue& stages = *value.find("stages");
   if (stages.is(Kind::array)) {
-    for (const JsonValue& place : stages.items) read_place(place);
-    if (rule_holds_) refuse(Feature::stages_of_places, at_key(value, "stages"));
+    if (stages.items.empty()) return wrong_type(stages, "a mesh axis, or a list of places, one a stage");
+    if (value.find("place")) error(Code::unknown_key, at_key(value, "place"), "'place' goes with a mesh axis; here each stage has its place already");
+    for (const JsonValue& item : stages.items)
+      if (auto place = read_place(item)) rule.stage_places.push_back(std::move(*place));
     return;
   }
   auto axis = read_mesh_axis(stages);
@@ -140,22 +169,26 @@ std::optional<Place> PlanReader::read_place(const JsonValue& value) {
     if (rule_holds_) refuse(Feature::host, at(value));
     return {};
   }
-  if (value.is(Kind::object)) {
-    if (!value.find("devices")) return read_coordinates(value);
-    check_device_place(value);
-    return {};
-  }
-  auto device = expect_integer(value, 0, INT32_MAX - 1, place_forms);
+  if (value.is(Kind::object)) { return value.find("devices") ? read_devices(value) : read_coordinates(value); }
+  const auto device = expect_integer(value, 0, most_devices - 1, place_forms);
   if (!device) return {};
-  int64_t devices = result_.plan.mesh.size();
-  if (mesh_given_ && mesh_readable_ && *device >= devices) {
-    error(Code::no_place, at(value), "device " + std::to_string(*device) + " does not exist",
+  place.kind = Place::Kind::devices;
+  place.mesh.axes = {{"d", 1}};
+  place.mesh.devices = {static_cast<int32_t>(*device)};
+  return is_within_the_mesh(place.mesh, value) ? std::optional(place) : std::nullopt;
+}
+
+// With a mesh in the plan, its devices are all there are.
+bool PlanReader::is_within_the_mesh(const Mesh& own, const JsonValue& value) {
+  if (!mesh_given_ || !mesh_readable_) return true;
+  const int64_t devices = result_.plan.mesh.size();
+  for (const int32_t device : own.devices) {
+    if (device < devices) continue;
+    error(Code::no_place, at(value), "device " + std::to_string(device) + " does not exist",
           "the mesh has devices 0 to " + std::to_string(devices - 1));
-    return {};
+    return false;
   }
-  place.kind = Place::Kind::device;
-  place.device = *device;
-  return place;
+  return true;
 }
 
 std::optional<Place> PlanReader::read_coordinates(const JsonValue& value) {
@@ -184,33 +217,70 @@ std::optional<Place> PlanReader::read_coordinates(const JsonValue& value) {
   return place;
 }
 
-void PlanReader::check_device_place(const JsonValue& value) {
-  expect_object(value, language::device_place);
-  const JsonValue& devices = *value.find("devices");
-  auto check = [&](const JsonValue& item) {
-    bool good = (item.is(Kind::integer) && item.integer >= 0) || (item.is(Kind::string) && is_device_range(item.string));
-    if (!good) wrong_type(item, "a device number, a range like \"2..5\", or a list of them");
+std::optional<Place> PlanReader::read_devices(const JsonValue& value) {
+  if (!expect_object(value, language::device_place)) return {};
+  Place place;
+  place.where = at(value);
+  place.kind = Place::Kind::devices;
+  std::vector<int32_t>& devices = place.mesh.devices;
+  bool good = true;
+  const auto add = [&](const JsonValue& item) {
+    std::pair<int64_t, int64_t> range{1, 0};
+    if (item.is(Kind::integer) && item.integer >= 0 && item.integer < most_devices) range = {item.integer, item.integer};
+    if (item.is(Kind::string)) range = device_range(item.string);
+    if (range.first > range.second) {
+      wrong_type(item, "a device number, a range like \"2..5\", or a list of them");
+      good = false;
+    }
+    for (int64_t device = range.first; device <= range.second; ++device) {
+      if (good && std::find(devices.begin(), devices.end(), device) != devices.end()) {
+        error(Code::no_place, at(item), "device " + std::to_string(device) + " stands twice in one place");
+        good = false;
+      }
+      devices.push_back(static_cast<int32_t>(device));
+    }
   };
-  if (devices.is(Kind::array))
-    std::for_each(devices.items.begin(), devices.items.end(), check);
+  const JsonValue& list = *value.find("devices");
+  if (list.is(Kind::array))
+    std::for_each(list.items.begin(), list.items.end(), add);
   else
-    check(devices);
-  const JsonValue* mesh = value.find("mesh");
-  if (mesh && !mesh->is(Kind::object)) {
-    wrong_type(*mesh, "an object of axes and their lengths");
-  } else if (mesh) {
-    for (const JsonValue& length : mesh->items) expect_integer(length, 1, INT32_MAX, "a length of at least 1");
-    if (rule_holds_) refuse(Feature::own_mesh, at_key(value, "mesh"));
+    add(list);
+  if (good && devices.empty()) {
+    wrong_type(list, "at least one device");
+    good = false;
   }
-  if (rule_holds_ && !mesh) refuse(Feature::device_list, at_key(value, "devices"));
+
+  place.mesh.axes = {{"d", static_cast<int64_t>(devices.size())}};
+  if (const JsonValue* mesh = value.find("mesh")) {
+    if (!mesh->is(Kind::object) || mesh->items.empty()) {
+      wrong_type(*mesh, "an object of axes and their lengths");
+      return {};
+    }
+    place.mesh.axes.clear();
+    for (size_t i = 0; i < mesh->items.size(); ++i) {
+      const auto length = expect_integer(mesh->items[i], 1, most_devices, "a length of at least 1");
+      if (!length) return {};
+      place.mesh.axes.push_back({mesh->keys[i].name, *length});
+    }
+    double size = 1;  // the product may be large
+    for (const MeshAxis& axis : place.mesh.axes) size *= static_cast<double>(axis.length);
+    if (good && size != static_cast<double>(devices.size())) {
+      error(Code::no_place, at(*mesh), "this mesh has not as many devices as 'devices' lists, " + std::to_string(devices.size()),
+            "the lengths multiply to the number of devices");
+      good = false;
+    }
+  }
+  if (!good || !is_within_the_mesh(place.mesh, value)) return {};
+  return place;
 }
 
 // Without `mesh`, places by number say how many devices there are: one axis `d`.
 void PlanReader::make_mesh_of_device_numbers() {
   int64_t devices = 1;
   for (const AssignRule& rule : result_.plan.assign)
-    for (const Place& place : rule.on)
-      if (place.kind == Place::Kind::device) devices = std::max(devices, place.device + 1);
+    for (const std::vector<Place>* places : {&rule.on, &rule.stage_places})
+      for (const Place& place : *places)
+        for (const int32_t device : place.mesh.devices) devices = std::max<int64_t>(devices, device + 1);
   if (devices > 1) result_.plan.mesh.axes = {{"d", devices}};
 }
 

@@ -234,7 +234,9 @@ std::optional<std::string> PlanReader::read_mesh_axis(const JsonValue& value) {
 
 int64_t PlanReader::length_of(const std::string& mesh_axis) const {
   int index = result_.plan.mesh.find(mesh_axis);
-  return index < 0 ? 1 : result_.plan.mesh.axes[static_cast<size_t>(index)].length;
+  if (index >= 0) return result_.plan.mesh.axes[static_cast<size_t>(index)].length;
+  auto other = other_mesh_axes_.find(mesh_axis);
+  return other == other_mesh_axes_.end() ? 1 : other->second;
 }
 
 }  // namespace sscc

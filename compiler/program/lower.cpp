@@ -15,7 +15,7 @@ using Event = LoweringPlan::Event;
 class Planner {
  public:
   explicit Planner(const Module& module) : module_(module) {
-    const size_t devices = static_cast<size_t>(module.mesh.size());
+    const size_t devices = static_cast<size_t>(module.devices());
     plan_.events.resize(devices);
     plan_.contributed_to.resize(devices);
     plan_.segment_of.assign(static_cast<size_t>(module.ops.size()), -1);
@@ -217,7 +217,7 @@ Programs lower(const Module& module) {
   programs.model = module.name;
   programs.training = module.loss.valid();
   std::map<std::string, int32_t> bodies;
-  for (int64_t device = 0; device < module.mesh.size(); ++device) {
+  for (int64_t device = 0; device < module.devices(); ++device) {
     RankLowering rank(module, plan, static_cast<int32_t>(device));
     rank.run();
     auto [it, fresh] = bodies.try_emplace(describe(rank.body), static_cast<int32_t>(programs.bodies.size()));

@@ -45,6 +45,36 @@ def triplane(pp):
             "assign": [{"stages": "pp", "cut_before": [f"/layers.{k}/*" for k in range(1, pp)]}], "order": {"schedule": "1f1b"}}
 
 
+def layer(k, axis, over):
+    return {"axis": axis, "split": over, "within": {"layer": k}}
+
+
+ANY_LEGAL_PLAN = {
+    "gpt.heads3": {"mesh": {"tp": 3}, "transform": TENSOR},
+    "gpt.batch512": {"mesh": {"dp": 3}, "transform": [split("input_ids:0", {"over": "dp", "sizes": [5, 1, 2]})]},
+    "gpt.contraction": {"mesh": {"tp": 2}, "transform": [{"ops": {"type": "MatMul"}, "dim": "k", "split": "tp"}]},
+    "gpt.sequence4": {"mesh": {"cp": 4}, "transform": [split("input_ids:1", "cp")]},
+    "gpt.batch_sequence_heads": {"mesh": {"dp": 2, "cp": 2, "tp": 2},
+                                 "transform": [*TENSOR, split("input_ids:0", "dp"), split("input_ids:1", "cp")]},
+    "gpt.layers": {"mesh": {"d": 4}, "transform": [layer("0", "input_ids:0", "d"), layer("1", "*/Softmax:-3", "d"),
+                                                   layer("1", "layers.1.mlp.up.weight:1", "d"), layer("2", "input_ids:1", "d"),
+                                                   layer("3", "/layers.2/Add_1:-1", "d")]},
+    "gpt.free": {"mesh": {"d": 3}, "transform": [split("input_ids:0", "d")],
+                 "assign": [{"ops": "/layers.1/*", "on": 2}, {"ops": "/layers.2/attn/*", "on": 0}]},
+    "gpt.pieces": {"mesh": {"d": 4}, "transform": [{"ops": {"layer": "0..1", "type": "MatMul"}, "dim": "m", "split": "d"}],
+                   "assign": [{"ops": {"layer": "0..1", "type": "MatMul"}, "on": [3, 0, 0, 2]}]},
+    "gpt.6": {"mesh": {"dp": 2, "tp": 3}, "transform": [*TENSOR, split("wte.weight:0", "tp"), split("input_ids:0", "dp")]},
+    "gpt.12": {"mesh": {"pp": 2, "dp": 2, "tp": 3},
+               "transform": [*TENSOR, split("input_ids:0", "dp"), split("input_ids:0", {"time": 2})],
+               "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"]}], "order": {"schedule": "1f1b"}},
+    "gpt.stages2to3": {"transform": [*TENSOR, split("input_ids:0", "dp"), split("input_ids:0", {"time": 2})],
+                       "assign": [{"stages": [{"devices": "0..1", "mesh": {"tp": 2}}, {"devices": [2, "3..4"], "mesh": {"dp": 3}}],
+                                   "cut_before": ["/layers.2/*"]}], "order": {"schedule": "1f1b"}},
+    "gpt.stages3to2to1": {"transform": [split("input_ids:1", "d"), split("input_ids:0", {"time": 4})],
+                          "assign": [{"stages": [{"devices": "0..2"}, {"devices": "3..4"}, 5], "balance": "flops"}], "order": {"schedule": "gpipe"}},
+    "gpt.zero1": {"mesh": {"dp": 4}, "transform": [split("input_ids:0", "dp"), {"ops": {"phase": "update"}, "dim": "d0", "split": "dp"}]},
+}
+
 CASES = {
     "mlp.1": ("mlp", {}),
     "mlp.dp4": ("mlp", batch(["x:0"], 4)),
@@ -57,6 +87,7 @@ CASES = {
     "triplane_ar.dp2.mb2": ("triplane_ar", batch(["codes:0"], 2, 2)),
     "triplane_ar.tp2": ("triplane_ar", {"mesh": {"tp": 2}, "transform": TENSOR}),
     "triplane_ar.pp3": ("triplane_ar", triplane(3)),
+    **{name: ("gpt", plan) for name, plan in ANY_LEGAL_PLAN.items()},
 }
 
 

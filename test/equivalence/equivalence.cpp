@@ -58,7 +58,7 @@ Result run(const Module& model, const std::string& plan, const std::string& data
         read_plan_text(plan, "plan.json", "recipe", {}, c.module, diagnostics, [](const std::string&) { return std::string(recipe); });
     c.plan = std::move(read.plan);
     c.recipe = std::move(read.recipe);
-    c.module.mesh = c.plan.mesh;
+    c.module.meshes[0] = c.plan.mesh;
     if (!diagnostics.has_errors())
       run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "plan_buffers",
                   "assign_streams", "check_deadlock", "check_lineage", "check_memory"},

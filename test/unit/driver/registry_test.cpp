@@ -217,7 +217,7 @@ Run run(const Module& module, const std::string& plan, const Folder& folder, boo
       read_plan_text(plan, "plan.json", trains ? "recipe" : "", {}, c.module, diagnostics, [&](const std::string&) { return recipe; });
   c.plan = std::move(read.plan);
   c.recipe = std::move(read.recipe);
-  c.module.mesh = c.plan.mesh;
+  c.module.meshes[0] = c.plan.mesh;
   if (!diagnostics.has_errors())
     run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "plan_buffers", "assign_streams",
                 "check_deadlock", "check_lineage", "check_memory"},

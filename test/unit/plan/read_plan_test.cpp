@@ -83,7 +83,7 @@ TEST_CASE("a whole plan is read") {
   CHECK(plan.assign[1].on[0].coordinates.at("pp") == 0);
   REQUIRE(plan.assign[2].on.size() == 3);
   CHECK(plan.assign[2].on[0].kind == Place::Kind::all);
-  CHECK(plan.assign[2].on[1].device == 3);
+  CHECK(plan.assign[2].on[1].mesh.devices == std::vector<int32_t>{3});
   CHECK(plan.assign[2].on[2].kind == Place::Kind::coordinates);
 
   CHECK(plan.order.schedule == "1f1b");

@@ -158,7 +158,27 @@ TEST_CASE("assign: places") {
   refused(on("{\"devices\": [0, ^^-1]}"), Code::wrong_type, "a device number");
   refused(on("{\"devices\": 0, \"mesh\": ^^3}"), Code::wrong_type, "axes and their lengths");
   refused(on("{\"devices\": 0, \"mesh\": {\"d\": ^^0}}"), Code::wrong_type, "a length");
+  refused(on("{\"devices\": ^^\"3..1\"}"), Code::wrong_type, "a range like \"2..5\"");
+  refused(on("{\"devices\": ^^\"0..99999999999\"}"), Code::wrong_type, "a range like \"2..5\"");
+  refused(on("{\"devices\": ^^[]}"), Code::wrong_type, "at least one device");
+  refused(on("{\"devices\": [0, ^^\"0..1\"]}"), Code::no_place, "device 0 stands twice");
+  refused(on("^^{\"devices\": \"2..4\"}"), Code::no_place, "the mesh has devices 0 to 3");
+  refused(on("{\"devices\": [0, \"2..3\"], \"mesh\": ^^{\"x\": 2}}"), Code::no_place, "3");
+  refused(on("{\"devices\": 0, \"mesh\": ^^{}}"), Code::wrong_type, "axes and their lengths");
   refused(place_rule(R"("ops": "/head/*", "on": 0, ^^"place": "v")"), Code::unknown_key, "'place' does not go with 'ops'");
+}
+
+TEST_CASE("assign: places with a mesh of their own") {
+  const Plan plan = good_plan(R"({"version": 1, "transform": [{"axis": "wte.weight:0", "split": "x"}],
+    "assign": [{"stages": [{"devices": "0..1"}, {"devices": [4, "2..3"], "mesh": {"x": 3}}, 5], "cut_before": ["/layers.1/*", "/head/*"]}]})");
+  const std::vector<Place>& places = plan.assign[0].stage_places;
+  REQUIRE(places.size() == 3);
+  CHECK(places[0].mesh == Mesh{{{"d", 2}}, {0, 1}});
+  CHECK(places[1].mesh == Mesh{{{"x", 3}}, {4, 2, 3}});
+  CHECK(places[2].mesh == Mesh{{{"d", 1}}, {5}});
+  CHECK(plan.mesh == Mesh{{{"d", 6}}, {}});  // there is no other
+  refused(place_rule(R"("stages": [0, 1], "cut_before": ["/head/*"], ^^"place": "v")"), Code::unknown_key, "goes with a mesh axis");
+  refused(place_rule(R"("stages": ^^[], "cut_before": [])"), Code::wrong_type, "a list of places");
 }
 
 TEST_CASE("order") {
@@ -188,9 +208,6 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
   is_unsupported(rule(R"("axis": ^^"@batch", "split": "tp")"), "'@batch'");
   is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
   is_unsupported(place_rule(R"("stages": "pp", "cut_before": ["/head/*"], ^^"place": [[0, 1], [1, 0]])"), "at several coordinates");
-  is_unsupported(place_rule(R"(^^"stages": [{"pp": 0}, 2], "cut_before": ["/head/*"])"), "'stages' as a list");
-  is_unsupported(on("{^^\"devices\": \"2..3\"}"), "'devices'");
-  is_unsupported(on("{\"devices\": [0, \"2..3\"], ^^\"mesh\": {\"x\": 3}}"), "a mesh of its own");
   is_unsupported(on("^^\"host\""), "'host'");
   is_unsupported(plan_with(R"("order": {^^"timetable": [["0F0", "0B0.1", "0I3", "0W3", "0U"]]})"), "'timetable'");
   is_unsupported(plan_with(R"("order": {^^"blocks": [{"block": "0F0", "step": 0, "span": 1}], "repetend": [0, 2]})"), "'blocks'");

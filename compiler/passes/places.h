@@ -1,0 +1,19 @@
+// What assign rules say of whole operators: stages and placements (op.stage, op.placement). `transform` begins with it, since an operator is divided
+// over the axes of its own mesh; `assign` then puts the pieces on devices.
+#pragma once
+
+#include <map>
+#include <vector>
+
+#include "compiler/ir/module.h"
+#include "compiler/plan/plan.h"
+#include "compiler/support/diagnostics.h"
+
+namespace sscc {
+
+void find_places(Module& module, const Plan& plan, Diagnostics& diagnostics);
+
+// The devices of the part of a mesh with these coordinates (mesh axis -> coordinate), in the mesh's order.
+std::vector<int32_t> devices_at(const Mesh& mesh, const std::map<int, int64_t>& fixed);
+
+}  // namespace sscc
