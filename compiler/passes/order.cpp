@@ -3,18 +3,14 @@
 // A stage's forward operators make one segment, its backward operators another; both run once for each micro-batch. What depends on
 // parameters and constants alone, or on inputs alone and is needed by all micro-batches (the count of labels that are not ignored), runs once at
 // the start of a step (prologue); what needs every micro-batch (updates, norms, the sum of the loss) runs at its end (epilogue).
-//
-// A schedule is a closed form: the list of (segment, micro-batch) of each device. With S stages and n micro-batches, stage s:
-//   (none)  F0 B0 F1 B1 ...              each device runs its stages in order, micro-batch by micro-batch
-//   gpipe   F0 .. F(n-1), B0 .. B(n-1)   2(n+S-1) steps, n micro-batches live
-//   1f1b    min(S-1-s, n) forwards, then F B alternating, then the backwards that are left; min(S-s, n) live
-// The whole order (data, schedule, `before` edges) is then run in the mind; a contradiction is a shortest cycle.
+// The timetable of the segments is made in timetable.cpp. A contradiction (in `before` edges, or between a timetable and data) is a shortest cycle.
 #include <algorithm>
 #include <deque>
 #include <map>
 #include <set>
 
 #include "compiler/passes/passes.h"
+#include "compiler/passes/timetable.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
 
@@ -29,8 +25,8 @@ class Ordering {
     apply_before();
     if (diagnostics_.has_errors()) return;
     make_segments();
-    make_timetable();
-    if (!diagnostics_.has_errors()) check_timetable();
+    make_timetable(module_, plan_.order, diagnostics_);
+    if (!diagnostics_.has_errors()) check_timetable(module_, plan_.order, diagnostics_);
   }
 
  private:
@@ -184,151 +180,12 @@ class Ordering {
     std::stable_partition(module_.order.begin(), module_.order.end(), [&](OpId id) { return !last.contains(id); });
     std::stable_partition(module_.order.begin(), module_.order.end(), [&](OpId id) { return prologue_.contains(id); });
     module_.segments = std::move(segments);
-    stages_ = stages;
-  }
-
-  // -- timetable ----------------------------------------------------------------------------------------------------------------------------------
-
-  int forward_of(int stage) const { return 1 + stage; }
-  int backward_of(int stage) const { return 1 + stages_ + stage; }
-
-  void make_timetable() {
-    const int64_t devices = module_.devices();
-    const int n = static_cast<int>(module_.cut.count);
-    std::vector<std::set<int>> runs(static_cast<size_t>(devices));  // segments of a device
-    for (size_t s = 0; s < module_.segments.size(); ++s)
-      for (OpId id : module_.segments[s].ops)
-        for (const Piece& piece : op(id).pieces) runs[static_cast<size_t>(piece.device)].insert(static_cast<int>(s));
-    const std::string& schedule = plan_.order.schedule;
-    if (schedule == "1f1b") check_one_stage_a_device(runs);
-    if (diagnostics_.has_errors()) return;
-    module_.timetable.resize(static_cast<size_t>(devices));
-    for (int64_t d = 0; d < devices; ++d) {
-      const std::set<int>& mine = runs[static_cast<size_t>(d)];
-      std::vector<Slot>& list = module_.timetable[static_cast<size_t>(d)];
-      auto add = [&](int segment, int micro_batch) {
-        if (mine.contains(segment)) list.push_back({segment, micro_batch});
-      };
-      list.push_back({0, 0});
-      if (schedule == "gpipe") {
-        gpipe(n, add);
-      } else if (schedule == "1f1b") {
-        one_forward_one_backward(n, mine, add);
-      } else {
-        for (int m = 0; m < n; ++m) {
-          for (int s = 0; s < stages_; ++s) add(forward_of(s), m);
-          for (int s = stages_; s-- > 0;) add(backward_of(s), m);
-        }
-      }
-      list.push_back({static_cast<int>(module_.segments.size()) - 1, 0});
-    }
-  }
-
-  // Forward of micro-batch m in stage s at step m + s, backward at (n + S - 1) + m + (S - 1 - s).
-  template <class Add>
-  void gpipe(int n, Add add) {
-    for (int step = 0; step < n + stages_ - 1; ++step)
-      for (int s = 0; s < stages_; ++s)
-        if (step - s >= 0 && step - s < n) add(forward_of(s), step - s);
-    for (int step = 0; step < n + stages_ - 1; ++step)
-      for (int s = stages_; s-- > 0;)
-        if (const int m = step - (stages_ - 1 - s); m >= 0 && m < n) add(backward_of(s), m);
-  }
-
-  template <class Add>
-  void one_forward_one_backward(int n, const std::set<int>& mine, Add add) {
-    int stage = 0;
-    while (stage < stages_ - 1 && !mine.contains(forward_of(stage))) ++stage;
-    const int warm_up = std::min(stages_ - 1 - stage, n);
-    for (int m = 0; m < warm_up; ++m) add(forward_of(stage), m);
-    for (int m = warm_up; m < n; ++m) {
-      add(forward_of(stage), m);
-      add(backward_of(stage), m - warm_up);
-    }
-    for (int m = n - warm_up; m < n; ++m) add(backward_of(stage), m);
-  }
-
-  void check_one_stage_a_device(const std::vector<std::set<int>>& runs) {
-    for (size_t d = 0; d < runs.size(); ++d) {
-      int held = 0;
-      for (int s = 0; s < stages_; ++s) held += runs[d].contains(forward_of(s));
-      if (held > 1) {
-        diagnostics_.error(Code::schedule_does_not_fit, plan_.order.where,
-                           "schedule '1f1b' runs one stage a device, and rank " + std::to_string(d) + " has " + std::to_string(held),
-                           "use 'gpipe', or give each device one stage");
-        return;
-      }
-    }
-  }
-
-  // Run the timetable in the mind: a device takes its next slot when every operator that the slot's operators read from has run for that micro-batch.
-  void check_timetable() {
-    const size_t devices = module_.timetable.size();
-    const auto needs = segment_needs();
-    std::set<std::pair<int, int>> done_everywhere;  // (segment, micro-batch): all its devices have run it
-    std::map<std::pair<int, int>, int> left;
-    for (const auto& list : module_.timetable)
-      for (const Slot& slot : list) ++left[{slot.segment, slot.micro_batch}];
-    std::vector<size_t> next(devices, 0);
-    bool moved = true;
-    while (moved) {
-      moved = false;
-      for (size_t d = 0; d < devices; ++d)
-        while (next[d] < module_.timetable[d].size()) {
-          const Slot slot = module_.timetable[d][next[d]];
-          bool ready = true;
-          for (int needed : needs[static_cast<size_t>(slot.segment)]) ready &= ran(needed, slot, left);
-          if (!ready) break;
-          --left[{slot.segment, slot.micro_batch}];
-          ++next[d];
-          moved = true;
-        }
-    }
-    for (size_t d = 0; d < devices; ++d)
-      if (next[d] < module_.timetable[d].size()) {
-        const Slot slot = module_.timetable[d][next[d]];
-        std::string waits;
-        for (int needed : needs[static_cast<size_t>(slot.segment)])
-          if (!ran(needed, slot, left)) waits = module_.segments[static_cast<size_t>(needed)].name();
-        diagnostics_.error(Code::contradictory_order, plan_.order.where,
-                           "rank " + std::to_string(d) + " waits for ever in segment " + module_.segments[static_cast<size_t>(slot.segment)].name() +
-                               " of micro-batch " + std::to_string(slot.micro_batch) + " for segment " + waits + ", which needs it",
-                           "assign operators so that stages follow one another, or leave out the schedule");
-        return;
-      }
-  }
-
-  bool ran(int needed, const Slot& slot, std::map<std::pair<int, int>, int>& left) {
-    const Segment& s = module_.segments[static_cast<size_t>(needed)];
-    const SegmentKind kind = module_.segments[static_cast<size_t>(slot.segment)].kind;
-    if (s.kind == SegmentKind::prologue || s.kind == SegmentKind::epilogue) return left[{needed, 0}] == 0;
-    if (kind != SegmentKind::epilogue) return left[{needed, slot.micro_batch}] == 0;
-    for (int m = 0; m < static_cast<int>(module_.cut.count); ++m)
-      if (left[{needed, m}] != 0) return false;
-    return true;
-  }
-
-  // Segments that a segment reads from (itself not).
-  std::vector<std::set<int>> segment_needs() {
-    std::map<OpId, int> segment_of;
-    for (size_t s = 0; s < module_.segments.size(); ++s)
-      for (OpId id : module_.segments[s].ops) segment_of[id] = static_cast<int>(s);
-    std::vector<std::set<int>> needs(module_.segments.size());
-    for (size_t s = 0; s < module_.segments.size(); ++s)
-      for (OpId id : module_.segments[s].ops)
-        for (TensorId input : op(id).inputs) {
-          if (!input.valid()) continue;
-          for (OpId producer : module_.tensors[input].producers)
-            if (auto it = segment_of.find(producer); it != segment_of.end() && it->second != static_cast<int>(s)) needs[s].insert(it->second);
-        }
-    return needs;
   }
 
   Module& module_;
   const Plan& plan_;
   Diagnostics& diagnostics_;
   std::set<OpId> prologue_;
-  int stages_ = 1;
 };
 
 }  // namespace

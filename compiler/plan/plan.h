@@ -86,9 +86,23 @@ struct AssignRule {
   std::vector<Place> on;  // one, or one for each piece
 };
 
+// "0F3": the forward segment of stage 0 for micro-batch 3; 'B' backward; "0U", 'U': the update.
+struct Block {
+  Location where;
+  char kind = 'F';
+  int64_t stage = 0, micro_batch = 0;
+};
+struct BlockAtStep {
+  Block block;
+  int64_t step = 0, span = 1;
+};
+
 struct Order {
   Location where;
-  std::string schedule;  // gpipe, 1f1b, ...; empty: micro-batches one after another
+  std::string schedule;                                 // gpipe, 1f1b, ...; empty: micro-batches one after another, or
+  std::vector<std::vector<Block>> timetable;            // one list a device, or
+  std::vector<BlockAtStep> blocks;                      // when each begins, on all its devices
+  std::optional<std::pair<int64_t, int64_t>> repetend;  // of blocks: steps that repeat
   std::vector<std::pair<Selector, Selector>> before;
 };
 

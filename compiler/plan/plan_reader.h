@@ -78,9 +78,9 @@ class PlanReader : private Reader {
   void read_order(const JsonValue& value);
   void read_schedule(const JsonValue& value);
   void read_before(const JsonValue& value);
-  void check_timetable(const JsonValue& order);
-  void check_blocks(const JsonValue& order);
-  void check_block_name(const JsonValue& value);
+  void read_timetable(const JsonValue& timetable);
+  void read_blocks(const JsonValue& order);
+  std::optional<Block> read_block(const JsonValue& value);
   void check_communication(const JsonValue& value);
   void check_communication_rule(const JsonValue& value);
   void check_compression(const JsonValue& value);

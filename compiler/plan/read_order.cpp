@@ -8,21 +8,29 @@ namespace sscc {
 
 namespace {
 
-// "<stage>F<n>", B, I or W, each with ".k" for the pass; "<stage>U".
-bool is_block_name(std::string_view text) {
-  auto skip_digits = [&] {
-    size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+// The parts of "<stage>F<n>", B, I or W, each with ".k" for the pass; "<stage>U".
+struct BlockName {
+  char kind;
+  int64_t stage, micro_batch, pass;
+};
+std::optional<BlockName> parse_block_name(std::string_view text) {
+  const auto number = [&]() -> int64_t {
+    const size_t digits = std::min(text.find_first_not_of("0123456789"), text.size());
+    const int64_t value = digits == 0 || digits > 9 ? -1 : std::stoll(std::string(text.substr(0, digits)));
     text.remove_prefix(digits);
-    return digits > 0;
+    return value;
   };
-  if (!skip_digits() || text.empty()) return false;
-  char kind = text.front();
+  BlockName name{'F', number(), 0, -1};
+  if (name.stage < 0 || text.empty()) return {};
+  name.kind = text.front();
   text.remove_prefix(1);
-  if (kind == 'U') return text.empty();
-  if (std::string_view("FBIW").find(kind) == std::string_view::npos || !skip_digits()) return false;
-  if (text.empty()) return true;
-  text.remove_prefix(text.front() == '.' ? 1 : 0);
-  return skip_digits() && text.empty();
+  if (name.kind == 'U') return text.empty() ? std::optional(name) : std::nullopt;
+  if (std::string_view("FBIW").find(name.kind) == std::string_view::npos || (name.micro_batch = number()) < 0) return {};
+  if (text.empty()) return name;
+  if (text.front() != '.') return {};
+  text.remove_prefix(1);
+  name.pass = number();
+  return name.pass >= 0 && text.empty() ? std::optional(name) : std::nullopt;
 }
 
 }  // namespace
@@ -39,8 +47,8 @@ void PlanReader::read_order(const JsonValue& value) {
   }
   if (value.find("repetend") && !value.find("blocks")) error(Code::unknown_key, at_key(value, "repetend"), "'repetend' goes with 'blocks'");
   if (const JsonValue* schedule = value.find("schedule")) read_schedule(*schedule);
-  if (value.find("timetable")) check_timetable(value);
-  if (value.find("blocks")) check_blocks(value);
+  if (const JsonValue* timetable = value.find("timetable")) read_timetable(*timetable);
+  if (value.find("blocks")) read_blocks(value);
   if (const JsonValue* before = value.find("before")) read_before(*before);
 }
 
@@ -70,39 +78,51 @@ void PlanReader::read_before(const JsonValue& value) {
   }
 }
 
-// -- what is checked and then refused -------------------------------------------------------------------------------------------------------------
+// -- explicit timetables --------------------------------------------------------------------------------------------------------------------------
 
-void PlanReader::check_block_name(const JsonValue& value) {
-  if (!value.is(Kind::string) || !is_block_name(value.string)) wrong_type(value, "a block like \"0F0\", \"1B3\", \"0W2\", \"0F0.1\" or \"0U\"");
-}
-
-void PlanReader::check_timetable(const JsonValue& order) {
-  const JsonValue& timetable = *order.find("timetable");
-  if (expect_array(timetable, "a list of lists of blocks, one for each device")) {
-    for (const JsonValue& device : timetable.items) {
-      if (!expect_array(device, "a list of blocks like \"0F0\"")) continue;
-      for (const JsonValue& block : device.items) check_block_name(block);
-    }
+std::optional<Block> PlanReader::read_block(const JsonValue& value) {
+  const auto name = value.is(Kind::string) ? parse_block_name(value.string) : std::nullopt;
+  if (!name) {
+    wrong_type(value, "a block like \"0F0\", \"1B3\", \"0W2\", \"0F0.1\" or \"0U\"");
+    return {};
   }
-  refuse(Feature::timetable, at_key(order, "timetable"));
+  if (name->kind == 'I' || name->kind == 'W') refuse(Feature::divided_backward, at(value));
+  if (name->pass > 0) refuse(Feature::recycle, at(value));
+  return Block{at(value), name->kind, name->stage, name->micro_batch};
 }
 
-void PlanReader::check_blocks(const JsonValue& order) {
+void PlanReader::read_timetable(const JsonValue& timetable) {
+  if (!expect_array(timetable, "a list of lists of blocks, one for each device")) return;
+  for (const JsonValue& device : timetable.items) {
+    std::vector<Block>& list = result_.plan.order.timetable.emplace_back();
+    if (!expect_array(device, "a list of blocks like \"0F0\"")) continue;
+    for (const JsonValue& item : device.items)
+      if (auto block = read_block(item)) list.push_back(std::move(*block));
+  }
+  if (timetable.items.empty()) wrong_type(timetable, "a list of lists of blocks, one for each device");
+}
+
+void PlanReader::read_blocks(const JsonValue& order) {
   const JsonValue& blocks = *order.find("blocks");
   if (expect_array(blocks, "a list of objects with 'block' and 'step'")) {
-    for (const JsonValue& block : blocks.items) {
-      if (!expect_object(block, language::block)) continue;
-      if (const JsonValue* name = expect_key(block, "block")) check_block_name(*name);
-      if (const JsonValue* step = expect_key(block, "step")) expect_integer(*step, 0, INT32_MAX, "a step of at least 0");
-      if (const JsonValue* span = block.find("span")) expect_integer(*span, 1, INT32_MAX, "a number of steps of at least 1");
+    if (blocks.items.empty()) wrong_type(blocks, "a list of objects with 'block' and 'step'");
+    for (const JsonValue& item : blocks.items) {
+      if (!expect_object(item, language::block)) continue;
+      const JsonValue *name = expect_key(item, "block"), *step = expect_key(item, "step"), *span = item.find("span");
+      const auto block = name ? read_block(*name) : std::nullopt;
+      const auto begin = step ? expect_integer(*step, 0, INT32_MAX, "a step of at least 0") : std::nullopt;
+      const auto length = span ? expect_integer(*span, 1, INT32_MAX, "a number of steps of at least 1") : std::optional<int64_t>(1);
+      if (block && begin && length) result_.plan.order.blocks.push_back({*block, *begin, *length});
     }
   }
   if (const JsonValue* repetend = order.find("repetend")) {
     auto range = expect_integers(*repetend, 0, INT32_MAX, "two steps [a, b]");
-    if (range && (range->size() != 2 || (*range)[0] >= (*range)[1])) wrong_type(*repetend, "two steps [a, b] with a < b");
+    if (range && (range->size() != 2 || (*range)[0] >= (*range)[1])) return wrong_type(*repetend, "two steps [a, b] with a < b");
+    if (range) result_.plan.order.repetend = {(*range)[0], (*range)[1]};
   }
-  refuse(Feature::blocks, at_key(order, "blocks"));
 }
+
+// -- what is checked and then refused -------------------------------------------------------------------------------------------------------------
 
 void PlanReader::check_communication(const JsonValue& value) {
   if (!expect_array(value, "a list of rules")) return;

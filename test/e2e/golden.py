@@ -72,6 +72,17 @@ ANY_LEGAL_PLAN = {
                                    "cut_before": ["/layers.2/*"]}], "order": {"schedule": "1f1b"}},
     "gpt.stages3to2to1": {"transform": [split("input_ids:1", "d"), split("input_ids:0", {"time": 4})],
                           "assign": [{"stages": [{"devices": "0..2"}, {"devices": "3..4"}, 5], "balance": "flops"}], "order": {"schedule": "gpipe"}},
+    "gpt.timetable": {"mesh": {"pp": 2}, "transform": [split("input_ids:0", {"time": 4})],
+                      "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"]}],
+                      "order": {"timetable": [["0F1", "0F0", "0F2", "0B1", "0F3", "0B0", "0B2", "0B3", "0U"],
+                                              ["1F0", "1F1", "1B1", "1B0", "1F2", "1B2", "1F3", "1B3", "1U"]]}},
+    "gpt.blocks": {"mesh": {"pp": 2}, "transform": [split("input_ids:0", {"time": 8})],
+                   "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"]}],
+                   "order": {"blocks": [{"block": "0F0", "step": 0}, {"block": "1F0", "step": 1}, {"block": "0F1", "step": 1},
+                                        {"block": "1B0", "step": 2, "span": 2}, {"block": "0B0", "step": 4, "span": 2}, {"block": "1F1", "step": 4},
+                                        {"block": "0F2", "step": 6}, {"block": "1B1", "step": 5, "span": 2}, {"block": "0B1", "step": 7, "span": 2},
+                                        {"block": "1F2", "step": 7}, {"block": "1B2", "step": 8, "span": 2}, {"block": "0B2", "step": 10, "span": 2}],
+                             "repetend": [6, 9]}},
     "gpt.zero1": {"mesh": {"dp": 4}, "transform": [split("input_ids:0", "dp"), {"ops": {"phase": "update"}, "dim": "d0", "split": "dp"}]},
 }
 

@@ -25,14 +25,13 @@ class Planner {
       devices *= length;
     }
     devices_ = devices;
-    plan_.mesh = "{";
-    for (const auto& [name, length] : axes_) plan_.mesh += (plan_.mesh.size() > 1 ? ", " : "") + quote(name) + ": " + std::to_string(length);
-    plan_.mesh += "}";
+    plan_.mesh = mesh_of(axes_);
     const int64_t rules = 1 + coin(4);
     for (int64_t r = 0; r < rules; ++r) add_rule();
-    switch (coin(4)) {
+    switch (coin(5)) {
       case 0: stages(); break;
       case 1: places(); break;
+      case 2: stages_of_their_own(); break;
       default: break;
     }
     return std::move(plan_);
@@ -40,6 +39,13 @@ class Planner {
 
  private:
   int64_t coin(int64_t n) { return below(random_, n); }
+
+  using Axes = std::vector<std::pair<std::string, int64_t>>;
+  static std::string mesh_of(const Axes& axes) {
+    std::string text;
+    for (const auto& [name, length] : axes) text += (text.empty() ? "" : ", ") + quote(name) + ": " + std::to_string(length);
+    return "{" + text + "}";
+  }
 
   std::string any_tensor() {
     std::vector<std::string> names;
@@ -83,17 +89,72 @@ class Planner {
     }
   }
 
+  std::string cuts(int64_t stages) {
+    std::vector<size_t> at;
+    for (int64_t s = 1; s < stages; ++s) at.push_back(static_cast<size_t>(coin(static_cast<int64_t>(module_.order.size()))));
+    std::sort(at.begin(), at.end());
+    std::string before;
+    for (const size_t cut : at) before += (before.empty() ? "" : ", ") + quote(module_.ops[module_.order[cut]].name);
+    return "\"cut_before\": [" + before + "]";
+  }
+
   void stages() {
     const auto& [axis, length] = axes_[0];
-    std::vector<size_t> cuts;
-    for (int64_t s = 1; s < length; ++s) cuts.push_back(static_cast<size_t>(coin(static_cast<int64_t>(module_.order.size()))));
-    std::sort(cuts.begin(), cuts.end());
-    std::string before;
-    for (const size_t cut : cuts) before += (before.empty() ? "" : ", ") + quote(module_.ops[module_.order[cut]].name);
-    plan_.assign.push_back("{\"stages\": " + quote(axis) + ", \"cut_before\": [" + before + "]}");
+    plan_.assign.push_back("{\"stages\": " + quote(axis) + ", " + cuts(length) + "}");
+    order_stages(std::vector<int64_t>(static_cast<size_t>(length), devices_ / length));
+  }
+
+  // Instead of the plan's mesh: each stage on its own, with the same names of axes and other lengths.
+  void stages_of_their_own() {
+    plan_.mesh = "";
+    std::vector<int64_t> sizes;
+    std::string places;
+    int64_t first = 0;
+    for (int64_t stage = 0; stage < 2 + coin(2); ++stage) {
+      Axes mesh = axes_;
+      int64_t size = 1;
+      for (auto& [name, length] : mesh) size *= length = 1 + coin(3);
+      if (size > 4) continue;
+      places += (places.empty() ? "" : ", ") + ("{\"devices\": \"" + std::to_string(first) + ".." + std::to_string(first + size - 1)) +
+                "\", \"mesh\": " + mesh_of(mesh) + "}";
+      first += size;
+      sizes.push_back(size);
+    }
+    if (sizes.empty()) return stages_of_their_own();
+    plan_.assign.push_back("{\"stages\": [" + places + "], " + cuts(static_cast<int64_t>(sizes.size())) + "}");
+    order_stages(sizes);
+  }
+
+  // `sizes`: how many devices each stage has.
+  void order_stages(const std::vector<int64_t>& sizes) {
     if (coin(3) == 0) return;
-    plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + std::to_string(2 + coin(2)) + "}}");
-    plan_.order = coin(2) == 0 ? "{\"schedule\": \"gpipe\"}" : "{\"schedule\": \"1f1b\"}";
+    const int64_t n = 2 + coin(2);
+    plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + std::to_string(n) + "}}");
+    switch (coin(3)) {
+      case 0: plan_.order = "{\"schedule\": \"gpipe\"}"; break;
+      case 1: plan_.order = "{\"schedule\": \"1f1b\"}"; break;
+      default: plan_.order = "{\"timetable\": " + timetable(sizes, n) + "}";
+    }
+  }
+
+  // Slots in any order in which each has what it needs: forwards from stage to stage, backwards the other way.
+  std::string timetable(const std::vector<int64_t>& sizes, int64_t n) {
+    const auto stages = static_cast<int64_t>(sizes.size());
+    std::vector<std::string> lists(sizes.size());
+    std::vector<int64_t> done(static_cast<size_t>(n), 0);  // of 2 S slots of each micro-batch
+    for (int64_t left = 2 * stages * n; left > 0; --left) {
+      int64_t m = coin(n);
+      while (done[static_cast<size_t>(m)] == 2 * stages) m = (m + 1) % n;
+      const int64_t slot = done[static_cast<size_t>(m)]++;
+      const bool is_forward = slot < stages;
+      const int64_t stage = is_forward ? slot : 2 * stages - 1 - slot;
+      std::string& list = lists[static_cast<size_t>(stage)];
+      list += (list.empty() ? "" : ", ") + quote(std::to_string(stage) + (is_forward ? "F" : "B") + std::to_string(m));
+    }
+    std::string text;
+    for (size_t stage = 0; stage < lists.size(); ++stage)
+      for (int64_t d = 0; d < sizes[stage]; ++d) text += (text.empty() ? "[" : ", [") + lists[stage] + "]";
+    return "[" + text + "]";
   }
 
   void places() {
@@ -105,14 +166,16 @@ class Planner {
   const Module& module_;
   Random& random_;
   RandomPlan plan_;
-  std::vector<std::pair<std::string, int64_t>> axes_;
+  Axes axes_;
   int64_t devices_ = 1;
 };
 
 }  // namespace
 
 std::string RandomPlan::text() const {
-  std::string text = "{\"version\": 1,\n  \"mesh\": " + mesh + ",\n  \"transform\": " + joined(transform);
+  std::string text = "{\"version\": 1";
+  if (!mesh.empty()) text += ",\n  \"mesh\": " + mesh;
+  text += ",\n  \"transform\": " + joined(transform);
   if (!assign.empty()) text += ",\n  \"assign\": " + joined(assign);
   if (!order.empty()) text += ",\n  \"order\": " + order;
   return text + "}\n";

@@ -1,5 +1,5 @@
-// Random plans for a model: meshes, rules by axis and by operator, uneven and time splits, stages, places, schedules, update splits. Most are legal; what
-// the compiler refuses with a reason does not count.
+// Random plans for a model: meshes, rules by axis and by operator, uneven and time splits, stages, stages with meshes of their own, places, schedules,
+// timetables, update splits. Most are legal; what the compiler refuses with a reason does not count.
 #pragma once
 
 #include <string>
@@ -10,7 +10,7 @@
 namespace sscc::equivalence {
 
 struct RandomPlan {
-  std::string mesh;                    // "{\"a\": 2}"
+  std::string mesh;                    // "{\"a\": 2}"; empty: none
   std::vector<std::string> transform;  // rules
   std::vector<std::string> assign;
   std::string order;         // empty: none

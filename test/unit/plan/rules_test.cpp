@@ -193,6 +193,23 @@ TEST_CASE("order") {
   refused(order("\"before\": [[\"*\", ^^3]]"), Code::wrong_type, "a selector");
   refused(order("\"before\": [[^^\"nothing\", \"*\"]]"), Code::no_match, "'nothing'");
   CHECK(good_plan(order("\"schedule\": \"gpipe\"")).order.schedule == "gpipe");
+
+  refused(order("\"timetable\": ^^[]"), Code::wrong_type, "one for each device");
+  refused(order("\"timetable\": [^^3]"), Code::wrong_type, "a list of blocks");
+  for (const char* block : {"F0", "0X0", "0F", "0F0.", "0F0.x", "0U1", "99999999999F0"})
+    refused(order("\"timetable\": [[^^\"" + std::string(block) + "\"]]"), Code::wrong_type, "a block like");
+  refused(order("\"blocks\": ^^[]"), Code::wrong_type, "a list of objects");
+  refused(order("\"blocks\": [{\"block\": \"0F0\", \"step\": 0}], \"repetend\": ^^[2, 2]"), Code::wrong_type, "a < b");
+  const Order timetable = good_plan(order("\"timetable\": [[\"0F0\", \"0B12.0\", \"0U\"], []]")).order;
+  REQUIRE(timetable.timetable.size() == 2);
+  REQUIRE(timetable.timetable[0].size() == 3);
+  CHECK(timetable.timetable[0][1].kind == 'B');
+  CHECK(timetable.timetable[0][1].micro_batch == 12);
+  const Order blocks = good_plan(order("\"blocks\": [{\"block\": \"1B3\", \"step\": 5, \"span\": 2}], \"repetend\": [1, 4]")).order;
+  REQUIRE(blocks.blocks.size() == 1);
+  CHECK(blocks.blocks[0].block.stage == 1);
+  CHECK(blocks.blocks[0].span == 2);
+  CHECK(blocks.repetend == std::pair<int64_t, int64_t>{1, 4});
 }
 
 TEST_CASE("what this version does not do is checked and then refused by name, where it stands") {
@@ -209,8 +226,8 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
   is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
   is_unsupported(place_rule(R"("stages": "pp", "cut_before": ["/head/*"], ^^"place": [[0, 1], [1, 0]])"), "at several coordinates");
   is_unsupported(on("^^\"host\""), "'host'");
-  is_unsupported(plan_with(R"("order": {^^"timetable": [["0F0", "0B0.1", "0I3", "0W3", "0U"]]})"), "'timetable'");
-  is_unsupported(plan_with(R"("order": {^^"blocks": [{"block": "0F0", "step": 0, "span": 1}], "repetend": [0, 2]})"), "'blocks'");
+  is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0I0", "0W0"]]})"), "'I' and 'W'");
+  is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0F0.1"]]})"), "'recycle'");
   is_unsupported(plan_with(R"("precision": ^^"bf16")"), "'bf16'");
   is_unsupported(plan_with(R"("precision": ^^"f16")"), "'f16'");
   is_unsupported(plan_with(R"(^^"communication": [{"tensor": "*", "over": "stages", "from": 0, "to": {"pp": 1}, "lowering": "ring"}])"),
