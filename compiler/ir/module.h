@@ -61,6 +61,7 @@ struct Tensor {
   llvm::SmallVector<OpId, 1> producers;  // more than one: addends of a gradient. Empty: input, label, parameter, constant, state
   TensorId gradient_of;                  // for a gradient: of what
   TensorId micro_batch_of;               // for an input's or label's micro-batch slice: the step tensor it is cut from
+  bool gather_once = false;              // a parameter stored apart from its readers: brought there once a step, not in every segment that reads it
   TensorId next_version_of;              // for an update's result: the parameter or state that it replaces after the step
 };
 

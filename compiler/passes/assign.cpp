@@ -4,10 +4,7 @@
 // coordinates name; devices that no split tells apart are replicas. Operators that depend on
 // parameters and constants alone go with their readers, on all of their devices. Backward operators follow their forward
 // operator piece by piece.
-//
-// Storage follows reading: a tensor without producers (parameter, constant, input) is at home on every device that reads it, with the
-// regions read there. Updates, and the squared norms of gradients, follow the home of their parameter; a split of an update divides
-// each home further over devices that hold the same (ZeRO-1).
+// Where parameters, gradients and state live, and with them the updates, is in storage.cpp.
 #include <algorithm>
 #include <map>
 #include <set>
@@ -15,6 +12,7 @@
 #include "compiler/ops/ops.h"
 #include "compiler/passes/passes.h"
 #include "compiler/passes/places.h"
+#include "compiler/passes/storage.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
 #include "llvm/ADT/DenseMap.h"
@@ -32,8 +30,8 @@ class Assignment {
     place_forward();
     place_backward();
     if (diagnostics_.has_errors()) return;
-    find_homes();
-    place_updates();
+    place_storage(module_, plan_);
+    place_scalars_of_updates();
     check_every_rank_works();
     report_replication();
   }
@@ -41,8 +39,6 @@ class Assignment {
  private:
   Op& op(OpId id) { return module_.ops[id]; }
   const Placement& placement(const Op& o) const { return module_.placements[static_cast<size_t>(o.placement)]; }
-
-  bool is_storage(TensorId id) const { return module_.tensors[id].producers.empty(); }
 
   // -- pieces -------------------------------------------------------------------------------------------------------------------------------------
 
@@ -182,154 +178,14 @@ class Assignment {
     }
   }
 
-  // -- storage and updates ------------------------------------------------------------------------------------------------------------------------
-
-  static void enclose(Region& region, const Region& other) {
-    for (size_t d = 0; d < region.rank(); ++d) region.dim(d) = unite(region.dim(d), other.dim(d));
-  }
-
-  void find_homes() {
-    std::map<TensorId, std::map<int32_t, Region>> read;
-    for (OpId id : module_.order) {
-      const Op& o = op(id);
-      if (o.phase == Phase::update) continue;
-      for (size_t i = 0; i < o.inputs.size(); ++i) {
-        if (!o.inputs[i].valid() || !is_storage(o.inputs[i])) continue;
-        auto& by_device = read[o.inputs[i]];
-        for (const Piece& piece : o.pieces) {
-          const Region region = region_of(module_, o, static_cast<int>(i), piece);
-          auto [it, fresh] = by_device.try_emplace(piece.device, region);
-          if (!fresh) enclose(it->second, region);
-        }
-      }
-    }
-    for (auto& [tensor, by_device] : read)
-      for (auto& [device, region] : by_device) module_.homes[tensor].push_back({device, region});
-  }
-
-  // The regions of a parameter's home, divided further by the splits of its update.
-  std::vector<Home> update_homes(const Op& update) {
-    const TensorId parameter = update.inputs[0];
-    std::vector<Home> homes = module_.homes[parameter];
-    if (homes.empty()) homes.push_back({0, Region(module_.tensors[parameter].shape)});
-    const Mesh& mesh = module_.mesh_of(update);
-    for (const Split& split : update.splits) {
-      if (split.mesh_axis < 0) continue;
-      const MeshAxis& axis = mesh.axes[static_cast<size_t>(split.mesh_axis)];
-      const int dim = dimension_of(update, split.axis);
-      for (Home& home : homes) {
-        if (!is_replicated_over(mesh, module_.homes[parameter], home.device, split.mesh_axis)) continue;
-        home.region.dim(static_cast<size_t>(dim)) =
-            share(home.region.dim(static_cast<size_t>(dim)), mesh.coordinate(home.device, split.mesh_axis), axis.length);
-      }
-    }
-    std::erase_if(homes, [](const Home& home) { return home.region.empty(); });
-    return homes;
-  }
-
-  static int dimension_of(const Op& o, int axis) {
-    for (const Occurrence& occurrence : o.rule.occurrences)
-      if (occurrence.axis == axis && occurrence.operand == 0) return occurrence.dim;
-    SSCC_CHECK(false, "an update's axis is a dimension of its parameter");
-  }
-
-  // Do all devices that differ from `device` in this mesh axis alone hold the same?
-  static bool is_replicated_over(const Mesh& mesh, const std::vector<Home>& homes, int32_t device, int mesh_axis) {
-    if (!mesh.has(device)) return false;
-    const Region* mine = nullptr;
-    int64_t same = 0;
-    for (const Home& home : homes)
-      if (home.device == device) mine = &home.region;
-    for (const Home& home : homes) {
-      bool in_line = mesh.has(home.device);
-      for (size_t a = 0; in_line && a < mesh.axes.size(); ++a)
-        in_line =
-            static_cast<int>(a) == mesh_axis || mesh.coordinate(home.device, static_cast<int>(a)) == mesh.coordinate(device, static_cast<int>(a));
-      if (in_line && mine && home.region == *mine) ++same;
-    }
-    return same == mesh.axes[static_cast<size_t>(mesh_axis)].length;
-  }
-
-  // The k-th of n even shares of a list of positions, the first ones longer.
-  static Intervals share(const Intervals& positions, int64_t k, int64_t n) {
-    const int64_t length = positions.length();
-    const int64_t base = length / n, longer = length % n;
-    const int64_t begin = k * base + std::min(k, longer), end = begin + base + (k < longer ? 1 : 0);
-    llvm::SmallVector<Interval, 2> result;
-    int64_t seen = 0;
-    for (const Interval& each : positions.list()) {
-      const int64_t from = std::max(begin, seen), to = std::min(end, seen + each.length());
-      if (from < to) result.push_back({each.begin + from - seen, each.begin + to - seen});
-      seen += each.length();
-    }
-    return Intervals(result);
-  }
-
-  static int32_t index_of(std::vector<Region>& regions, const Region& region) {
-    auto it = std::find(regions.begin(), regions.end(), region);
-    if (it == regions.end()) {
-      regions.push_back(region);
-      return static_cast<int32_t>(regions.size()) - 1;
-    }
-    return static_cast<int32_t>(it - regions.begin());
-  }
-
-  void place_updates() {
-    std::map<TensorId, std::vector<Home>> updated;  // parameter -> where which region of it is updated
-    for (OpId id : module_.order) {
-      Op& o = op(id);
-      if (o.kind != Kind::update) continue;
-      const std::vector<Home> homes = update_homes(o);
-      updated[o.inputs[0]] = homes;
-      if (module_.homes[o.inputs[0]].empty()) module_.homes[o.inputs[0]] = homes;
-      for (TensorId input : o.inputs)
-        if (module_.tensors[input].role == Role::state) module_.homes[input] = homes;
-      o.splits.clear();
-      for (const Home& home : homes) {
-        Piece piece;
-        piece.device = home.device;
-        piece.coordinates.push_back(index_of(o.storage, home.region));
-        o.pieces.push_back(std::move(piece));
-      }
-    }
-    std::vector<OpId> scalars;  // the norm, its square root, the clipping factor
-    for (OpId id : module_.order) {
-      Op& o = op(id);
-      if (o.phase != Phase::update || o.kind == Kind::update) continue;
-      const TensorId parameter = module_.tensors[o.inputs[0]].gradient_of;
-      if (parameter.valid() && updated.contains(parameter))
-        place_norm(o, updated[parameter]);
-      else
-        scalars.push_back(id);
-    }
-    std::set<int32_t> everywhere;  // every rank that updates something has them: cheap, and ranks stay alike
-    for (const auto& [parameter, homes] : updated)
-      for (const Home& home : homes) everywhere.insert(home.device);
-    for (OpId id : scalars) place_on(op(id), Devices(everywhere.begin(), everywhere.end()));
-  }
-
-  // The sum of a gradient's squares counts every element once: disjoint regions, each on all devices that hold it.
-  void place_norm(Op& o, const std::vector<Home>& homes) {
-    std::vector<Region> distinct;
-    for (const Home& home : homes) index_of(distinct, home.region);
-    for (const Region& region : distinct) {
-      llvm::SmallVector<Region, 4> rest = {region};
-      for (const Region& taken : std::vector<Region>(o.storage)) {
-        llvm::SmallVector<Region, 4> next;
-        for (const Region& r : rest)
-          for (Region& left : subtract(r, taken)) next.push_back(std::move(left));
-        rest = std::move(next);
-      }
-      for (Region& r : rest) o.storage.push_back(std::move(r));
-    }
-    for (size_t r = 0; r < o.storage.size(); ++r)
-      for (const Home& home : homes)
-        if (home.region.contains(o.storage[r])) {
-          Piece piece;
-          piece.device = home.device;
-          piece.coordinates.push_back(static_cast<int32_t>(r));
-          o.pieces.push_back(std::move(piece));
-        }
+  // The norm, its square root, the clipping factor: on every rank that updates something. They are cheap, and ranks stay alike.
+  void place_scalars_of_updates() {
+    std::set<int32_t> everywhere;
+    for (OpId id : module_.order)
+      if (op(id).kind == Kind::update)
+        for (const Piece& piece : op(id).pieces) everywhere.insert(piece.device);
+    for (OpId id : module_.order)
+      if (op(id).phase == Phase::update && op(id).pieces.empty()) place_on(op(id), Devices(everywhere.begin(), everywhere.end()));
   }
 
   // -- what the plan's author should know ---------------------------------------------------------------------------------------------------------

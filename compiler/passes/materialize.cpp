@@ -62,14 +62,16 @@ class Materializer {
 
   int epilogue() const { return static_cast<int>(module_.segments.size()) - 1; }
 
-  // Where a value must be there for a reader. A value of the step that micro-batches read is brought once, at the prologue's end.
+  // Where a value must be there for a reader. A value of the step that micro-batches read is brought once, at the prologue's end; a parameter that is
+  // stored elsewhere, in every segment that reads it (unless the plan says once): it is dropped after.
   Need need_of(TensorId tensor, int32_t device, OpId reader) {
     const size_t r = static_cast<size_t>(reader.index);
     const SegmentKind kind = module_.segments[static_cast<size_t>(segment_[r])].kind;
     const auto& producers = module_.tensors[tensor].producers;
     const bool from_prologue = !producers.empty() && std::all_of(producers.begin(), producers.end(),
                                                                  [&](OpId producer) { return segment_[static_cast<size_t>(producer.index)] == 0; });
-    if (from_prologue && kind != SegmentKind::prologue) return {device, 0, OpId(), module_.order.size()};
+    const bool once = from_prologue || module_.tensors[tensor].gather_once;
+    if (once && kind != SegmentKind::prologue) return {device, 0, OpId(), module_.order.size()};
     return {device, segment_[r], reader, position_[r]};
   }
 
@@ -77,15 +79,17 @@ class Materializer {
     const Op& op = module_.ops[reader];
     for (size_t i = 0; i < op.inputs.size(); ++i) {
       if (op.inputs[i] != tensor) continue;
-      for (const Piece& piece : op.pieces) add(needs, region_of(module_, op, static_cast<int>(i), piece), need_of(tensor, piece.device, reader));
+      for (const Piece& piece : op.pieces)
+        add(needs, region_of(module_, op, static_cast<int>(i), piece), need_of(tensor, piece.device, reader),
+            module_.tensors[tensor].producers.empty());
     }
   }
 
   // One entry for each device and region; one that lies in a region that is there by then is served by that.
-  static void add(Needs& needs, Region region, Need need) {
+  static void add(Needs& needs, Region region, Need need, bool is_dropped = false) {
     auto& list = needs[need.device];
     for (const auto& [there, first] : list)
-      if (there.contains(region)) return;
+      if (there.contains(region) && (!is_dropped || first.segment == need.segment || first.segment == 0)) return;
     list.push_back({std::move(region), need});
   }
 
@@ -118,10 +122,12 @@ class Materializer {
       const Op& op = module_.ops[producer];
       const int output =
           static_cast<int>(op.inputs.size() + static_cast<size_t>(std::find(op.outputs.begin(), op.outputs.end(), tensor) - op.outputs.begin()));
+      // What micro-batches add to is whole at the end.
+      const bool is_sum = t.scope == Scope::step && op.scope == Scope::micro_batch;
+      const int segment = is_sum ? epilogue() : segment_[static_cast<size_t>(producer.index)];
       for (const Piece& piece : op.pieces) {
         Region region = region_of(module_, op, output, piece);
-        if (seen.insert(region.to_string()).second)
-          add(needs, std::move(region), {piece.device, segment_[static_cast<size_t>(producer.index)], OpId(), module_.order.size()});
+        if (seen.insert(region.to_string()).second) add(needs, std::move(region), {piece.device, segment, OpId(), module_.order.size()});
       }
     }
   }
@@ -285,6 +291,8 @@ class Materializer {
 
   // A group's value is there for those who need it later, and earlier in the group's own segment: the group then meets earlier.
   bool comes_before(Delivery& delivery, const Need& need) {
+    const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && delivery.segment != 0;  // a stored parameter, after its segment
+    if (is_dropped && delivery.segment != need.segment) return false;
     const size_t meets = delivery.before.valid() ? position_[static_cast<size_t>(delivery.before.index)] : module_.order.size();
     if (meets <= need.position) return true;
     if (delivery.segment != need.segment) return false;

@@ -65,6 +65,16 @@ struct TransformRule {
   bool optional = false;
 };
 
+// `store`: where parameters, gradients or state live between uses.
+struct StoreRule {
+  Location where;
+  enum class What { parameters, gradients, state } what = What::parameters;
+  std::vector<std::string> names;      // globs on parameter names
+  std::vector<std::string> mesh_axes;  // divided over them, one after another
+  std::optional<int64_t> dim;          // along this dimension, negative from the end; none: the first that is long enough
+  bool gather_once = false;            // "gather": "step"
+};
+
 struct Place {
   Location where;
   enum class Kind { coordinates, all, devices } kind = Kind::all;
@@ -113,6 +123,7 @@ struct Plan {
   Mesh mesh;                                  // one device if absent
   std::vector<Location> mesh_axis_where;      // of each axis
   std::vector<TransformRule> transform;
+  std::vector<StoreRule> stores;
   std::vector<AssignRule> assign;
   Order order;
   std::vector<int64_t> memory_limit;  // bytes by device; one entry: all; empty: none

@@ -48,7 +48,9 @@ class PlanReader : private Reader {
   void read_axis_rule(const JsonValue& value, TransformRule& rule);
   void read_operator_rule(const JsonValue& value, TransformRule& rule);
   void check_recompute_rule(const JsonValue& value);
-  void check_store_rule(const JsonValue& value);
+  void read_store_rule(const JsonValue& value);
+  void check_parameter_globs(const JsonValue& where, const std::vector<std::string>& globs);
+  void check_dimension(const JsonValue& where, const StoreRule& rule);
   std::vector<SplitOver> read_splits(const JsonValue& value);
   std::optional<SplitOver> read_split(const JsonValue& value);
   std::optional<SplitOver> read_split_time(const JsonValue& value);

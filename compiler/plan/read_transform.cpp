@@ -27,7 +27,7 @@ void PlanReader::read_transform_rule(const JsonValue& value) {
   if (value.find("axis")) {
     read_axis_rule(value, rule);
   } else if (value.find("store") || value.find("parameters") || value.find("gradients") || value.find("state")) {
-    check_store_rule(value);
+    read_store_rule(value);
   } else if (value.find("recompute")) {
     check_recompute_rule(value);
   } else if (value.find("ops")) {
@@ -75,33 +75,68 @@ void PlanReader::check_recompute_rule(const JsonValue& value) {
   if (rule_holds_) refuse(Feature::recompute, at_key(value, "recompute"));
 }
 
-void PlanReader::check_store_rule(const JsonValue& value) {
+void PlanReader::read_store_rule(const JsonValue& value) {
   refuse_other_keys(value, language::transform_rule, "'store'", {"parameters", "gradients", "state", "store", "when"});
+  const size_t errors_before = diagnostics_.all().size();
+  StoreRule rule;
+  rule.where = at(value);
   int named = 0;
-  for (const char* key : {"parameters", "gradients", "state"}) {
+  using What = StoreRule::What;
+  for (const auto& [key, what] : {std::pair("parameters", What::parameters), {"gradients", What::gradients}, {"state", What::state}}) {
     const JsonValue* globs = value.find(key);
     if (!globs) continue;
     if (++named == 2)
       error(Code::unknown_key, at_key(value, key), "a rule with 'store' moves one of 'parameters', 'gradients' and 'state'",
             "write one rule for each");
+    rule.what = what;
     if (globs->is(Kind::array))
-      expect_strings(*globs, "a list of globs on parameter names");
-    else
-      expect_string(*globs, "a glob on parameter names, or a list of them");
+      rule.names = expect_strings(*globs, "a list of globs on parameter names");
+    else if (auto glob = expect_string(*globs, "a glob on parameter names, or a list of them"))
+      rule.names = {*glob};
+    check_parameter_globs(*globs, rule.names);
   }
   if (named == 0) expect_key(value, "parameters", "or 'gradients' or 'state': globs on the names of parameters");
   const JsonValue* store = expect_key(value, "store", "{\"split\": AXIS}, a place or \"host\"");
   if (!store) return;
-  if (store->find("split")) {
+  if (const JsonValue* split = store->find("split")) {
     expect_object(*store, language::store);
-    read_splits(*store->find("split"));
-    if (const JsonValue* dim = store->find("dim")) expect_integer(*dim, -rt::max_rank, rt::max_rank - 1, "the number of a dimension");
-    const JsonValue* gather = store->find("gather");
-    if (gather && (!gather->is(Kind::string) || (gather->string != "use" && gather->string != "step"))) wrong_type(*gather, "\"use\" or \"step\"");
+    const auto axes = split->is(Kind::string) || split->is(Kind::array) ? read_mesh_axes(*split) : std::nullopt;
+    if (axes)
+      rule.mesh_axes = axes->mesh_axes;
+    else if (!split->is(Kind::string) && !split->is(Kind::array))
+      wrong_type(*split, "a mesh axis, or a list of them");
+    if (const JsonValue* dim = store->find("dim")) rule.dim = expect_integer(*dim, -rt::max_rank, rt::max_rank - 1, "the number of a dimension");
+    if (rule.dim) check_dimension(*store->find("dim"), rule);
+    if (const JsonValue* gather = store->find("gather")) {
+      rule.gather_once = gather->is(Kind::string) && gather->string == "step";
+      if (!gather->is(Kind::string) || (gather->string != "use" && gather->string != "step")) wrong_type(*gather, "\"use\" or \"step\"");
+    }
   } else {
     read_place(*store);
+    if (rule_holds_) refuse(Feature::store_at_a_place, at_key(value, "store"));
   }
-  if (rule_holds_) refuse(Feature::store, at_key(value, "store"));
+  if (rule_holds_ && diagnostics_.all().size() == errors_before) result_.plan.stores.push_back(std::move(rule));
+}
+
+// Globs of which one matches no parameter.
+void PlanReader::check_parameter_globs(const JsonValue& where, const std::vector<std::string>& globs) {
+  std::vector<std::string> names;
+  for (const Tensor& tensor : module_.tensors)
+    if (tensor.role == Role::parameter) names.push_back(tensor.name);
+  for (const std::string& glob : globs)
+    if (std::none_of(names.begin(), names.end(), [&](const std::string& name) { return glob_match(glob, name); }))
+      error(Code::no_match, at(where), quoted(glob) + " matches no parameter", did_you_mean(glob, names));
+}
+
+// Every parameter of the rule has this dimension.
+void PlanReader::check_dimension(const JsonValue& where, const StoreRule& rule) {
+  for (const Tensor& tensor : module_.tensors) {
+    const auto rank = static_cast<int64_t>(tensor.shape.size());
+    const bool named = std::any_of(rule.names.begin(), rule.names.end(), [&](const std::string& glob) { return glob_match(glob, tensor.name); });
+    if (tensor.role != Role::parameter || !named || (*rule.dim < rank && *rule.dim >= -rank)) continue;
+    error(Code::cannot_split, at(where), "parameter " + quoted(tensor.name) + " has " + std::to_string(rank) + " dimensions", "leave 'dim' out");
+    return;
+  }
 }
 
 // -- splits ---------------------------------------------------------------------------------------------------------------------------------------

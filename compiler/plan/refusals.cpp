@@ -11,7 +11,7 @@ namespace sscc {
 namespace {
 
 const Refusal refusals[] = {
-    {Feature::store, "'store'", "split the update operators instead: {\"ops\": {\"phase\": \"update\"}, \"dim\": \"d0\", \"split\": AXIS}"},
+    {Feature::store_at_a_place, "'store' at a place", "use {\"split\": AXIS}"},
     {Feature::recompute, "'recompute'", ""},
     {Feature::deal, "'deal'", "use {\"over\": AXIS, \"sizes\": [..]} or the mesh axis alone"},
     {Feature::rotate, "'rotate'", "leave it out: every device then starts with piece 0"},

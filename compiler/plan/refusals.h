@@ -7,7 +7,7 @@
 namespace sscc {
 
 enum class Feature {
-  store,
+  store_at_a_place,
   recompute,
   deal,
   rotate,

@@ -37,6 +37,7 @@ class Planner {
         add(op.pieces[p].device, event);
       }
     }
+    for (size_t d = 0; d < module_.deliveries.size(); ++d) deliveries_of_[module_.deliveries[d].tensor].push_back(static_cast<int32_t>(d));
     for (size_t d = 0; d < module_.deliveries.size(); ++d) add_delivery(static_cast<int32_t>(d));
     for (auto& events : plan_.events) std::sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.key < b.key; });
     return std::move(plan_);
@@ -100,12 +101,14 @@ class Planner {
       if (c.op.valid()) {
         made.position = position(c.op);
         in = segment_of(c.op);
-      } else {
-        for (size_t d = 0; d < module_.deliveries.size(); ++d) {  // a group left it here
-          const Delivery& other = module_.deliveries[d];
-          if (other.tensor != delivery.tensor || static_cast<int32_t>(d) == index || !other.region.contains(c.region)) continue;
+      } else if (!is_at_home(delivery.tensor, message.from, c.region)) {
+        for (const int32_t d : deliveries_of_.at(delivery.tensor)) {  // a group left it here
+          const Delivery& other = module_.deliveries[static_cast<size_t>(d)];
+          if (d == index || !other.region.contains(c.region)) continue;
+          const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && other.segment != 0;  // a stored parameter, after its segment
+          if (is_dropped && other.segment != delivery.segment) continue;
           if (std::find(other.devices.begin(), other.devices.end(), message.from) == other.devices.end()) continue;
-          made = delivery_key(other, static_cast<int32_t>(d));
+          made = delivery_key(other, d);
           made.order_class = made.order_class == 0 ? 0 : 2;
           made.index += 1 + index;
           in = other.segment;
@@ -122,8 +125,16 @@ class Planner {
     add(message.from, send);
   }
 
+  bool is_at_home(TensorId tensor, int32_t device, const Region& region) const {
+    const auto homes = module_.homes.find(tensor);
+    return homes != module_.homes.end() && module_.tensors[tensor].producers.empty() &&
+           std::any_of(homes->second.begin(), homes->second.end(),
+                       [&](const Home& home) { return home.device == device && home.region.contains(region); });
+  }
+
   const Module& module_;
   LoweringPlan plan_;
+  std::map<TensorId, std::vector<int32_t>> deliveries_of_;
   std::vector<int64_t> position_;
   std::map<std::pair<TensorId, std::vector<int32_t>>, int32_t> transfers_;
 };

@@ -176,13 +176,13 @@ void RankLowering::lower_update(OpId self, int32_t p) {
   capture.reads.push_back(claim(o.inputs[1], region_of(module_, o, 1, piece)));
   capture.expression = Capture{Capture::What::gradient, tensor(o.inputs[0]).name, add_region(o.inputs[0], region)};
 
-  // Everything is changed in place: the step's reads are over.
+  // What is at home here is changed in place: the step's reads are over.
   std::vector<View> ins, outs;
   for (size_t i = 0; i < o.inputs.size(); ++i) ins.push_back(i == 1 ? gradient : input(self, static_cast<int>(i), p));
   for (size_t i = 0; i < o.outputs.size(); ++i) {
     const TensorId old = tensor(o.outputs[i]).next_version_of;
-    const Value& there = home(old);
-    std::optional<View> view = subview(there.view, there.region, region);
+    std::optional<View> view;
+    if (is_at_home(old, region)) view = subview(home(old).view, home(old).region, region);
     if (!view) view = new_value(o.outputs[i], region, "t:").view;
     outs.push_back(*view);
   }

@@ -189,14 +189,21 @@ const RankLowering::Value& RankLowering::home(TensorId id) {
   return homes_.emplace(id, std::move(value)).first->second;
 }
 
+bool RankLowering::is_at_home(TensorId id, const Region& region) const {
+  const auto homes = module_.homes.find(id);
+  return homes != module_.homes.end() && std::any_of(homes->second.begin(), homes->second.end(),
+                                                     [&](const Home& each) { return each.device == device_ && each.region.contains(region); });
+}
+
 // -- values ---------------------------------------------------------------------------------------------------------------------------------------
 
 View RankLowering::complete(TensorId id, const Region& region) {
   if (tensor(id).producers.empty() && !complete_.contains(id)) complete_[id].push_back(home(id));
   for (const Value& value : complete_[id]) {
-    if (!value.region.contains(region)) continue;
+    if (!value.region.contains(region) || (value.segment >= 0 && value.segment != segment_)) continue;
     if (auto view = subview(value.view, value.region, region)) return *view;
     Value packed = new_value(id, region, "t:");
+    packed.segment = value.segment;
     copy(id, packed.view, region, value.view, value.region, region, false);
     complete_[id].push_back(packed);
     return packed.view;
@@ -368,6 +375,8 @@ void RankLowering::finish_delivery(const Delivery& delivery, Value value) {
     const Value& there = home(old);
     if (value.view.buffer != there.view.buffer) copy(delivery.tensor, there.view, there.region, value.view, value.region, value.region, false);
   }
+  // A stored parameter is gathered for one segment, or in the prologue for all.
+  if (tensor(delivery.tensor).producers.empty() && delivery.segment != 0) value.segment = delivery.segment;
   complete_[delivery.tensor].push_back(std::move(value));
   capture_after(delivery.tensor);
 }

@@ -49,6 +49,7 @@ class RankLowering {
     View view;
     bool owned = false;  // the buffer is this value's alone: it may be changed in place
     int uses = 0;        // deliveries that read it
+    int segment = -1;    // where it can be read; -1: from here on everywhere
   };
   // Contributions of one tensor that are always used together share a value: the later ones add to it.
   struct Sum {
@@ -90,6 +91,7 @@ class RankLowering {
   View input(OpId self, int index, int32_t piece);
   View complete(TensorId id, const Region& region);
   const Value& home(TensorId id);
+  bool is_at_home(TensorId id, const Region& region) const;
   BufferId new_buffer(const std::string& name, DType dtype, int64_t elements);
   Value new_value(TensorId id, const Region& region, const char* prefix);
   // Where a kernel writes output `index`: a view, and whether it must add. `can_add`: the kernel can; else it writes aside and a copy adds

@@ -49,6 +49,13 @@ def layer(k, axis, over):
     return {"axis": axis, "split": over, "within": {"layer": k}}
 
 
+def zero(*stores, micro_batches=1):
+    """Data over 4 ranks; what is stored in pieces."""
+    rules = [each if isinstance(each, dict) else {each: "*", "store": {"split": "dp"}} for each in stores]
+    plan = batch(["input_ids:0"], 4, micro_batches)
+    return {**plan, "transform": plan["transform"] + rules}
+
+
 ANY_LEGAL_PLAN = {
     "gpt.heads3": {"mesh": {"tp": 3}, "transform": TENSOR},
     "gpt.batch512": {"mesh": {"dp": 3}, "transform": [split("input_ids:0", {"over": "dp", "sizes": [5, 1, 2]})]},
@@ -84,6 +91,15 @@ ANY_LEGAL_PLAN = {
                                         {"block": "1F2", "step": 7}, {"block": "1B2", "step": 8, "span": 2}, {"block": "0B2", "step": 10, "span": 2}],
                              "repetend": [6, 9]}},
     "gpt.zero1": {"mesh": {"dp": 4}, "transform": [split("input_ids:0", "dp"), {"ops": {"phase": "update"}, "dim": "d0", "split": "dp"}]},
+    "gpt.zero1.store": zero("state"),
+    "gpt.zero2": zero("state", "gradients", micro_batches=2),
+    "gpt.zero3": zero("parameters"),
+    "gpt.zero3.mb2": zero("parameters", micro_batches=2),
+    "gpt.zero3.step": zero({"parameters": "*", "store": {"split": "dp", "gather": "step"}}, micro_batches=2),
+    "gpt.zero3.tp2.pp2": {"mesh": {"pp": 2, "dp": 2, "tp": 2},
+                          "transform": [*TENSOR, split("wte.weight:0", "tp"), split("input_ids:0", "dp"), split("input_ids:0", {"time": 4}),
+                                        {"parameters": ["layers.*"], "store": {"split": "dp", "dim": -1}}, {"state": "w*", "store": {"split": "dp"}}],
+                          "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"]}], "order": {"schedule": "1f1b"}},
 }
 
 CASES = {

@@ -74,7 +74,19 @@ class Planner {
     }
   }
 
+  void add_store() {
+    static const std::vector<std::string> what = {"parameters", "gradients", "state"};
+    std::vector<std::string> names = {"*"};
+    for (const Tensor& tensor : module_.tensors)
+      if (tensor.role == Role::parameter) names.push_back(tensor.name);
+    const std::string axis = coin(4) == 0 && axes_.size() > 1 ? "[\"b\", \"a\"]" : quote(one_of(random_, axes_).first);
+    const std::string more = coin(4) == 0 ? ", \"dim\": -1" : coin(3) == 0 ? ", \"gather\": \"step\"" : "";
+    plan_.transform.push_back("{" + quote(one_of(random_, what)) + ": " + quote(one_of(random_, names)) + ", \"store\": {\"split\": " + axis + more +
+                              "}}");
+  }
+
   void add_rule() {
+    if (coin(5) == 0) return add_store();
     if (coin(8) == 0) {
       plan_.transform.push_back("{\"ops\": {\"phase\": \"update\"}, \"dim\": \"d0\", \"split\": " + quote(one_of(random_, axes_).first) + "}");
     } else if (coin(4) == 0) {

@@ -1,5 +1,5 @@
 // Random plans for a model: meshes, rules by axis and by operator, uneven and time splits, stages, stages with meshes of their own, places, schedules,
-// timetables, update splits. Most are legal; what the compiler refuses with a reason does not count.
+// timetables, update splits, stores. Most are legal; what the compiler refuses with a reason does not count.
 #pragma once
 
 #include <string>

@@ -212,12 +212,33 @@ TEST_CASE("order") {
   CHECK(blocks.repetend == std::pair<int64_t, int64_t>{1, 4});
 }
 
+TEST_CASE("store") {
+  refused(rule(R"("state": ^^3, "store": {"split": "tp"})"), Code::wrong_type, "a glob on parameter names");
+  refused(rule(R"(^^"state": "*", "gradients": "*", "store": {"split": "tp"})"), Code::unknown_key, "one rule for each");
+  refused(plan_with(R"("transform": [^^{"state": "*"}])"), Code::missing_key, "'store'");
+  refused(plan_with(R"("transform": [^^{"store": {"split": "tp"}}])"), Code::missing_key, "'parameters'");
+  refused(rule(R"("state": "*", "store": {"split": ^^"cp"})"), Code::unknown_mesh_axis, "'cp'");
+  refused(rule(R"("state": ^^"wte", "store": {"split": "tp"})"), Code::no_match, "matches no parameter");
+  refused(rule(R"("state": ^^["*", "wte.wieght"], "store": {"split": "tp"})"), Code::no_match, "did you mean 'wte.weight'");
+  refused(rule(R"("state": "*", "store": {"split": ^^3})"), Code::wrong_type, "a mesh axis");
+  refused(rule(R"("state": "*", "store": {"split": ^^{"time": 2}})"), Code::wrong_type, "a mesh axis");
+  refused(rule(R"("state": "*", "store": {"split": "tp", "dim": ^^2})"), Code::cannot_split, "has 2 dimensions");
+  refused(rule(R"("state": "*", "store": {"split": "tp", "gather": ^^"never"})"), Code::wrong_type, "\"use\" or \"step\"");
+  refused(rule(R"("state": "*", "store": {"split": "tp", ^^"dims": 1})"), Code::unknown_key, "did you mean 'dim'");
+  const Plan plan = good_plan(rule(R"("parameters": ["wte.*", "layers.*"], "store": {"split": ["pp", "tp"], "dim": -1, "gather": "step"})"));
+  REQUIRE(plan.stores.size() == 1);
+  CHECK(plan.stores[0].what == StoreRule::What::parameters);
+  CHECK(plan.stores[0].names == std::vector<std::string>{"wte.*", "layers.*"});
+  CHECK(plan.stores[0].mesh_axes == std::vector<std::string>{"pp", "tp"});
+  CHECK(plan.stores[0].dim == -1);
+  CHECK(plan.stores[0].gather_once);
+}
+
 TEST_CASE("what this version does not do is checked and then refused by name, where it stands") {
   auto split = [](const std::string& value) { return rule(R"("axis": "wte.weight:0", "split": )" + value); };
   auto on = [](const std::string& place) { return place_rule(R"("ops": "/head/*", "on": )" + place); };
   auto is_unsupported = [](const std::string& text, const std::string& words) { refused(text, Code::unsupported, words); };
-  is_unsupported(rule(R"("state": "*", ^^"store": {"split": "tp", "dim": 0, "gather": "use"})"), "'store'");
-  is_unsupported(rule(R"("parameters": ["*"], ^^"store": {"pp": 0})"), "'store'");
+  is_unsupported(rule(R"("parameters": ["*"], ^^"store": {"pp": 0})"), "'store' at a place");
   is_unsupported(rule(R"("ops": {"layer": "0..1"}, ^^"recompute": true)"), "'recompute'");
   is_unsupported(split("{\"over\": \"tp\", ^^\"deal\": [0, 1, 1, 0]}"), "'deal'");
   is_unsupported(split("{\"time\": 2, ^^\"rotate\": \"tp\"}"), "'rotate'");
@@ -238,11 +259,6 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
 }
 
 TEST_CASE("types are checked in what this version does not do, too") {
-  refused(rule(R"("state": ^^3, "store": {"split": "tp"})"), Code::wrong_type, "a glob on parameter names");
-  refused(rule(R"(^^"state": "*", "gradients": "*", "store": {"split": "tp"})"), Code::unknown_key, "one rule for each");
-  refused(plan_with(R"("transform": [^^{"state": "*"}])"), Code::missing_key, "'store'");
-  refused(plan_with(R"("transform": [^^{"store": {"split": "tp"}}])"), Code::missing_key, "'parameters'");
-  refused(rule(R"("state": "*", "store": {"split": ^^"cp"})"), Code::unknown_mesh_axis, "'cp'");
   refused(plan_with(R"("transform": [^^{"recompute": true}])"), Code::missing_key, "'ops'");
 }
 

@@ -1,0 +1,281 @@
+// Storage follows reading: a tensor without producers (parameter, constant, input) is at home on every device that reads it, with the regions read
+// there. Its state is at home too, its gradient is joined where the state is, and there the update runs. `store` rules move one of the three: each home
+// is divided further over devices that hold the same (dp = 2, w is 8 x 4):
+//
+//   nothing moved             w, gradient, state [0:8, 0:4] on both        all-reduce, both update all of it
+//   state, or the update      w [0:8] on both, state [0:4] and [4:8]       reduce-scatter, update of a half, all-gather     (ZeRO-1)
+//   and gradients             likewise, every micro-batch's part at once   reduce-scatter in every micro-batch              (ZeRO-2)
+//   parameters                w [0:4] and [4:8] as well                    all-gather before use, nothing after the update  (ZeRO-3)
+//
+// The squared norms of gradients follow the updates, each element counted once.
+#include "compiler/passes/storage.h"
+
+#include <algorithm>
+#include <map>
+#include <set>
+
+#include "compiler/support/check.h"
+#include "compiler/support/strings.h"
+#include "llvm/ADT/STLExtras.h"
+
+namespace sscc {
+namespace {
+
+using Homes = std::vector<Home>;
+
+void enclose(Region& region, const Region& other) {
+  for (size_t d = 0; d < region.rank(); ++d) region.dim(d) = unite(region.dim(d), other.dim(d));
+}
+
+// The k-th of n even shares of a list of positions, the first ones longer.
+Intervals share(const Intervals& positions, int64_t k, int64_t n) {
+  const int64_t length = positions.length();
+  const int64_t base = length / n, longer = length % n;
+  const int64_t begin = k * base + std::min(k, longer), end = begin + base + (k < longer ? 1 : 0);
+  llvm::SmallVector<Interval, 2> result;
+  int64_t seen = 0;
+  for (const Interval& each : positions.list()) {
+    const int64_t from = std::max(begin, seen), to = std::min(end, seen + each.length());
+    if (from < to) result.push_back({each.begin + from - seen, each.begin + to - seen});
+    seen += each.length();
+  }
+  return Intervals(result);
+}
+
+int32_t index_of(std::vector<Region>& regions, const Region& region) {
+  auto it = std::find(regions.begin(), regions.end(), region);
+  if (it == regions.end()) {
+    regions.push_back(region);
+    return static_cast<int32_t>(regions.size()) - 1;
+  }
+  return static_cast<int32_t>(it - regions.begin());
+}
+
+// Do all devices that differ from `device` in this mesh axis alone hold the same?
+bool is_replicated_over(const Mesh& mesh, const Homes& homes, const Home& one, int mesh_axis) {
+  if (!mesh.has(one.device)) return false;
+  int64_t same = 0;
+  for (const Home& home : homes) {
+    bool in_line = mesh.has(home.device) && home.region == one.region;
+    for (size_t a = 0; in_line && a < mesh.axes.size(); ++a)
+      in_line =
+          static_cast<int>(a) == mesh_axis || mesh.coordinate(home.device, static_cast<int>(a)) == mesh.coordinate(one.device, static_cast<int>(a));
+    same += in_line;
+  }
+  return same == mesh.axes[static_cast<size_t>(mesh_axis)].length;
+}
+
+// Homes divided further along a dimension over a mesh axis, where devices hold the same. Shares may be empty: such homes go.
+Homes divided(const Mesh& mesh, Homes homes, int mesh_axis, size_t dim) {
+  const Homes whole = homes;
+  for (size_t h = 0; h < homes.size(); ++h) {
+    if (!is_replicated_over(mesh, whole, whole[h], mesh_axis)) continue;
+    Intervals& positions = homes[h].region.dim(dim);
+    positions = share(positions, mesh.coordinate(homes[h].device, mesh_axis), mesh.axes[static_cast<size_t>(mesh_axis)].length);
+  }
+  std::erase_if(homes, [](const Home& home) { return home.region.empty(); });
+  return homes;
+}
+
+class Storage {
+ public:
+  Storage(Module& module, const Plan& plan) : module_(module), plan_(plan) {}
+
+  void run() {
+    find_readers();
+    for (OpId id : std::vector<OpId>(module_.order))
+      if (op(id).kind == Kind::update) place_update(id);
+    for (auto& [tensor, homes] : read_at_)
+      if (module_.homes[tensor].empty()) module_.homes[tensor] = stored(tensor, StoreRule::What::parameters, homes);
+    for (OpId id : module_.order) {
+      Op& o = op(id);
+      if (o.phase != Phase::update || o.kind == Kind::update) continue;
+      const TensorId parameter = module_.tensors[o.inputs[0]].gradient_of;
+      if (parameter.valid() && updated_.contains(parameter)) place_norm(o, updated_[parameter]);
+    }
+  }
+
+ private:
+  Op& op(OpId id) { return module_.ops[id]; }
+
+  // Every device that reads a tensor, with the regions read there.
+  void find_readers() {
+    std::map<TensorId, std::map<int32_t, Region>> read;
+    for (OpId id : module_.order) {
+      const Op& o = op(id);
+      if (o.phase == Phase::update) continue;
+      for (size_t i = 0; i < o.inputs.size(); ++i) {
+        if (!o.inputs[i].valid() || !module_.tensors[o.inputs[i]].producers.empty()) continue;
+        mesh_.try_emplace(o.inputs[i], &module_.mesh_of(o));
+        auto& by_device = read[o.inputs[i]];
+        for (const Piece& piece : o.pieces) {
+          const Region region = region_of(module_, o, static_cast<int>(i), piece);
+          auto [it, fresh] = by_device.try_emplace(piece.device, region);
+          if (!fresh) enclose(it->second, region);
+        }
+      }
+    }
+    for (auto& [tensor, by_device] : read)
+      for (auto& [device, region] : by_device) read_at_[tensor].push_back({device, region});
+  }
+
+  const Mesh& mesh_of(TensorId tensor) const {
+    const auto it = mesh_.find(tensor);
+    return it == mesh_.end() ? module_.meshes[0] : *it->second;
+  }
+
+  // The last rule that moves this of a parameter; none: it stays.
+  const StoreRule* rule_for(TensorId parameter, StoreRule::What what) const {
+    const StoreRule* last = nullptr;
+    const Tensor& t = module_.tensors[parameter];
+    if (t.role != Role::parameter) return nullptr;
+    for (const StoreRule& rule : plan_.stores)
+      if (rule.what == what && llvm::any_of(rule.names, [&](const std::string& glob) { return glob_match(glob, t.name); })) last = &rule;
+    return last;
+  }
+
+  Homes stored(TensorId parameter, StoreRule::What what, Homes homes) {
+    const StoreRule* rule = rule_for(parameter, what);
+    if (!rule) return homes;
+    const Mesh& mesh = mesh_of(parameter);
+    const size_t rank = module_.tensors[parameter].shape.size();
+    if (rank == 0) return homes;
+    for (const std::string& name : rule->mesh_axes) {
+      const int axis = mesh.find(name);
+      if (axis < 0 || homes.empty()) continue;
+      homes = divided(mesh, homes, axis, dimension_for(*rule, homes[0].region, mesh.axes[static_cast<size_t>(axis)].length));
+    }
+    if (what == StoreRule::What::parameters) module_.tensors[parameter].gather_once = rule->gather_once;
+    return homes;
+  }
+
+  // The rule's, else the first that is long enough for as many pieces.
+  static size_t dimension_for(const StoreRule& rule, const Region& region, int64_t pieces) {
+    if (rule.dim) return static_cast<size_t>(*rule.dim < 0 ? *rule.dim + static_cast<int64_t>(region.rank()) : *rule.dim);
+    for (size_t d = 0; d < region.rank(); ++d)
+      if (region.dim(d).length() >= pieces) return d;
+    return 0;
+  }
+
+  // -- updates ------------------------------------------------------------------------------------------------------------------------------------
+
+  void place_update(OpId id) {
+    const TensorId parameter = op(id).inputs[0];
+    Homes read = read_at_[parameter];
+    if (read.empty()) read.push_back({0, Region(module_.tensors[parameter].shape)});
+    const Homes homes = stored(parameter, StoreRule::What::parameters, read);
+    module_.homes[parameter] = homes;
+    Homes updated = rule_for(parameter, StoreRule::What::state) ? stored(parameter, StoreRule::What::state, read) : homes;
+    const Mesh& mesh = module_.mesh_of(op(id));
+    for (const Split& split : op(id).splits)
+      if (split.mesh_axis >= 0) updated = divided(mesh, updated, split.mesh_axis, dimension_of(op(id), split.axis));
+    op(id).splits.clear();
+    place_at(id, updated);
+    for (TensorId input : op(id).inputs)
+      if (module_.tensors[input].role == Role::state) module_.homes[input] = updated;
+    if (rule_for(parameter, StoreRule::What::gradients))
+      join_in_each_micro_batch(id, stored(parameter, StoreRule::What::gradients, read));
+    else if (rule_for(parameter, StoreRule::What::parameters))
+      join_in_each_micro_batch(id, updated);
+    updated_[parameter] = std::move(updated);
+  }
+
+  void place_at(OpId id, const Homes& homes) {
+    for (const Home& home : homes) {
+      Piece piece;
+      piece.device = home.device;
+      piece.coordinates.push_back(index_of(op(id).storage, home.region));
+      op(id).pieces.push_back(std::move(piece));
+    }
+  }
+
+  static size_t dimension_of(const Op& o, int axis) {
+    for (const Occurrence& occurrence : o.rule.occurrences)
+      if (occurrence.axis == axis && occurrence.operand == 0) return static_cast<size_t>(occurrence.dim);
+    SSCC_CHECK(false, "an update's axis is a dimension of its parameter");
+  }
+
+  // A gradient that is never kept whole: what a micro-batch makes is joined at once where the gradient lives, by an operator that adds it to what earlier
+  // micro-batches left there. (A gradient that several stages, or the step's end, add to is joined when all have; with one micro-batch there is
+  // nothing to add.)
+  void join_in_each_micro_batch(OpId update, const Homes& homes) {
+    const TensorId gradient = op(update).inputs[1];
+    const std::vector<OpId> makers(module_.tensors[gradient].producers.begin(), module_.tensors[gradient].producers.end());
+    if (module_.cut.count == 1 || makers.empty()) return;
+    for (OpId maker : makers)
+      if (op(maker).scope != Scope::micro_batch || op(maker).stage != op(makers[0]).stage) return;
+
+    Tensor part = module_.tensors[gradient];
+    part.name += " of a micro-batch";
+    part.scope = Scope::micro_batch;
+    part.gradient_of = TensorId();
+    const TensorId made = module_.add_tensor(std::move(part));
+    for (OpId maker : makers) std::replace(op(maker).outputs.begin(), op(maker).outputs.end(), gradient, made);
+    module_.tensors[gradient].producers.clear();
+
+    Op joined;
+    joined.name = op(makers[0]).name;
+    joined.type = "Identity";
+    joined.kind = Kind::pointwise;
+    joined.attributes = PointwiseAttributes{};
+    joined.inputs = {made};
+    joined.outputs = {gradient};
+    joined.phase = Phase::backward;
+    joined.forward = op(makers[0]).forward;
+    joined.layer = op(makers[0]).layer;
+    joined.scope = Scope::micro_batch;
+    joined.stage = op(makers[0]).stage;
+    joined.placement = op(makers[0]).placement;
+    const Shape& shape = module_.tensors[gradient].shape;
+    for (size_t d = 0; d < shape.size(); ++d) {
+      if (shape[d] == 1) continue;
+      const int axis = static_cast<int>(joined.rule.axes.size());
+      joined.rule.axes.push_back({.name = "d" + std::to_string(d), .length = shape[d]});
+      joined.rule.occurrences.push_back({axis, 0, static_cast<int>(d), 1});
+      joined.rule.occurrences.push_back({axis, 1, static_cast<int>(d), 1});
+    }
+    const OpId id = module_.add_op(std::move(joined));
+    place_at(id, homes);
+    module_.order.pop_back();
+    size_t last = 0;
+    for (size_t i = 0; i < module_.order.size(); ++i)
+      if (llvm::is_contained(makers, module_.order[i])) last = i;
+    module_.order.insert(module_.order.begin() + static_cast<std::ptrdiff_t>(last) + 1, id);
+  }
+
+  // The sum of a gradient's squares counts every element once: disjoint regions, each on all devices that hold it.
+  static void place_norm(Op& o, const Homes& homes) {
+    std::vector<Region> distinct;
+    for (const Home& home : homes) index_of(distinct, home.region);
+    for (const Region& region : distinct) {
+      llvm::SmallVector<Region, 4> rest = {region};
+      for (const Region& taken : std::vector<Region>(o.storage)) {
+        llvm::SmallVector<Region, 4> next;
+        for (const Region& r : rest)
+          for (Region& left : subtract(r, taken)) next.push_back(std::move(left));
+        rest = std::move(next);
+      }
+      for (Region& r : rest) o.storage.push_back(std::move(r));
+    }
+    for (size_t r = 0; r < o.storage.size(); ++r)
+      for (const Home& home : homes)
+        if (home.region.contains(o.storage[r])) {
+          Piece piece;
+          piece.device = home.device;
+          piece.coordinates.push_back(static_cast<int32_t>(r));
+          o.pieces.push_back(std::move(piece));
+        }
+  }
+
+  Module& module_;
+  const Plan& plan_;
+  std::map<TensorId, Homes> read_at_;
+  std::map<TensorId, const Mesh*> mesh_;  // of the first reader
+  std::map<TensorId, Homes> updated_;     // parameter -> where which region of it is updated
+};
+
+}  // namespace
+
+void place_storage(Module& module, const Plan& plan) { Storage(module, plan).run(); }
+
+}  // namespace sscc
