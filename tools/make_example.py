@@ -21,17 +21,27 @@ from onnx_files import FLOAT, INT64, Graph  # noqa: E402
 class Weights:
     """Initial weights: uniform in a grid of 2^16 values, so that each is a product of two exact numbers."""
 
-    def __init__(self, graph, seed):
+    def __init__(self, graph, seed, external=None):
         self.graph, self.random = graph, np.random.RandomState(seed)  # RandomState's stream is frozen
         self.names = []
+        self.external, self.offset = external, 0
 
     def uniform(self, name, shape, deviation):
+        if self.external:
+            return self.declare(name, shape)
         grid = self.random.randint(0, 1 << 16, size=shape).astype(np.float32) - np.float32((1 << 15) - 0.5)
         step = np.float32(deviation * 2 * math.sqrt(3) / (1 << 16))  # a uniform distribution of width w has deviation w / sqrt(12)
         return self.add(name, grid * step)
 
     def full(self, name, shape, value):
+        if self.external:
+            return self.declare(name, shape)
         return self.add(name, np.full(shape, value, np.float32))
+
+    def declare(self, name, shape):
+        self.names.append(name)
+        self.offset = self.graph.external_initializer(name, shape, self.external, self.offset)
+        return name
 
     def add(self, name, array):
         self.names.append(name)
@@ -103,7 +113,7 @@ def mlp(graph, weights, path, x, size):
 def gpt(size):
     """(serialized model, names of the parameters)"""
     graph = Graph("gpt", opset=17)
-    weights = Weights(graph, seed=1)
+    weights = Weights(graph, 1, size.external)
     tokens = graph.input("input_ids", INT64, [size.batch, size.sequence])
     embedding = weights.uniform("wte.weight", (size.vocabulary, size.hidden), 0.05)
     positions = weights.uniform("wpe", (size.sequence, size.hidden), 0.02)
@@ -140,6 +150,7 @@ def main():
                                      ("sequence", 64, "tokens of a sample"), ("batch", 16, "samples of a step"), ("vocabulary", 128, "tokens there are")):
         parser.add_argument(f"--{option}", type=int, default=default, help=f"{meaning} (default {default})")
     parser.add_argument("--learning-rate", type=float, default=3e-3)
+    parser.add_argument("--external", metavar="FILE", help="declare the weights as external data in this file, and do not write it: for `sscc check` alone")
     size = parser.parse_args()
     if size.hidden % size.heads:
         parser.error("--hidden must be a multiple of --heads")

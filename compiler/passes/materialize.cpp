@@ -44,6 +44,10 @@ class Materializer {
     for (size_t i = 0; i < module.order.size(); ++i) position_[static_cast<size_t>(module.order[i].index)] = i;
     for (size_t s = 0; s < module.segments.size(); ++s)
       for (OpId id : module.segments[s].ops) segment_[static_cast<size_t>(id.index)] = static_cast<int>(s);
+    for (const auto& slots : module.timetable) {
+      std::set<int>& runs = runs_.emplace_back();
+      for (const Slot& slot : slots) runs.insert(slot.segment);
+    }
   }
 
   void run() {
@@ -63,25 +67,36 @@ class Materializer {
   int epilogue() const { return static_cast<int>(module_.segments.size()) - 1; }
 
   // Where a value must be there for a reader. A value of the step that micro-batches read is brought once, at the prologue's end; a parameter that is
-  // stored elsewhere, in every segment that reads it (unless the plan says once): it is dropped after.
-  Need need_of(TensorId tensor, int32_t device, OpId reader) {
+  // stored elsewhere, in every segment that reads it (once, if the plan says so, or the segment does not run where it is stored): it is dropped after.
+  Need need_of(TensorId tensor, const Region& region, int32_t device, OpId reader) {
     const size_t r = static_cast<size_t>(reader.index);
     const SegmentKind kind = module_.segments[static_cast<size_t>(segment_[r])].kind;
     const auto& producers = module_.tensors[tensor].producers;
     const bool from_prologue = !producers.empty() && std::all_of(producers.begin(), producers.end(),
                                                                  [&](OpId producer) { return segment_[static_cast<size_t>(producer.index)] == 0; });
-    const bool once = from_prologue || module_.tensors[tensor].gather_once;
+    const bool once = from_prologue || (producers.empty() && !is_at_home(tensor, device, region) &&
+                                        (module_.tensors[tensor].gather_once || !all_homes_run(tensor, segment_[r])));
     if (once && kind != SegmentKind::prologue) return {device, 0, OpId(), module_.order.size()};
     return {device, segment_[r], reader, position_[r]};
+  }
+
+  bool is_at_home(TensorId tensor, int32_t device, const Region& region) const {
+    const std::vector<Home>& homes = module_.homes.at(tensor);
+    return std::any_of(homes.begin(), homes.end(), [&](const Home& home) { return home.device == device && home.region.contains(region); });
+  }
+  bool all_homes_run(TensorId tensor, int segment) const {
+    const std::vector<Home>& homes = module_.homes.at(tensor);
+    return std::all_of(homes.begin(), homes.end(), [&](const Home& home) { return runs_[static_cast<size_t>(home.device)].contains(segment); });
   }
 
   void add_reader(Needs& needs, TensorId tensor, OpId reader) {
     const Op& op = module_.ops[reader];
     for (size_t i = 0; i < op.inputs.size(); ++i) {
       if (op.inputs[i] != tensor) continue;
-      for (const Piece& piece : op.pieces)
-        add(needs, region_of(module_, op, static_cast<int>(i), piece), need_of(tensor, piece.device, reader),
-            module_.tensors[tensor].producers.empty());
+      for (const Piece& piece : op.pieces) {
+        const Region region = region_of(module_, op, static_cast<int>(i), piece);
+        add(needs, region, need_of(tensor, region, piece.device, reader), module_.tensors[tensor].producers.empty());
+      }
     }
   }
 
@@ -332,8 +347,9 @@ class Materializer {
   Module& module_;
   std::vector<size_t> position_;
   std::vector<int> segment_;
-  std::vector<int64_t> sent_;    // bytes by device so far
-  std::vector<size_t> made_by_;  // the delivery of each value that a group left
+  std::vector<std::set<int>> runs_;  // segments of each device
+  std::vector<int64_t> sent_;        // bytes by device so far
+  std::vector<size_t> made_by_;      // the delivery of each value that a group left
 };
 
 }  // namespace

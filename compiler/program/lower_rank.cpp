@@ -189,23 +189,30 @@ const RankLowering::Value& RankLowering::home(TensorId id) {
   return homes_.emplace(id, std::move(value)).first->second;
 }
 
-bool RankLowering::is_at_home(TensorId id, const Region& region) const {
+bool RankLowering::is_at_home(TensorId id, const std::optional<Region>& region) const {
   const auto homes = module_.homes.find(id);
-  return homes != module_.homes.end() && std::any_of(homes->second.begin(), homes->second.end(),
-                                                     [&](const Home& each) { return each.device == device_ && each.region.contains(region); });
+  return homes != module_.homes.end() && std::any_of(homes->second.begin(), homes->second.end(), [&](const Home& each) {
+           return each.device == device_ && (!region || each.region.contains(*region));
+         });
 }
 
 // -- values ---------------------------------------------------------------------------------------------------------------------------------------
 
+// What is here of a tensor, whole: its home first.
+std::vector<RankLowering::Value>& RankLowering::values_of(TensorId id) {
+  auto [it, fresh] = complete_.try_emplace(id);
+  if (fresh && tensor(id).producers.empty() && is_at_home(id, std::nullopt)) it->second.push_back(home(id));
+  return it->second;
+}
+
 View RankLowering::complete(TensorId id, const Region& region) {
-  if (tensor(id).producers.empty() && !complete_.contains(id)) complete_[id].push_back(home(id));
-  for (const Value& value : complete_[id]) {
+  for (const Value& value : values_of(id)) {
     if (!value.region.contains(region) || (value.segment >= 0 && value.segment != segment_)) continue;
     if (auto view = subview(value.view, value.region, region)) return *view;
     Value packed = new_value(id, region, "t:");
     packed.segment = value.segment;
     copy(id, packed.view, region, value.view, value.region, region, false);
-    complete_[id].push_back(packed);
+    values_of(id).push_back(packed);
     return packed.view;
   }
   SSCC_CHECK(false, "rank " + std::to_string(device_) + " reads " + region.to_string() + " of " + tensor(id).name + ", which was never delivered");
@@ -377,7 +384,7 @@ void RankLowering::finish_delivery(const Delivery& delivery, Value value) {
   }
   // A stored parameter is gathered for one segment, or in the prologue for all.
   if (tensor(delivery.tensor).producers.empty() && delivery.segment != 0) value.segment = delivery.segment;
-  complete_[delivery.tensor].push_back(std::move(value));
+  values_of(delivery.tensor).push_back(std::move(value));
   capture_after(delivery.tensor);
 }
 

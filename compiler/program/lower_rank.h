@@ -91,7 +91,9 @@ class RankLowering {
   View input(OpId self, int index, int32_t piece);
   View complete(TensorId id, const Region& region);
   const Value& home(TensorId id);
-  bool is_at_home(TensorId id, const Region& region) const;
+  // Is this region, or anything of it, at home on this rank?
+  bool is_at_home(TensorId id, const std::optional<Region>& region) const;
+  std::vector<Value>& values_of(TensorId id);
   BufferId new_buffer(const std::string& name, DType dtype, int64_t elements);
   Value new_value(TensorId id, const Region& region, const char* prefix);
   // Where a kernel writes output `index`: a view, and whether it must add. `can_add`: the kernel can; else it writes aside and a copy adds

@@ -3,6 +3,7 @@
 An ONNX file is a Protobuf message. The wire format knows varints (type 0), eight bytes (1), length-delimited bytes (2) and four bytes (5); field
 numbers are those of onnx.proto.
 """
+import math
 import struct
 
 import numpy as np
@@ -180,6 +181,14 @@ class Graph:
     def initializer(self, name, array):
         self.initializers.append(tensor(name, array))
         return name
+
+    def external_initializer(self, name, shape, file, offset):
+        """A float32 initializer whose data is said to lie in a file; the offset after it."""
+        length = 4 * math.prod(shape)
+        entries = [("location", file), ("offset", str(offset)), ("length", str(length))]
+        self.initializers.append(b"".join(number_field(1, each) for each in shape) + number_field(2, FLOAT) + bytes_field(8, name) +
+                                 b"".join(bytes_field(13, bytes_field(1, key) + bytes_field(2, value)) for key, value in entries) + number_field(14, 1))
+        return offset + length
 
     def input(self, name, kind, shape):
         self.inputs.append(value_info(name, kind, shape))
