@@ -113,8 +113,11 @@ void write_files(const Programs& programs, const EmitOptions& options, const fs:
   fs::create_directories(folder / "weights");
   const std::vector<WeightFile> weights = write_safetensors((folder / "weights").string(), tensors);
 
+  std::string hashes;
+  for (const TextFile& file : sources) hashes += file.path + " " + sha256(file.text) + "\n";
+  const std::string check = options.check_json ? options.check_json(sha256(hashes)) : "";
   const std::pair<const char*, const std::string&> reports[] = {{"plan.expanded.json", options.plan_expanded_json},
-                                                                {"check.json", options.check_json},
+                                                                {"check.json", check},
                                                                 {"schedule.svg", options.schedule_svg},
                                                                 {"trace.predicted.json", options.trace_json}};
   for (const auto& [name, text] : reports) {

@@ -2,6 +2,7 @@
 // before, binaries. The folder is self-contained: it builds with CMake, Ninja and a C++20 compiler, and needs MPI, OpenBLAS and oneDNN only.
 #pragma once
 
+#include <functional>
 #include <string>
 
 #include "compiler/program/program.h"
@@ -17,7 +18,8 @@ struct EmitOptions {
   std::string onnx_hash;  // SHA-256 of the .onnx file, in hexadecimal
   std::string plan_hash;  // SHA-256 of the plan
   // Texts of the files beside the program; an empty one is not written.
-  std::string plan_expanded_json, check_json, schedule_svg, trace_json;
+  std::string plan_expanded_json, schedule_svg, trace_json;
+  std::function<std::string(const std::string& sources)> check_json;  // given the hash of all sources
 };
 
 // Refuses a folder that may not be written: a file, or a non-empty folder that sscc did not write (unless `force`). Call it before long work.

@@ -59,7 +59,10 @@ void build(const BuildRequest& request, const Compilation& c, const Diagnostics&
   options.onnx_hash = request.model == "-" ? "" : hash_of_file(request.model);
   options.plan_hash = hash_of_text(c.plan.text);
   const Prediction prediction = predict(c.programs);
-  options.check_json = check_json(c.programs, facts_of(c, prediction), diagnostics);
+  options.check_json = [&, check = check_json(c.programs, facts_of(c, prediction), diagnostics)](const std::string& sources) {
+    return with_hashes(check,
+                       {{"onnx", options.onnx_hash}, {"plan", options.plan_hash}, {"recipe", hash_of_text(c.recipe.text)}, {"sources", sources}});
+  };
   options.schedule_svg = schedule_svg(c.programs, prediction);
   options.trace_json = trace_json(c.programs, prediction);
   emit_cpu(c.programs, options);

@@ -72,8 +72,8 @@ PlanAndRecipe read_plan_text(std::string_view text, const std::string& file, con
 
 Recipe read_recipe_text(std::string_view text, const std::string& file, const Module& module, Diagnostics& diagnostics) {
   JsonDocument document(text, file, diagnostics);
-  if (document.ok()) return RecipeReader(document, module, diagnostics).read(document.root());
   Recipe recipe;
+  if (document.ok()) recipe = RecipeReader(document, module, diagnostics).read(document.root());
   recipe.file = file;
   recipe.text = text;
   return recipe;

@@ -72,6 +72,12 @@ std::string with_compile(const std::string& text, double seconds, int64_t peak_r
   return json.dump(1) + "\n";
 }
 
+std::string with_hashes(const std::string& text, const std::vector<std::pair<std::string, std::string>>& hashes) {
+  Json json = Json::parse(text);
+  for (const auto& [name, hash] : hashes) json["hashes"][name] = hash;
+  return json.dump(1) + "\n";
+}
+
 std::string check_summary(const Programs& programs, const CheckFacts& facts) {
   const Traffic traffic = count_traffic(programs);
   int64_t peak = 0, parameters = 0;

@@ -23,6 +23,9 @@ std::string check_json(const Programs& programs, const CheckFacts& facts, const 
 // The same object with {"compile": {"seconds", "peak_rss_bytes", "steps": {name: seconds}}} added.
 std::string with_compile(const std::string& json, double seconds, int64_t peak_rss_bytes, const std::vector<std::pair<std::string, double>>& steps);
 
+// The same object with {"hashes": {NAME: SHA-256}} added: what the proof is of.
+std::string with_hashes(const std::string& json, const std::vector<std::pair<std::string, std::string>>& hashes);
+
 // A few lines for people: ranks, memory, traffic, bubble.
 std::string check_summary(const Programs& programs, const CheckFacts& facts);
 

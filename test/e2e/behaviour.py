@@ -4,6 +4,7 @@
     SSCC=build/sscc test/e2e/behaviour.py [-v] [CLASS[.TEST] ...]
 """
 import filecmp
+import hashlib
 import json
 import os
 import shutil
@@ -110,6 +111,11 @@ class BuildFolder(Test):
         self.assertEqual(len(read_json(f"{self.folder}/first/manifest.json")["ranks"]), 2)
         check = read_json(f"{self.folder}/first/check.json")
         self.assertNotIn("compile", check)
+        self.assertTrue(check["equivalent"] and check["deadlock_free"])
+        for name, path in (("onnx", f"{MLP}/model.onnx"), ("plan", f"{self.folder}/plan.json"), ("recipe", f"{MLP}/train.json")):
+            with open(path, "rb") as file:
+                self.assertEqual(check["hashes"][name], hashlib.sha256(file.read()).hexdigest(), name)
+        self.assertEqual(len(check["hashes"]["sources"]), 64)
         bars = [event for event in read_json(f"{self.folder}/first/trace.predicted.json")["traceEvents"] if event["ph"] == "X"]
         self.assertEqual({bar["tid"] for bar in bars}, {0, 1})
         self.assertAlmostEqual(max(bar["ts"] + bar["dur"] for bar in bars), check["schedule"]["makespan_s"] * 1e6, delta=0.01)
@@ -155,6 +161,47 @@ class Figures(Test):
             extra = result["communication"]["bytes_per_step"] - gradients
             self.assertTrue(0 <= extra <= 2 * (ranks - 1) * 4 * 4, f"{extra} bytes more than the gradients' {gradients}")
             self.assertEqual(result["devices"], ranks)
+
+    # Batch 8, sequence 32, hidden 64, 4 layers, vocabulary 256. What is beside the closed form: scalars (loss, norm), and with a divided vocabulary the
+    # statistics of the loss, a few numbers a token.
+    ACTIVATION, TABLE, PARAMETERS, TOKENS = 4 * 8 * 32 * 64, 4 * 256 * 64, 4 * 218496, 4 * 8 * 32
+
+    def assert_bytes(self, plan, wanted, statistics=0):
+        communication = self.subject(GPT, plan).check()["communication"]
+        extra = communication["bytes_per_step"] - wanted
+        self.assertTrue(0 <= extra <= statistics + 128, f"{extra} bytes more than {wanted}")
+        return communication["by_kind"]
+
+    def test_bytes_of_tensor_parallelism(self):
+        for n in 2, 4:
+            # 4 all-reduces a layer, one more forward and one more backward with a split vocabulary
+            self.assert_bytes(gpt(tp=n), 4 * 4 * 2 * (n - 1) * self.ACTIVATION)
+            self.assert_bytes(gpt(tp=n, vocabulary=True), (4 * 4 + 2) * 2 * (n - 1) * self.ACTIVATION, 2 * n * (n - 1) * self.TOKENS)
+
+    def test_bytes_of_sequence_parallelism(self):
+        for n in 2, 4:
+            plan = gpt(tp=n, vocabulary=True)
+            plan["transform"].append({"axis": "input_ids:1", "split": "tp"})
+            kinds = self.assert_bytes(plan, (4 * 4 + 2) * 2 * (n - 1) * self.ACTIVATION + 2 * (n - 1) * 4 * 1664, 3 * n * (n - 1) * self.TOKENS)
+            self.assertGreaterEqual(kinds["all_gather"]["bytes"], (4 * 4 + 2) * (n - 1) * self.ACTIVATION)
+            self.assertGreaterEqual(kinds["reduce_scatter"]["bytes"], (4 * 4 + 2) * (n - 1) * self.ACTIVATION)
+
+    def test_bytes_of_pipelines(self):
+        for stages in 2, 4:
+            between = 2 * (stages - 1) * self.ACTIVATION   # activations and their gradients
+            self.assert_bytes(gpt("1f1b", micro_batches=4, pp=stages), between + 2 * self.TABLE)
+            self.assert_bytes(gpt("1f1b", micro_batches=4, pp=stages, dp=2), between + 2 * self.PARAMETERS + 2 * 2 * self.TABLE)
+
+    def test_bytes_of_stored_state_and_parameters(self):
+        def stored(what, n, micro_batches=1):
+            plan = gpt(dp=n, micro_batches=micro_batches)
+            return {**plan, "transform": plan["transform"] + [{what: "*", "store": {"split": "dp"}}]}
+
+        for n in 2, 4:
+            self.assert_bytes(stored("state", n), 2 * (n - 1) * self.PARAMETERS)
+            # Biases, positions and scales of norms are not read backward: what backward does not read is not gathered again.
+            backward = self.PARAMETERS - 4 * (4 * (192 + 64 + 256 + 64 + 2 * 64) + 64 + 32 * 64)
+            self.assert_bytes(stored("parameters", n), (n - 1) * (2 * self.PARAMETERS + backward))
 
     def test_equal_ranks_share_a_program(self):
         self.assertEqual(self.subject(GPT, gpt(dp=4)).check()["distinct_programs"], 1)
