@@ -163,7 +163,8 @@ Part part_of(const Module& module, OpId id, int output, const Piece& piece) {
     part = part.piece(std::find(producers.begin(), producers.end(), id) - producers.begin(), static_cast<int64_t>(producers.size()));
   if (!op.storage.empty()) {
     // An update, or a gradient's join, works on its storage; a norm adds up its pieces' shares.
-    const bool follows = module.tensors[tensor].shape == module.tensors[op.inputs[0]].shape && (op.kind == Kind::update || op.kind == Kind::pointwise);
+    const bool follows =
+        module.tensors[tensor].shape == module.tensors[op.inputs[0]].shape && (op.kind == Kind::update || op.kind == Kind::pointwise);
     return follows ? part : part.piece(piece.coordinates[0], static_cast<int64_t>(op.storage.size()));
   }
   for (size_t s = 0; s < op.splits.size(); ++s) {

@@ -134,6 +134,15 @@ class Assignment {
             for (const Piece& piece : op(reader).pieces) devices.insert(piece.device);
       place_on(o, devices.empty() ? devices_of(placement(o)) : Devices(devices.begin(), devices.end()));
     }
+    for (int64_t i = 0; i < module_.ops.size(); ++i) {  // what was replaced is where the makers of its results are
+      Op& o = op(OpId(i));
+      if (o.phase != Phase::forward || !placement(o).with_readers || !o.pieces.empty()) continue;
+      std::set<int32_t> devices;
+      for (TensorId output : o.outputs)
+        for (OpId maker : module_.tensors[output].producers)
+          for (const Piece& piece : op(maker).pieces) devices.insert(piece.device);
+      place_on(o, Devices(devices.begin(), devices.end()));
+    }
   }
 
   // A backward operator has a piece wherever its forward operator has one, with the same coordinates of the splits that both have.

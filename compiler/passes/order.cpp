@@ -138,6 +138,7 @@ class Ordering {
 
     // What a step operator may run before the micro-batches: nothing upstream belongs to a micro-batch.
     std::vector<char> early(static_cast<size_t>(module_.tensors.size()), 1), alone(static_cast<size_t>(module_.tensors.size()), 1);
+    std::vector<char> late(static_cast<size_t>(module_.tensors.size()), 0);  // made at the end of the step
     for (int64_t t = 0; t < module_.tensors.size(); ++t) {
       const Tensor& tensor = module_.tensors[TensorId(t)];
       if (!tensor.producers.empty()) continue;
@@ -148,11 +149,12 @@ class Ordering {
       const bool of_step = o.scope == Scope::step && std::all_of(o.outputs.begin(), o.outputs.end(), [&](TensorId output) {
                              return !output.valid() || module_.tensors[output].scope == Scope::step;
                            });
-      bool from_step = of_step, from_parameters = o.phase == Phase::forward;
+      bool from_step = of_step, from_parameters = o.phase == Phase::forward, from_end = false;
       for (TensorId input : o.inputs) {
         if (!input.valid()) continue;
         from_step &= early[static_cast<size_t>(input.index)] != 0;
         from_parameters &= alone[static_cast<size_t>(input.index)] != 0;
+        from_end |= late[static_cast<size_t>(input.index)] != 0;
       }
       const bool cut = module_.cut.count > 1;
       size_t segment;
@@ -162,7 +164,7 @@ class Ordering {
         segment = 0;
       } else if (cut && of_step) {
         segment = epilogue;
-      } else if (o.phase == Phase::backward && prologue_.contains(o.forward)) {
+      } else if (o.phase == Phase::backward && (prologue_.contains(o.forward) || (!cut && from_end))) {
         segment = epilogue;
       } else {
         segment = 1 + static_cast<size_t>(o.stage) + (o.phase == Phase::backward ? static_cast<size_t>(stages) : 0);
@@ -173,6 +175,7 @@ class Ordering {
         if (!output.valid()) continue;
         early[static_cast<size_t>(output.index)] &= segment == 0;
         alone[static_cast<size_t>(output.index)] &= from_parameters;
+        late[static_cast<size_t>(output.index)] |= segment == epilogue;
       }
     }
     // From here on the module's order is the order of execution: what runs before and after all micro-batches stands at its ends.

@@ -54,7 +54,6 @@ class Subject:
 
     def __init__(self, sscc, folder, model, plan, recipe=True):
         self.sscc, self.folder, self.model = os.path.abspath(sscc), folder, model
-        self.devices = math.prod(plan.get("mesh", {}).values())
         self.plan = write_json(f"{folder}/plan.json", {"version": 1, **plan})
         self.words = [f"{model}/model.onnx", "--plan", self.plan] + (["--train", f"{model}/train.json"] if recipe else [])
 
@@ -73,7 +72,8 @@ class Subject:
         """The command that runs all ranks: `run` (threads of sscc itself) or `mpirun` (compiled programs)."""
         if via == "run":
             return [self.sscc, "run", *self.words, *flags]
-        return ["mpirun", "-n", self.devices, f"{self.compile()}/run", *flags]
+        build = self.compile()
+        return ["mpirun", "-n", read_json(f"{build}/check.json")["ranks"], f"{build}/run", *flags]
 
     def train(self, via, steps, *flags):
         """The log of so many steps on the model's own data."""
