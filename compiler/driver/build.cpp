@@ -35,14 +35,12 @@ std::string hash_of_file(const std::string& path) {
 
 }  // namespace
 
-CheckFacts facts_of(const Compilation& c) { return facts_of(c, predict(c.programs)); }
-
-CheckFacts facts_of(const Compilation& c, const Prediction& prediction) {
+CheckFacts facts_of(const Compilation& c) {
   CheckFacts facts;
   facts.equivalent = c.equivalent;
   facts.deadlock_free = c.deadlock_free;
-  facts.makespan_seconds = prediction.makespan_seconds;
-  facts.bubble_fraction = prediction.bubble_fraction;
+  facts.makespan_seconds = c.prediction.makespan_seconds;
+  facts.bubble_fraction = c.prediction.bubble_fraction;
   facts.reference_device = "1 TFLOP/s, 200 GB/s memory, 20 GB/s links, 10 us latency";
   return facts;
 }
@@ -58,13 +56,12 @@ void build(const BuildRequest& request, const Compilation& c, const Diagnostics&
   options.version = request.version;
   options.onnx_hash = request.model == "-" ? "" : hash_of_file(request.model);
   options.plan_hash = hash_of_text(c.plan.text);
-  const Prediction prediction = predict(c.programs);
-  options.check_json = [&, check = check_json(c.programs, facts_of(c, prediction), diagnostics)](const std::string& sources) {
+  options.check_json = [&, check = check_json(c.programs, facts_of(c), diagnostics)](const std::string& sources) {
     return with_hashes(check,
                        {{"onnx", options.onnx_hash}, {"plan", options.plan_hash}, {"recipe", hash_of_text(c.recipe.text)}, {"sources", sources}});
   };
-  options.schedule_svg = schedule_svg(c.programs, prediction);
-  options.trace_json = trace_json(c.programs, prediction);
+  options.schedule_svg = schedule_svg(c.programs, c.prediction);
+  options.trace_json = trace_json(c.programs, c.prediction);
   emit_cpu(c.programs, options);
 }
 

@@ -5,12 +5,10 @@
 
 #include "compiler/driver/compile.h"
 #include "compiler/report/check_report.h"
-#include "compiler/simulate/predict.h"
 
 namespace sscc {
 
 CheckFacts facts_of(const Compilation& compilation);
-CheckFacts facts_of(const Compilation& compilation, const Prediction& prediction);
 
 // Refuses a folder that may not be written (EnvironmentError); before long work.
 void check_output(const std::string& folder, bool force);

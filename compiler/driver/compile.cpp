@@ -9,8 +9,11 @@
 #include "compiler/passes/passes.h"
 #include "compiler/program/check.h"
 #include "compiler/program/lower.h"
+#include "compiler/simulate/predict.h"
 #include "compiler/support/check.h"
+#include "compiler/support/parallel.h"
 #include "compiler/support/strings.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 namespace {
@@ -18,6 +21,7 @@ namespace {
 struct Step {
   const char* name;
   void (*run)(const Request&, Compilation&, Diagnostics&);
+  bool only_reads = false;  // programs; writes a result of its own
 };
 
 const Step straight_line[] = {
@@ -48,21 +52,27 @@ const Step straight_line[] = {
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},
     {"assign_streams", [](const Request&, Compilation& c, Diagnostics&) { assign_streams(c.programs); }},
     // Beyond this point programs are final: the checkers below, the emitter, the interpreter and the cost model all read the same ones.
-    {"check_deadlock", [](const Request&, Compilation& c, Diagnostics& d) { c.deadlock_free = check_deadlock(c.programs, d); }},
-    {"check_lineage", [](const Request&, Compilation& c, Diagnostics& d) { c.equivalent = check_lineage(c.module, c.programs, d); }},
+    {"check_deadlock", [](const Request&, Compilation& c, Diagnostics& d) { c.deadlock_free = check_deadlock(c.programs, d); }, true},
+    {"check_lineage", [](const Request&, Compilation& c, Diagnostics& d) { c.equivalent = check_lineage(c.module, c.programs, d); }, true},
     {"check_memory",
      [](const Request&, Compilation& c, Diagnostics& d) {
        check_memory(c.programs, d);
        check_races(c.programs, d);
        check_memory_limit(c.programs, c.plan.memory_limit, c.plan.memory_limit_where, d);
-     }},
+     },
+     true},
+    {"predict", [](const Request&, Compilation& c, Diagnostics&) { c.prediction = predict(c.programs); }, true},
 };
+
+double timed(const Step& step, const Request& request, Compilation& c, Diagnostics& diagnostics) {
+  const auto begin = std::chrono::steady_clock::now();
+  step.run(request, c, diagnostics);
+  return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+}
 
 // Runs a step, times it, and makes sure that it left a module that keeps its rules.
 void run_step(const Step& step, const Request& request, Compilation& c, Diagnostics& diagnostics, const After& after) {
-  const auto begin = std::chrono::steady_clock::now();
-  step.run(request, c, diagnostics);
-  c.seconds.emplace_back(step.name, std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count());
+  c.seconds.emplace_back(step.name, timed(step, request, c, diagnostics));
   if (diagnostics.has_errors()) return;
   if (c.programs.ranks.empty()) {
     const std::string problem = problem_of(c.module);
@@ -71,13 +81,28 @@ void run_step(const Step& step, const Request& request, Compilation& c, Diagnost
   if (after) after(step.name, c);
 }
 
+// Runs steps that only read the programs, side by side. What they report appears in their order, up to the first that found an error.
+void run_side_by_side(llvm::ArrayRef<Step> steps, const Request& request, Compilation& c, Diagnostics& diagnostics, const After& after) {
+  std::vector<Diagnostics> reports(steps.size(), diagnostics.same_settings());
+  std::vector<double> seconds(steps.size());
+  in_parallel(steps.size(), [&](size_t i) { seconds[i] = timed(steps[i], request, c, reports[i]); });
+  for (size_t i = 0; i < steps.size() && !diagnostics.has_errors(); ++i) {
+    c.seconds.emplace_back(steps[i].name, seconds[i]);
+    diagnostics.append(reports[i]);
+    if (after && !diagnostics.has_errors()) after(steps[i].name, c);
+  }
+}
+
 }  // namespace
 
 bool compile(const Request& request, Compilation& c, Diagnostics& diagnostics, const std::string& last, const After& after) {
-  for (const Step& step : straight_line) {
+  const llvm::ArrayRef<Step> steps(straight_line);
+  const auto checks = llvm::find_if(steps, [](const Step& step) { return step.only_reads; });
+  for (const Step& step : llvm::make_range(steps.begin(), checks)) {
     run_step(step, request, c, diagnostics, after);
-    if (diagnostics.has_errors() || last == step.name) break;
+    if (diagnostics.has_errors() || last == step.name) return !diagnostics.has_errors();
   }
+  run_side_by_side({checks, steps.end()}, request, c, diagnostics, after);
   return !diagnostics.has_errors();
 }
 

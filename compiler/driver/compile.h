@@ -9,6 +9,7 @@
 
 #include "compiler/plan/plan.h"
 #include "compiler/program/program.h"
+#include "compiler/simulate/predict.h"
 #include "compiler/support/diagnostics.h"
 
 namespace sscc {
@@ -27,6 +28,7 @@ struct Compilation {
   Recipe recipe;
   Programs programs;
   bool equivalent = false, deadlock_free = false;
+  Prediction prediction;
   std::vector<std::pair<std::string, double>> seconds;  // by step
 };
 using After = std::function<void(const char* step, const Compilation&)>;

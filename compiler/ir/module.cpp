@@ -137,21 +137,22 @@ Region region_of(const Module& module, const Op& op, int index, const Piece& pie
     const Region& storage = op.storage[static_cast<size_t>(piece.coordinates[0])];
     return tensor.shape == module.tensors[op.inputs[0]].shape ? storage : Region(tensor.shape);
   }
-  Region region(tensor.shape);
-  if (op.splits.empty()) return region;
+  if (op.splits.empty()) return Region(tensor.shape);
+  llvm::SmallVector<Intervals, 4> dims;
+  for (int64_t length : tensor.shape) dims.push_back(Intervals(0, length));
   for (const Occurrence& occurrence : op.rule.occurrences) {
     if (occurrence.operand != index) continue;
     for (const Split& split : op.splits) {
       if (split.axis != occurrence.axis) continue;
       const Intervals positions = axis_positions(op, occurrence.axis, piece);
       const int64_t axis_length = op.rule.axes[static_cast<size_t>(occurrence.axis)].length;
-      Intervals& dim = region.dim(static_cast<size_t>(occurrence.dim));
+      Intervals& dim = dims[static_cast<size_t>(occurrence.dim)];
       const int64_t length = tensor.shape[static_cast<size_t>(occurrence.dim)];
       dim = intersect(dim, spread(positions, occurrence.stride, axis_length, length));
       break;
     }
   }
-  return region;
+  return Region(dims);
 }
 
 Part part_of(const Module& module, OpId id, int output, const Piece& piece) {
@@ -196,7 +197,7 @@ Region to_whole(const Module& module, TensorId id, const Region& region, int64_t
         moved.push_back({at + shift, end + shift});
         at = end;
       }
-    whole.dim(static_cast<size_t>(where.dim)) = Intervals(moved);
+    whole.set_dim(static_cast<size_t>(where.dim), Intervals(moved));
   }
   return whole;
 }

@@ -1,10 +1,36 @@
 #include "compiler/ir/region.h"
 
 #include <algorithm>
+#include <array>
+#include <mutex>
+#include <unordered_set>
 
 #include "compiler/support/check.h"
+#include "llvm/ADT/Hashing.h"
 
 namespace sscc {
+
+namespace {
+
+// One copy of each value, for ever. Several threads may ask.
+template <class Data, class Hash>
+class Pool {
+ public:
+  const Data* find(Data&& data) {
+    Shard& shard = shards_[Hash()(data) % shards_.size()];
+    const std::lock_guard<std::mutex> lock(shard.mutex);
+    return &*shard.values.insert(std::move(data)).first;
+  }
+
+ private:
+  struct Shard {
+    std::mutex mutex;
+    std::unordered_set<Data, Hash> values;
+  };
+  std::array<Shard, 16> shards_;
+};
+
+}  // namespace
 
 int64_t elements(const Shape& shape) {
   int64_t count = 1;
@@ -58,6 +84,7 @@ bool Intervals::contains(const Intervals& other) const {
 }
 
 Intervals intersect(const Intervals& a, const Intervals& b) {
+  if (a.is_single() && b.is_single()) return Intervals(std::max(a.list_[0].begin, b.list_[0].begin), std::min(a.list_[0].end, b.list_[0].end));
   Intervals result;
   for (size_t i = 0, j = 0; i < a.list_.size() && j < b.list_.size();) {
     const int64_t begin = std::max(a.list_[i].begin, b.list_[j].begin), end = std::min(a.list_[i].end, b.list_[j].end);
@@ -68,6 +95,18 @@ Intervals intersect(const Intervals& a, const Intervals& b) {
       ++j;
   }
   return result;
+}
+
+bool overlaps(const Intervals& a, const Intervals& b) {
+  for (size_t i = 0, j = 0; i < a.list_.size() && j < b.list_.size();) {
+    if (a.list_[i].end <= b.list_[j].begin)
+      ++i;
+    else if (b.list_[j].end <= a.list_[i].begin)
+      ++j;
+    else
+      return true;
+  }
+  return false;
 }
 
 Intervals subtract(const Intervals& a, const Intervals& b) {
@@ -92,8 +131,12 @@ Intervals unite(const Intervals& a, const Intervals& b) {
 }
 
 Intervals spread(const Intervals& piece, int64_t stride, int64_t factor, int64_t length) {
-  llvm::SmallVector<Interval, 8> all;
   const int64_t block = stride * factor;
+  if (block >= length && piece.is_single()) {
+    const Interval one = piece.list()[0];
+    return Intervals(std::min(one.begin * stride, length), std::min(one.end * stride, length));
+  }
+  llvm::SmallVector<Interval, 8> all;
   for (int64_t base = 0; base < length; base += block)
     for (const Interval& each : piece.list()) all.push_back({base + each.begin * stride, std::min(base + each.end * stride, length)});
   return Intervals(all);
@@ -101,132 +144,208 @@ Intervals spread(const Intervals& piece, int64_t stride, int64_t factor, int64_t
 
 // -- regions --------------------------------------------------------------------------------------------------------------------------------------
 
+struct Region::Hash {
+  size_t operator()(const Data& data) const {
+    llvm::hash_code hash = data.dims.size();
+    for (const Intervals& positions : data.dims)
+      for (const Interval& each : positions.list()) hash = llvm::hash_combine(hash, each.begin, each.end);
+    return hash;
+  }
+};
+
+const Region::Data* Region::shared(Data data) {
+  static Pool<Data, Hash> pool;
+  data.elements = 1;
+  for (const Intervals& each : data.dims) {
+    data.elements *= each.length();
+    data.is_box &= each.is_single();
+  }
+  return pool.find(std::move(data));
+}
+
 Region::Region(const Shape& whole) {
-  for (int64_t length : whole) dims_.push_back(Intervals(0, length));
+  Data data;
+  for (int64_t length : whole) data.dims.push_back(Intervals(0, length));
+  data_ = shared(std::move(data));
 }
 
-bool Region::empty() const {
-  return std::any_of(dims_.begin(), dims_.end(), [](const Intervals& each) { return each.empty(); });
+Region::Region(llvm::ArrayRef<Intervals> dims) {
+  Data data;
+  data.dims.append(dims.begin(), dims.end());
+  data_ = shared(std::move(data));
 }
 
-int64_t Region::elements() const {
-  int64_t count = 1;
-  for (const Intervals& each : dims_) count *= each.length();
-  return count;
+void Region::set_dim(size_t d, Intervals positions) {
+  Data data{data_->dims};
+  data.dims[d] = std::move(positions);
+  data_ = shared(std::move(data));
 }
 
 Shape Region::local_shape() const {
   Shape shape;
-  for (const Intervals& each : dims_) shape.push_back(each.length());
+  for (const Intervals& each : data_->dims) shape.push_back(each.length());
   return shape;
 }
 
 bool Region::contains(const Region& other) const {
-  if (other.empty()) return true;
+  if (*this == other || other.empty()) return true;
   SSCC_CHECK(rank() == other.rank(), "regions of one tensor");
   for (size_t d = 0; d < rank(); ++d)
-    if (!dims_[d].contains(other.dims_[d])) return false;
+    if (!dim(d).contains(other.dim(d))) return false;
   return true;
-}
-
-bool Region::is_box() const {
-  return std::all_of(dims_.begin(), dims_.end(), [](const Intervals& each) { return each.is_single(); });
 }
 
 std::string Region::to_string() const {
   std::string text = "[";
   for (size_t d = 0; d < rank(); ++d) {
     text += d ? ", " : "";
-    for (size_t i = 0; i < dims_[d].list().size(); ++i)
-      text += (i ? "|" : "") + std::to_string(dims_[d].list()[i].begin) + ":" + std::to_string(dims_[d].list()[i].end);
-    if (dims_[d].empty()) text += "0:0";
+    for (size_t i = 0; i < dim(d).list().size(); ++i)
+      text += (i ? "|" : "") + std::to_string(dim(d).list()[i].begin) + ":" + std::to_string(dim(d).list()[i].end);
+    if (dim(d).empty()) text += "0:0";
   }
   return text + "]";
 }
 
 Region intersect(const Region& a, const Region& b) {
+  if (a == b) return a;
   SSCC_CHECK(a.rank() == b.rank(), "regions of one tensor");
+  Region::Data data;
+  for (size_t d = 0; d < a.rank(); ++d) data.dims.push_back(intersect(a.dim(d), b.dim(d)));
   Region result;
-  for (size_t d = 0; d < a.rank(); ++d) result.dims_.push_back(intersect(a.dims_[d], b.dims_[d]));
+  result.data_ = Region::shared(std::move(data));
   return result;
 }
 
 // Dimension by dimension: what lies outside b there, with the dimensions before it inside b.
 llvm::SmallVector<Region, 4> subtract(const Region& a, const Region& b) {
   llvm::SmallVector<Region, 4> result;
+  if (b.contains(a)) return result;
   Region rest = a;
   for (size_t d = 0; d < a.rank(); ++d) {
-    Intervals outside = subtract(rest.dims_[d], b.dims_[d]);
+    Intervals outside = subtract(rest.dim(d), b.dim(d));
     if (!outside.empty()) {
       Region piece = rest;
-      piece.dims_[d] = std::move(outside);
-      if (!piece.empty()) result.push_back(std::move(piece));
+      piece.set_dim(d, std::move(outside));
+      if (!piece.empty()) result.push_back(piece);
     }
-    rest.dims_[d] = intersect(rest.dims_[d], b.dims_[d]);
-    if (rest.dims_[d].empty()) break;
+    rest.set_dim(d, intersect(rest.dim(d), b.dim(d)));
+    if (rest.dim(d).empty()) break;
   }
   return result;
+}
+
+bool overlaps(const Region& a, const Region& b) {
+  for (size_t d = 0; d < a.rank(); ++d)
+    if (!overlaps(a.dim(d), b.dim(d))) return false;
+  return true;
+}
+
+Region enclose(const Region& a, const Region& b) {
+  if (a == b) return a;
+  llvm::SmallVector<Intervals, 4> dims;
+  for (size_t d = 0; d < a.rank(); ++d) dims.push_back(unite(a.dim(d), b.dim(d)));
+  return Region(dims);
 }
 
 // -- parts ----------------------------------------------------------------------------------------------------------------------------------------
 
-Part Part::piece(int64_t index, int64_t count) const {
-  Part result = none();
-  for (const Span& span : list_) {
-    const Rational width = (span.end - span.begin) * Rational(1, count);
-    result.list_.push_back({span.begin + width * Rational(index), span.begin + width * Rational(index + 1)});
+struct Part::Hash {
+  size_t operator()(const Data& data) const {
+    llvm::hash_code hash = data.spans.size();
+    for (const Span& span : data.spans)
+      hash = llvm::hash_combine(hash, span.begin.numerator(), span.begin.denominator(), span.end.numerator(), span.end.denominator());
+    return hash;
   }
-  return result;
+};
+
+const Part::Data* Part::shared(Data data) {
+  static Pool<Data, Hash> pool;
+  data.measure = 0;
+  for (const Span& span : data.spans) data.measure = data.measure + (span.end - span.begin);
+  return pool.find(std::move(data));
 }
 
-bool Part::contains(const Part& other) const { return intersect(*this, other) == other; }
+const Part::Data* Part::whole_data() {
+  static const Data* whole = shared({{{0, 1}}, 1});
+  return whole;
+}
+
+Part::Part(Spans spans) : data_(shared({std::move(spans), 0})) {}
+
+Part Part::piece(int64_t index, int64_t count) const {
+  if (count == 1) return *this;
+  Spans result;
+  for (const Span& span : data_->spans) {
+    const Rational width = (span.end - span.begin) * Rational(1, count);
+    result.push_back({span.begin + width * Rational(index), span.begin + width * Rational(index + 1)});
+  }
+  return Part(std::move(result));
+}
 
 std::string Part::to_string() const {
   if (whole()) return "";
   std::string text = "{";
-  for (size_t i = 0; i < list_.size(); ++i) text += (i ? "|" : "") + list_[i].begin.to_string() + ".." + list_[i].end.to_string();
+  for (size_t i = 0; i < data_->spans.size(); ++i)
+    text += (i ? "|" : "") + data_->spans[i].begin.to_string() + ".." + data_->spans[i].end.to_string();
   return text + "}";
 }
 
 Part intersect(const Part& a, const Part& b) {
-  Part result = Part::none();
-  for (size_t i = 0, j = 0; i < a.list_.size() && j < b.list_.size();) {
-    const Rational begin = std::max(a.list_[i].begin, b.list_[j].begin), end = std::min(a.list_[i].end, b.list_[j].end);
-    if (begin < end) result.list_.push_back({begin, end});
-    if (a.list_[i].end < b.list_[j].end)
+  if (a == b || b.whole()) return a;
+  if (a.whole()) return b;
+  const Part::Spans &left = a.data_->spans, &right = b.data_->spans;
+  Part::Spans result;
+  for (size_t i = 0, j = 0; i < left.size() && j < right.size();) {
+    const Rational begin = std::max(left[i].begin, right[j].begin), end = std::min(left[i].end, right[j].end);
+    if (begin < end) result.push_back({begin, end});
+    if (left[i].end < right[j].end)
       ++i;
     else
       ++j;
   }
-  return result;
+  return Part(std::move(result));
 }
 
 Part subtract(const Part& a, const Part& b) {
-  Part result = Part::none();
-  for (const Part::Span& each : a.list_) {
+  if (a == b || b.whole()) return Part::none();
+  Part::Spans result;
+  for (const Part::Span& each : a.data_->spans) {
     Rational begin = each.begin;
-    for (const Part::Span& taken : b.list_) {
+    for (const Part::Span& taken : b.data_->spans) {
       if (taken.end <= begin || taken.begin >= each.end) continue;
-      if (begin < taken.begin) result.list_.push_back({begin, taken.begin});
+      if (begin < taken.begin) result.push_back({begin, taken.begin});
       begin = std::max(begin, taken.end);
     }
-    if (begin < each.end) result.list_.push_back({begin, each.end});
+    if (begin < each.end) result.push_back({begin, each.end});
   }
-  return result;
+  return Part(std::move(result));
+}
+
+bool overlaps(const Part& a, const Part& b) {
+  const Part::Spans &left = a.data_->spans, &right = b.data_->spans;
+  for (size_t i = 0, j = 0; i < left.size() && j < right.size();) {
+    if (left[i].end <= right[j].begin)
+      ++i;
+    else if (right[j].end <= left[i].begin)
+      ++j;
+    else
+      return true;
+  }
+  return false;
 }
 
 Part unite(const Part& a, const Part& b) {
-  Part all = a;
-  all.list_.append(b.list_.begin(), b.list_.end());
-  std::sort(all.list_.begin(), all.list_.end(), [](const Part::Span& x, const Part::Span& y) { return x.begin < y.begin; });
-  Part result = Part::none();
-  for (const Part::Span& each : all.list_) {
-    if (!result.list_.empty() && each.begin <= result.list_.back().end)
-      result.list_.back().end = std::max(result.list_.back().end, each.end);
+  if (a == b) return a;
+  Part::Spans all = a.data_->spans, result;
+  all.append(b.data_->spans.begin(), b.data_->spans.end());
+  std::sort(all.begin(), all.end(), [](const Part::Span& x, const Part::Span& y) { return x.begin < y.begin; });
+  for (const Part::Span& each : all) {
+    if (!result.empty() && each.begin <= result.back().end)
+      result.back().end = std::max(result.back().end, each.end);
     else
-      result.list_.push_back(each);
+      result.push_back(each);
   }
-  return result;
+  return Part(std::move(result));
 }
 
 }  // namespace sscc

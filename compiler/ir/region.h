@@ -8,6 +8,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -49,6 +50,7 @@ class Intervals {
   friend Intervals intersect(const Intervals& a, const Intervals& b);
   friend Intervals subtract(const Intervals& a, const Intervals& b);
   friend Intervals unite(const Intervals& a, const Intervals& b);
+  friend bool overlaps(const Intervals& a, const Intervals& b);
 
  private:
   llvm::SmallVector<Interval, 1> list_;
@@ -57,56 +59,89 @@ class Intervals {
 // Positions p of [0, length) with ((p / stride) mod factor) in `piece`: how a piece of a factor looks in the whole dimension.
 Intervals spread(const Intervals& piece, int64_t stride, int64_t factor, int64_t length);
 
+// A value, and cheap: equal regions share one immutable description (they are made once and kept), so copies and comparisons cost a pointer's.
 class Region {
  public:
-  Region() = default;
-  explicit Region(const Shape& whole);  // everything
+  Region() : Region(llvm::ArrayRef<Intervals>()) {}  // of a scalar
+  explicit Region(const Shape& whole);               // everything
+  explicit Region(llvm::ArrayRef<Intervals> dims);
 
-  size_t rank() const { return dims_.size(); }
-  Intervals& dim(size_t d) { return dims_[d]; }
-  const Intervals& dim(size_t d) const { return dims_[d]; }
-  bool empty() const;  // a dimension is empty (a scalar's region is never empty)
-  int64_t elements() const;
+  size_t rank() const { return data_->dims.size(); }
+  const Intervals& dim(size_t d) const { return data_->dims[d]; }
+  void set_dim(size_t d, Intervals positions);
+  bool empty() const { return data_->elements == 0; }  // a dimension is empty (a scalar's region is never empty)
+  int64_t elements() const { return data_->elements; }
   Shape local_shape() const;  // lengths
   bool contains(const Region& other) const;
-  bool is_box() const;  // every dimension one interval
-  bool operator==(const Region&) const = default;
+  bool is_box() const { return data_->is_box; }  // every dimension one interval
+  bool operator==(const Region& other) const { return data_ == other.data_; }
   std::string to_string() const;  // NumPy: "[0:4, 8:16]"; several intervals "0:2|4:6"
 
   friend Region intersect(const Region& a, const Region& b);
   // a minus b as disjoint regions (at most one a dimension).
   friend llvm::SmallVector<Region, 4> subtract(const Region& a, const Region& b);
+  friend bool overlaps(const Region& a, const Region& b);
+  // The smallest region that has both, dimension by dimension.
+  friend Region enclose(const Region& a, const Region& b);
 
  private:
-  llvm::SmallVector<Intervals, 4> dims_;
+  friend struct std::hash<Region>;
+  struct Data {
+    llvm::SmallVector<Intervals, 4> dims;
+    int64_t elements = 1;
+    bool is_box = true;
+    bool operator==(const Data& other) const { return dims == other.dims; }
+  };
+  struct Hash;
+  static const Data* shared(Data data);
+  const Data* data_;
 };
 
+// A value as regions are.
 class Part {
  public:
-  Part() { list_.push_back({0, 1}); }  // the whole value
-  static Part none() {
-    Part p;
-    p.list_.clear();
-    return p;
-  }
+  Part() : data_(whole_data()) {}  // the whole value
+  static Part none() { return Part(Spans()); }
 
   Part piece(int64_t index, int64_t count) const;  // the index-th of `count` equal shares of this part
-  bool whole() const { return list_.size() == 1 && list_[0].begin == Rational(0) && list_[0].end == Rational(1); }
-  bool empty() const { return list_.empty(); }
-  bool contains(const Part& other) const;
-  bool operator==(const Part&) const = default;
+  bool whole() const { return data_ == whole_data(); }
+  bool empty() const { return data_->spans.empty(); }
+  const Rational& measure() const { return data_->measure; }  // 1: the whole
+  bool contains(const Part& other) const { return whole() || intersect(*this, other) == other; }
+  bool operator==(const Part& other) const { return data_ == other.data_; }
   std::string to_string() const;  // "" for the whole, else "{0/1..1/2}"
 
   friend Part intersect(const Part& a, const Part& b);
   friend Part subtract(const Part& a, const Part& b);
   friend Part unite(const Part& a, const Part& b);
+  friend bool overlaps(const Part& a, const Part& b);
 
  private:
+  friend struct std::hash<Part>;
   struct Span {
     Rational begin, end;
     bool operator==(const Span&) const = default;
   };
-  llvm::SmallVector<Span, 1> list_;
+  using Spans = llvm::SmallVector<Span, 1>;
+  struct Data {
+    Spans spans;
+    Rational measure;
+    bool operator==(const Data& other) const { return spans == other.spans; }
+  };
+  struct Hash;
+  explicit Part(Spans spans);
+  static const Data* shared(Data data);
+  static const Data* whole_data();
+  const Data* data_;
 };
 
 }  // namespace sscc
+
+template <>
+struct std::hash<sscc::Region> {
+  size_t operator()(const sscc::Region& region) const { return std::hash<const void*>()(region.data_); }
+};
+template <>
+struct std::hash<sscc::Part> {
+  size_t operator()(const sscc::Part& part) const { return std::hash<const void*>()(part.data_); }
+};

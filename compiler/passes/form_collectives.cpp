@@ -130,7 +130,7 @@ class Collectives {
         const size_t k = static_cast<size_t>(std::find(senders.begin(), senders.end(), one.devices[0]) - senders.begin());
         all.regions[k] = one.region;
         if (position(one.before) < position(all.before)) all.before = one.before;
-        for (size_t d = 0; d < all.region.rank(); ++d) all.region.dim(d) = unite(all.region.dim(d), one.region.dim(d));
+        all.region = enclose(all.region, one.region);
         for (Message& message : one.messages) all.messages.push_back(std::move(message));
         gone.insert(i);
       }

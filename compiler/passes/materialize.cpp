@@ -215,8 +215,7 @@ class Materializer {
   // The box that the contributions lie in.
   static Region box_of(const std::vector<Contribution>& contributions) {
     Region box = contributions[0].region;
-    for (const Contribution& c : contributions)
-      for (size_t d = 0; d < box.rank(); ++d) box.dim(d) = unite(box.dim(d), c.region.dim(d));
+    for (const Contribution& c : contributions) box = enclose(box, c.region);
     return box;
   }
 

@@ -23,10 +23,6 @@ namespace {
 
 using Homes = std::vector<Home>;
 
-void enclose(Region& region, const Region& other) {
-  for (size_t d = 0; d < region.rank(); ++d) region.dim(d) = unite(region.dim(d), other.dim(d));
-}
-
 // The k-th of n even shares of a list of positions, the first ones longer.
 Intervals share(const Intervals& positions, int64_t k, int64_t n) {
   const int64_t length = positions.length();
@@ -70,8 +66,8 @@ Homes divided(const Mesh& mesh, Homes homes, int mesh_axis, size_t dim) {
   const Homes whole = homes;
   for (size_t h = 0; h < homes.size(); ++h) {
     if (!is_replicated_over(mesh, whole, whole[h], mesh_axis)) continue;
-    Intervals& positions = homes[h].region.dim(dim);
-    positions = share(positions, mesh.coordinate(homes[h].device, mesh_axis), mesh.axes[static_cast<size_t>(mesh_axis)].length);
+    Region& region = homes[h].region;
+    region.set_dim(dim, share(region.dim(dim), mesh.coordinate(homes[h].device, mesh_axis), mesh.axes[static_cast<size_t>(mesh_axis)].length));
   }
   std::erase_if(homes, [](const Home& home) { return home.region.empty(); });
   return homes;
@@ -111,7 +107,7 @@ class Storage {
         for (const Piece& piece : o.pieces) {
           const Region region = region_of(module_, o, static_cast<int>(i), piece);
           auto [it, fresh] = by_device.try_emplace(piece.device, region);
-          if (!fresh) enclose(it->second, region);
+          if (!fresh) it->second = enclose(it->second, region);
         }
       }
     }

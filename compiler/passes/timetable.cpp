@@ -268,9 +268,16 @@ class Checker {
  public:
   Checker(const Module& module, const Order& order, Diagnostics& diagnostics)
       : module_(module), order_(order), diagnostics_(diagnostics), needs_(segment_needs(module)), next_(module.timetable.size(), 0) {
-    for (size_t d = 0; d < module.timetable.size(); ++d)
-      for (size_t i = 0; i < module.timetable[d].size(); ++i)
-        slots_[key(module.timetable[d][i])].push_back({static_cast<int>(d), static_cast<int>(i)});
+    std::set<std::vector<Key>> lists;  // devices with one list go in step: the first stands for all
+    for (size_t d = 0; d < module.timetable.size(); ++d) {
+      std::vector<Key> list;
+      for (const Slot& slot : module.timetable[d]) list.push_back(key(slot));
+      if (!lists.insert(list).second) {
+        next_[d] = static_cast<int>(list.size());
+        continue;
+      }
+      for (size_t i = 0; i < list.size(); ++i) slots_[list[i]].push_back({static_cast<int>(d), static_cast<int>(i)});
+    }
   }
 
   // A device takes its next slot when everything that the slot's operators read has run, on all devices that run it.

@@ -4,11 +4,11 @@
 namespace sscc {
 
 bool check_deadlock(const Programs& programs, Diagnostics& diagnostics) {
-  int64_t left_over = 0;
   Visitor nothing;
   nothing.instruction = [](const Step&) {};
   nothing.collective = [](const std::vector<Step>&) {};
-  const std::vector<Stuck> stuck = walk(programs, nothing, &left_over);
+  const std::optional<Wiring> classes = folded(programs);
+  const auto [stuck, left_over] = walk(programs, classes ? *classes : wiring_of(programs), nothing);
   for (const Stuck& s : stuck) {
     const Body& body = programs.bodies[static_cast<size_t>(programs.ranks[static_cast<size_t>(s.step.rank)].body)];
     diagnostics.error(Code::deadlock, {},

@@ -22,14 +22,16 @@ namespace {
 struct Fragment {
   Region region;
   Part part;
-  std::set<int32_t> micro_batches;  // summed into it; of a micro-batch tensor: the one it belongs to
+  Intervals micro_batches;  // summed into it; of a micro-batch tensor: the one it belongs to
 };
+
+using Fragments = llvm::SmallVector<Fragment, 1>;
 
 struct Content {
   TensorId tensor;
   Region region;
   View view;
-  std::vector<Fragment> fragments;
+  Fragments fragments;  // no two have a share of an element in common
 };
 
 bool same_place(const View& a, const View& b) {
@@ -103,13 +105,33 @@ View as_wide_as(const View& view, const Region& region) {
 class Lineage {
  public:
   Lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics)
-      : module_(module), programs_(programs), diagnostics_(diagnostics), memory_(programs.ranks.size()) {
-    for (OpId id : module.order)
-      for (size_t p = 0; p < module.ops[id].pieces.size(); ++p) pieces_[{id, module.ops[id].pieces[p].device}].push_back(static_cast<int32_t>(p));
+      : module_(module),
+        programs_(programs),
+        diagnostics_(diagnostics),
+        // What the later micro-batches do is what the second does: each runs the same segments in the same order, and that no buffer is used again
+        // while an earlier micro-batch needs it is for check_memory.
+        walked_(micro_batches_repeat(programs) ? std::min<int64_t>(module.cut.count, 2) : module.cut.count) {
+    pieces_.resize(static_cast<size_t>(module.ops.size()));
+    for (OpId id : module.order) {
+      auto& list = pieces_[static_cast<size_t>(id.index)];
+      for (size_t p = 0; p < module.ops[id].pieces.size(); ++p) list.emplace_back(module.ops[id].pieces[p].device, static_cast<int32_t>(p));
+      std::sort(list.begin(), list.end());
+    }
+    for (const Body& each : programs.bodies) {
+      std::vector<size_t>& first = first_copy_.emplace_back();
+      size_t copies = 0;
+      for (const Buffer& buffer : each.buffers) {
+        first.push_back(copies);
+        copies += static_cast<size_t>(buffer.copies);
+        if (buffer.source != Buffer::Source::none) named_[{static_cast<int32_t>(first_copy_.size() - 1), buffer.tensor}].push_back(first.size() - 1);
+      }
+      first.push_back(copies);
+    }
+    for (const RankProgram& rank : programs.ranks) memory_.emplace_back(first_copy_[static_cast<size_t>(rank.body)].back());
   }
 
   bool run() {
-    for (const RankProgram& rank : programs_.ranks) load(rank);
+    load_homes();
     Visitor visitor;
     visitor.instruction = [&](const Step& step) {
       if (good_) visit(step);
@@ -117,8 +139,8 @@ class Lineage {
     visitor.collective = [&](const std::vector<Step>& members) {
       if (good_) visit_collective(members);
     };
-    const std::vector<Stuck> stuck = walk(programs_, visitor);
-    if (good_ && !stuck.empty()) refuse(stuck[0].step, "is where the step ends: " + stuck[0].reason);
+    const Walked walked = walk(programs_, wiring_of(programs_), visitor, walked_);
+    if (good_ && !walked.stuck.empty()) refuse(walked.stuck[0].step, "is where the step ends: " + walked.stuck[0].reason);
     if (good_) check_homes();
     return good_;
   }
@@ -130,39 +152,48 @@ class Lineage {
     return programs_.ranks[static_cast<size_t>(step.rank)].claims[static_cast<size_t>(index)];
   }
   Contents& contents(int32_t rank, BufferId buffer, int32_t micro_batch) {
-    return memory_[static_cast<size_t>(rank)][{buffer.index, micro_batch % body(rank).buffers[buffer].copies}];
+    const auto b = static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body);
+    const int64_t copy = micro_batch % programs_.bodies[b].buffers[buffer].copies;
+    return memory_[static_cast<size_t>(rank)][first_copy_[b][static_cast<size_t>(buffer.index)] + static_cast<size_t>(copy)];
+  }
+  // The rank's pieces of an operator, as (rank, index in op.pieces).
+  llvm::ArrayRef<std::pair<int32_t, int32_t>> pieces_on(int32_t rank, OpId op) const {
+    const auto& list = pieces_[static_cast<size_t>(op.index)];
+    const auto begin = std::lower_bound(list.begin(), list.end(), std::pair<int32_t, int32_t>(rank, 0));
+    auto end = begin;
+    while (end != list.end() && end->first == rank) ++end;
+    return {list.data() + (begin - list.begin()), static_cast<size_t>(end - begin)};
+  }
+  // The rank's buffers that the host fills with a tensor.
+  llvm::ArrayRef<size_t> buffers_of(int32_t rank, const std::string& tensor) const {
+    const auto it = named_.find({programs_.ranks[static_cast<size_t>(rank)].body, tensor});
+    if (it == named_.end()) return {};
+    return it->second;
   }
   bool of_step(TensorId id) const { return module_.tensors[id].scope == Scope::step; }
-  std::set<int32_t> whole_step() const {
-    std::set<int32_t> all;
-    for (int64_t m = 0; m < module_.cut.count; ++m) all.insert(static_cast<int32_t>(m));
-    return all;
-  }
+  Intervals whole_step() const { return Intervals(0, walked_); }
+  static Intervals one(int64_t micro_batch) { return Intervals(micro_batch, micro_batch + 1); }
   // The micro-batches in a value that an instruction makes: what runs once a step makes values of the whole step.
-  std::set<int32_t> micro_batches_of(const Step& step, TensorId id) const {
+  Intervals micro_batches_of(const Step& step, TensorId id) const {
     const SegmentKind kind = module_.segments[static_cast<size_t>(body(step.rank).segments[static_cast<size_t>(step.segment)].module_segment)].kind;
-    return of_step(id) && (kind == SegmentKind::prologue || kind == SegmentKind::epilogue) ? whole_step() : std::set<int32_t>{step.micro_batch};
+    return of_step(id) && (kind == SegmentKind::prologue || kind == SegmentKind::epilogue) ? whole_step() : one(step.micro_batch);
   }
 
   // What lies in the arena before the step: homes.
-  void load(const RankProgram& rank) {
-    const Body& b = body(rank.rank);
+  void load_homes() {
     for (const auto& [id, homes] : module_.homes)
       for (const Home& home : homes) {
-        if (home.device != rank.rank) continue;
+        const Body& b = body(home.device);
         const Tensor& t = module_.tensors[id];
-        const std::string& name = t.micro_batch_of.valid() ? module_.tensors[t.micro_batch_of].name : t.name;
-        for (int64_t i = 0; i < b.buffers.size(); ++i) {
-          const Buffer& buffer = b.buffers[BufferId(i)];
-          if (buffer.source == Buffer::Source::none || buffer.tensor != name || buffer.elements != home.region.elements()) continue;
-          if ((buffer.copies > 1) != (t.scope == Scope::micro_batch && module_.cut.count > 1)) continue;
-          if (!loads(rank, buffer, id, home.region)) continue;
-          for (int32_t k = 0; k < buffer.copies; ++k)
-            contents(rank.rank, BufferId(i), k)
-                .push_back({id,
-                            home.region,
-                            whole_buffer(BufferId(i), home.region.local_shape()),
-                            {{home.region, Part(), of_step(id) ? whole_step() : std::set<int32_t>{k}}}});
+        for (const size_t i : buffers_of(home.device, t.micro_batch_of.valid() ? module_.tensors[t.micro_batch_of].name : t.name)) {
+          const BufferId buffer(static_cast<int32_t>(i));
+          if (b.buffers[buffer].elements != home.region.elements()) continue;
+          if ((b.buffers[buffer].copies > 1) != (t.scope == Scope::micro_batch && module_.cut.count > 1)) continue;
+          if (!loads(programs_.ranks[static_cast<size_t>(home.device)], b.buffers[buffer], id, home.region)) continue;
+          for (int32_t k = 0; k < b.buffers[buffer].copies; ++k)
+            contents(home.device, buffer, k)
+                .push_back(
+                    {id, home.region, whole_buffer(buffer, home.region.local_shape()), {{home.region, Part(), of_step(id) ? whole_step() : one(k)}}});
         }
       }
   }
@@ -213,9 +244,7 @@ class Lineage {
     for (OpId producer : module_.tensors[wants].producers) {
       const Op& o = module_.ops[producer];
       if (o.inputs.empty() || !is_layout(o)) continue;
-      auto it = pieces_.find({producer, rank});
-      if (it == pieces_.end()) continue;
-      for (int32_t p : it->second) {
+      for (const auto& [device, p] : pieces_on(rank, producer)) {
         const Piece& piece = o.pieces[static_cast<size_t>(p)];
         for (const auto& [placed, source, source_region] :
              sources(rank, content.view, has, content.region, o.inputs[0], region_of(module_, o, 0, piece), 0))
@@ -253,9 +282,7 @@ class Lineage {
     for (OpId producer : module_.tensors[wants].producers) {
       const Op& o = module_.ops[producer];
       if (o.inputs.empty() || !is_layout(o)) continue;
-      auto it = pieces_.find({producer, rank});
-      if (it == pieces_.end()) continue;
-      for (int32_t p : it->second) {
+      for (const auto& [device, p] : pieces_on(rank, producer)) {
         const Piece& piece = o.pieces[static_cast<size_t>(p)];
         for (const Placed& from : sources(rank, at, has, has_region, o.inputs[0], region_of(module_, o, 0, piece), depth + 1))
           for (size_t out = 0; out < o.outputs.size(); ++out) {
@@ -308,12 +335,26 @@ class Lineage {
     }
   }
 
-  // The fragments must make up the region: whole joins, all micro-batches, nothing twice.
+  // The fragments must make up the region: whole joins, all micro-batches. As no two overlap, their sizes tell.
   bool complete(const Step& step, const Content& content, const Region& wanted, TensorId tensor) {
-    const bool direct = content.tensor == tensor;
-    std::vector<std::pair<Region, Part>> missing = {{direct ? wanted : content.region, Part()}};
-    for (const Fragment& fragment : content.fragments) {
+    const Region& region = content.tensor == tensor ? wanted : content.region;
+    for (const Fragment& fragment : content.fragments)
       if (!right_micro_batches(step, content.tensor, fragment)) return false;
+    if (content.fragments.size() == 1 && content.fragments[0].part.whole() && content.fragments[0].region.contains(region)) return true;
+    Rational there = 0;
+    for (const Fragment& fragment : content.fragments)
+      there = there + Rational(intersect(fragment.region, region).elements()) * fragment.part.measure();
+    if (there == Rational(region.elements())) return true;
+    const auto missing = missing_of(content.fragments, region);
+    refuse(step, "reads '" + module_.tensors[content.tensor].name + "', of which " + missing[0].first.to_string() + missing[0].second.to_string() +
+                     " has not been added");
+    return false;
+  }
+
+  // What of a region no fragment has: for the story of a refusal.
+  static std::vector<std::pair<Region, Part>> missing_of(const Fragments& fragments, const Region& wanted) {
+    std::vector<std::pair<Region, Part>> missing = {{wanted, Part()}};
+    for (const Fragment& fragment : fragments) {
       std::vector<std::pair<Region, Part>> rest;
       for (auto& [region, part] : missing) {
         const Region common = intersect(region, fragment.region);
@@ -324,27 +365,24 @@ class Lineage {
         }
         const Part left = subtract(part, shared);
         if (!left.empty()) rest.push_back({common, left});
-        for (Region& outside : subtract(region, common)) rest.push_back({std::move(outside), part});
+        for (const Region& outside : subtract(region, common)) rest.push_back({outside, part});
       }
       missing = std::move(rest);
     }
-    if (missing.empty()) return true;
-    refuse(step, "reads '" + module_.tensors[content.tensor].name + "', of which " + missing[0].first.to_string() + missing[0].second.to_string() +
-                     " has not been added");
-    return false;
+    return missing;
   }
 
   bool right_micro_batches(const Step& step, TensorId tensor, const Fragment& fragment) {
     if (!of_step(tensor)) {
-      if (fragment.micro_batches.size() == 1 && *fragment.micro_batches.begin() == step.micro_batch) return true;
+      if (fragment.micro_batches == one(step.micro_batch)) return true;
       refuse(step, "reads '" + module_.tensors[tensor].name + "' of micro-batch " +
-                       (fragment.micro_batches.empty() ? "?" : std::to_string(*fragment.micro_batches.begin())));
+                       (fragment.micro_batches.empty() ? "?" : std::to_string(fragment.micro_batches.begin_position())));
       return false;
     }
-    const size_t count = fragment.micro_batches.size();
-    if (count == static_cast<size_t>(module_.cut.count)) return true;
-    refuse(step, "reads '" + module_.tensors[tensor].name + "' after " + std::to_string(count) + " of " + std::to_string(module_.cut.count) +
-                     " micro-batches");
+    const int64_t count = fragment.micro_batches.length();
+    if (count == walked_) return true;
+    refuse(step, "reads '" + module_.tensors[tensor].name + "' after " + std::to_string(count) + " of " + std::to_string(walked_) + " micro-batches" +
+                     (walked_ < module_.cut.count ? " (of those looked at)" : ""));
     return false;
   }
 
@@ -353,6 +391,11 @@ class Lineage {
   void write(const Step& step, const View& place, Content content) {
     const View view = as_wide_as(place, content.region);
     if (overwrite_part(step, view, content)) return;
+    const Buffer& buffer = body(step.rank).buffers[view.buffer];
+    const bool outlives_micro_batch = buffer.life == Buffer::Life::step || buffer.life == Buffer::Life::persistent;
+    if (!of_step(content.tensor) && outlives_micro_batch && walked_ > 1)
+      return refuse(
+          step, "writes '" + module_.tensors[content.tensor].name + "', which belongs to a micro-batch, to a buffer that is not cleared for each");
     Contents& list = contents(step.rank, view.buffer, step.micro_batch);
     std::erase_if(list, [&](const Content& old) { return !are_apart(old.view, view); });
     content.view = view;
@@ -365,7 +408,7 @@ class Lineage {
       if (old.tensor != content.tensor || old.region == content.region || !old.region.contains(content.region)) continue;
       const std::optional<View> part = subview(old.view, old.region, content.region);
       if (!part || !same_place(*part, view)) continue;
-      std::vector<Fragment> kept;
+      Fragments kept;
       for (const Fragment& fragment : old.fragments)
         for (Region& rest : subtract(fragment.region, content.region)) kept.push_back({std::move(rest), fragment.part, fragment.micro_batches});
       kept.insert(kept.end(), content.fragments.begin(), content.fragments.end());
@@ -376,7 +419,7 @@ class Lineage {
   }
 
   // Put fragments into what a view holds already; a fragment that is there is a doubled contribution.
-  bool add(const Step& step, const View& place, TensorId tensor, const Region& region, const std::vector<Fragment>& fragments) {
+  bool add(const Step& step, const View& place, TensorId tensor, const Region& region, const Fragments& fragments) {
     const View view = as_wide_as(place, region);
     for (Content& content : contents(step.rank, view.buffer, step.micro_batch)) {
       if (content.tensor != tensor || !content.region.contains(region)) continue;
@@ -387,19 +430,18 @@ class Lineage {
     return false;
   }
 
-  bool merge(const Step& step, std::vector<Fragment>& into, TensorId tensor, const std::vector<Fragment>& fragments) {
+  bool merge(const Step& step, Fragments& into, TensorId tensor, const Fragments& fragments) {
     for (const Fragment& fragment : fragments) {
       bool joined = false;
       for (Fragment& there : into) {
-        if (intersect(there.region, fragment.region).empty() || intersect(there.part, fragment.part).empty()) continue;
-        bool again = false;
-        for (int32_t m : fragment.micro_batches) again |= there.micro_batches.contains(m);
+        if (!overlaps(there.part, fragment.part) || !overlaps(there.region, fragment.region)) continue;
+        const bool again = overlaps(there.micro_batches, fragment.micro_batches);
         if (again || !(there.region == fragment.region) || !(there.part == fragment.part)) {
           refuse(step,
                  "adds " + fragment.region.to_string() + fragment.part.to_string() + " of '" + module_.tensors[tensor].name + "' a second time");
           return false;
         }
-        there.micro_batches.insert(fragment.micro_batches.begin(), fragment.micro_batches.end());
+        there.micro_batches = unite(there.micro_batches, fragment.micro_batches);
         joined = true;
       }
       if (!joined) into.push_back(fragment);
@@ -407,8 +449,25 @@ class Lineage {
     return true;
   }
 
-  std::vector<Fragment> restricted(const std::vector<Fragment>& fragments, const Region& region) const {
-    std::vector<Fragment> result;
+  // Fragments that differ in one respect alone are said as one: the shares of a sum, or the blocks of a region.
+  static void simplify(Fragments& fragments) {
+    if (fragments.size() < 2) return;
+    Fragment all = fragments[0];
+    int64_t elements = all.region.elements();
+    bool same_region = true, same_part = true;
+    for (const Fragment& f : llvm::drop_begin(fragments)) {
+      if (!(f.micro_batches == all.micro_batches)) return;
+      same_region &= f.region == all.region;
+      same_part &= f.part == all.part;
+      elements += f.region.elements();
+      all.region = enclose(all.region, f.region);
+      all.part = unite(all.part, f.part);
+    }
+    if (same_region || (same_part && elements == all.region.elements())) fragments = {all};
+  }
+
+  Fragments restricted(const Fragments& fragments, const Region& region) const {
+    Fragments result;
     for (const Fragment& f : fragments) {
       Region common = intersect(f.region, region);
       if (!common.empty()) result.push_back({std::move(common), f.part, f.micro_batches});
@@ -453,13 +512,13 @@ class Lineage {
   }
 
   // What a view gives of the claimed region. What is held as a layout's source must be whole, and is then that operator's share.
-  std::optional<std::vector<Fragment>> fragments(const Step& step, const View& view, const Claim& c) {
+  std::optional<Fragments> fragments(const Step& step, const View& view, const Claim& c) {
     const Found found = find(step, view, c.tensor, c.region, c.part);
     if (!found.content) return std::nullopt;
     if (found.content->tensor == c.tensor) return restricted(found.content->fragments, c.region);
     if (!complete(step, *found.content, c.region, c.tensor)) return std::nullopt;
     // Whole in all its micro-batches, or in this one: that is what the layout's result is made of.
-    return std::vector<Fragment>{{c.region, found.share, of_step(c.tensor) ? whole_step() : std::set<int32_t>{step.micro_batch}}};
+    return Fragments{{c.region, found.share, of_step(c.tensor) ? whole_step() : one(step.micro_batch)}};
   }
 
   void visit_copy(const Step& step) {
@@ -515,9 +574,12 @@ class Lineage {
       return refuse(step, "hands over '" + tensor.name + "' as something else");
     if (capture.regions < 0) return;
     const std::vector<Region>& regions = programs_.ranks[static_cast<size_t>(step.rank)].constants.regions;
-    const auto index = static_cast<size_t>(capture.regions + (of_step(c.tensor) ? 0 : step.micro_batch));
-    if (index >= regions.size() || !(regions[index] == to_whole(module_, c.tensor, c.region, step.micro_batch)))
-      refuse(step, "hands over " + c.region.to_string() + " of '" + tensor.name + "' as another region");
+    if (step.micro_batch > 0) return;  // the first looks at the regions of all
+    for (int64_t m = 0; m < (of_step(c.tensor) ? 1 : module_.cut.count); ++m) {
+      const auto index = static_cast<size_t>(capture.regions + m);
+      if (index >= regions.size() || !(regions[index] == to_whole(module_, c.tensor, c.region, m)))
+        return refuse(step, "hands over " + c.region.to_string() + " of '" + tensor.name + "' as another region");
+    }
   }
 
   void visit_kernel(const Step& step) {
@@ -527,7 +589,9 @@ class Lineage {
       const Content* content = find(step, i.ins[k], c.tensor, c.region).content;
       if (!content || !complete(step, *content, c.region, c.tensor)) return;
     }
-    if (i.opcode == Opcode::pointwise && i.piece < 0 ? !fused_needs_are_claimed(step) : !needs_are_claimed(step)) return;
+    // What an instruction is said to do does not depend on the micro-batch.
+    const bool is_fused = i.opcode == Opcode::pointwise && i.piece < 0;
+    if (step.micro_batch == 0 && !(is_fused ? fused_needs_are_claimed(step) : needs_are_claimed(step))) return;
     for (size_t k = 0; k < i.outs.size(); ++k) {
       const Claim& c = claim(step, i.writes[k]);
       const Fragment made{c.region, c.part, micro_batches_of(step, c.tensor)};
@@ -613,9 +677,9 @@ class Lineage {
   }
 
   const Piece* piece_on(int32_t rank, OpId op, int32_t ordinal) const {
-    const auto here = pieces_.find({op, rank});
-    if (here == pieces_.end() || static_cast<size_t>(ordinal) >= here->second.size()) return nullptr;
-    return &module_.ops[op].pieces[static_cast<size_t>(here->second[static_cast<size_t>(ordinal)])];
+    const auto here = pieces_on(rank, op);
+    if (static_cast<size_t>(ordinal) >= here.size()) return nullptr;
+    return &module_.ops[op].pieces[static_cast<size_t>(here[static_cast<size_t>(ordinal)].second)];
   }
 
   void visit_collective(const std::vector<Step>& members) {
@@ -637,7 +701,7 @@ class Lineage {
         if (given.back().tensor != given[0].tensor)
           return refuse(member, "meets a call for another tensor, '" + module_.tensors[given[0].tensor].name + "'");
       }
-    for (size_t m = 0; m < members.size(); ++m) receive_collective(members[m], m, members.size(), given);
+    receive_collective(members, given);
   }
 
   static View row(const View& all, const Region& region, size_t index) {
@@ -646,28 +710,36 @@ class Lineage {
     return view;
   }
 
-  void receive_collective(const Step& member, size_t m, size_t n, const std::vector<Content>& given) {
-    const Instruction& i = *member.what;
-    if (i.opcode == Opcode::all_gather && i.writes.size() == n && n > 1) {
-      for (size_t k = 0; k < n; ++k) {
-        const Claim& c = claim(member, i.writes[k]);
-        if (!(given[k].region == c.region))
-          return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k].region.to_string());
-        write(member, row(i.outs[0], c.region, k), given[k]);
+  void receive_collective(const std::vector<Step>& members, const std::vector<Content>& given) {
+    const size_t n = members.size();
+    const Opcode opcode = members[0].what->opcode;
+    Fragments joined;  // of all_reduce and all_gather: the same for every member
+    for (size_t m = 0; m < n; ++m) {
+      const Step& member = members[m];
+      const Instruction& i = *member.what;
+      if (opcode == Opcode::all_gather && i.writes.size() == n && n > 1) {
+        for (size_t k = 0; k < n; ++k) {
+          const Claim& c = claim(member, i.writes[k]);
+          if (!(given[k].region == c.region))
+            return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k].region.to_string());
+          write(member, row(i.outs[0], c.region, k), given[k]);
+        }
+        continue;
       }
-      return;
+      const Claim& c = claim(member, i.writes[0]);
+      if (opcode == Opcode::reduce_scatter) joined.clear();
+      const bool is_joined = !joined.empty();
+      for (size_t k = 0; k < n; ++k) {
+        const Content& from = opcode == Opcode::reduce_scatter ? given[k * n + m] : given[k];
+        if (opcode != Opcode::all_gather && !(from.region == c.region))
+          return refuse(member, "expects " + c.region.to_string() + " from every member and gets " + from.region.to_string());
+        if (!is_joined && !merge(member, joined, c.tensor, from.fragments)) return;
+      }
+      simplify(joined);
+      View view = i.outs[0];
+      if (opcode == Opcode::all_gather) view = whole_buffer(view.buffer, c.region.local_shape());
+      write(member, view, {c.tensor, c.region, {}, joined});
     }
-    const Claim& c = claim(member, i.writes[0]);
-    Content joined{c.tensor, c.region, {}, {}};
-    for (size_t k = 0; k < n; ++k) {
-      const Content& from = i.opcode == Opcode::reduce_scatter ? given[k * n + m] : given[k];
-      if (i.opcode != Opcode::all_gather && !(from.region == c.region))
-        return refuse(member, "expects " + c.region.to_string() + " from every member and gets " + from.region.to_string());
-      if (!merge(member, joined.fragments, c.tensor, from.fragments)) return;
-    }
-    View view = i.outs[0];
-    if (i.opcode == Opcode::all_gather) view = whole_buffer(view.buffer, c.region.local_shape());
-    write(member, view, std::move(joined));
   }
 
   // At the end every home of every trainable parameter holds its new version.
@@ -679,12 +751,14 @@ class Lineage {
       if (it == module_.homes.end()) continue;
       for (const Home& home : it->second) {
         bool found = false;
-        for (auto& [key, list] : memory_[static_cast<size_t>(home.device)]) {
-          if (body(home.device).buffers[BufferId(key.first)].tensor != module_.tensors[old].name) continue;
-          int64_t covered = 0;
-          for (const Content& content : list)
-            if (content.tensor == id) covered += intersect(content.region, home.region).elements();
-          found |= covered == home.region.elements();
+        for (const size_t i : buffers_of(home.device, module_.tensors[old].name)) {
+          const BufferId buffer(static_cast<int32_t>(i));
+          for (int64_t k = 0; k < body(home.device).buffers[buffer].copies; ++k) {
+            int64_t covered = 0;
+            for (const Content& content : contents(home.device, buffer, static_cast<int32_t>(k)))
+              if (content.tensor == id) covered += intersect(content.region, home.region).elements();
+            found |= covered == home.region.elements();
+          }
         }
         if (!found) {
           good_ = false;
@@ -710,9 +784,12 @@ class Lineage {
   const Module& module_;
   const Programs& programs_;
   Diagnostics& diagnostics_;
-  std::vector<std::map<std::pair<int32_t, int64_t>, Contents>> memory_;  // by rank: (buffer, copy)
-  std::map<std::pair<OpId, int32_t>, std::vector<int32_t>> pieces_;
+  std::vector<std::vector<Contents>> memory_;                             // by rank, buffer and copy
+  std::vector<std::vector<size_t>> first_copy_;                           // by body and buffer: where its copies are in memory_
+  std::map<std::pair<int32_t, std::string>, std::vector<size_t>> named_;  // by body and name: the buffers that the host fills with it
+  std::vector<std::vector<std::pair<int32_t, int32_t>>> pieces_;          // by operator: (rank, index in op.pieces), sorted
   std::map<int64_t, Content> messages_;
+  int64_t walked_;  // micro-batches of the step that are looked at
   bool good_ = true;
 };
 

@@ -1,4 +1,5 @@
-// The arena as bytes with an owner. A write makes the buffer's copy the owner of the bytes that the view spans; a read must find that it still is.
+// The arena as bytes with an owner. A write makes the buffer's copy, and the micro-batch where the buffer holds a value of one, the owner of the bytes
+// that the view spans; a read must find that it still is.
 #include <map>
 
 #include "compiler/program/check.h"
@@ -10,6 +11,7 @@ namespace {
 struct Owner {
   BufferId buffer;
   int64_t copy = 0;
+  int64_t micro_batch = -1;  // -1: of the whole step
   bool operator==(const Owner&) const = default;
 };
 
@@ -60,7 +62,7 @@ class Checker {
         return refuse("buffer " + quoted(buffer.name) + " lies outside the arena");
       if (buffer.source == Buffer::Source::none) continue;
       for (int64_t k = 0; k < buffer.copies; ++k)
-        arena_.write(buffer.offset + k * buffer.stride, buffer.offset + k * buffer.stride + bytes(buffer), {BufferId(b), k});
+        arena_.write(buffer.offset + k * buffer.stride, buffer.offset + k * buffer.stride + bytes(buffer), {BufferId(b), k, -1});
     }
     for (const ProgramSlot& slot : body_.schedule)
       for (const Instruction& i : body_.segments[static_cast<size_t>(slot.segment)].instructions) {
@@ -91,14 +93,17 @@ class Checker {
       last += (view.dims[d] - 1) * view.strides[d];
     }
     const int64_t base = buffer.offset + copy * buffer.stride;
-    return {base + view.offset * size, base + (last + 1) * size, {view.buffer, copy}};
+    const bool of_micro_batch = buffer.life == Buffer::Life::micro_batch || buffer.life == Buffer::Life::segment;
+    return {base + view.offset * size, base + (last + 1) * size, {view.buffer, copy, of_micro_batch ? slot.micro_batch : -1}};
   }
 
   bool read(const View& view, const ProgramSlot& slot, const Instruction& i) {
     const auto [begin, end, owner] = span(view, slot);
     Owner other;
     if (begin >= end || arena_.owned(begin, end, owner, other)) return true;
-    const std::string by = other.buffer.valid() ? "buffer " + quoted(body_.buffers[other.buffer].name) + " lies on it" : "nothing was written there";
+    std::string by = "nothing was written there";
+    if (other.buffer.valid()) by = "buffer " + quoted(body_.buffers[other.buffer].name) + " lies on it";
+    if (other.buffer == owner.buffer) by = "micro-batch " + std::to_string(other.micro_batch) + " has written there";
     return refuse(std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " + body_.segments[static_cast<size_t>(slot.segment)].name +
                   ", micro-batch " + std::to_string(slot.micro_batch) + ") reads buffer " + quoted(body_.buffers[view.buffer].name) + ", but " + by);
   }

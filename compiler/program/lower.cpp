@@ -5,6 +5,7 @@
 #include "compiler/ops/ops.h"
 #include "compiler/program/lower_rank.h"
 #include "compiler/support/check.h"
+#include "compiler/support/parallel.h"
 
 namespace sscc {
 namespace {
@@ -17,7 +18,7 @@ class Planner {
   explicit Planner(const Module& module) : module_(module) {
     const size_t devices = static_cast<size_t>(module.devices());
     plan_.events.resize(devices);
-    plan_.contributed_to.resize(devices);
+    plan_.gifts.resize(devices);
     plan_.segment_of.assign(static_cast<size_t>(module.ops.size()), -1);
     for (size_t s = 0; s < module.segments.size(); ++s)
       for (OpId id : module.segments[s].ops) plan_.segment_of[static_cast<size_t>(id.index)] = static_cast<int>(s);
@@ -72,8 +73,7 @@ class Planner {
     plan_.message_transfer.emplace_back();
     for (size_t m = 0; m < delivery.messages.size(); ++m) {
       const Message& message = delivery.messages[m];
-      auto& contributed = plan_.contributed_to[static_cast<size_t>(message.from)];
-      if (contributed.empty() || contributed.back() != index) contributed.push_back(index);
+      plan_.gifts[static_cast<size_t>(message.from)].push_back({index, static_cast<int32_t>(m)});
       const bool travels = delivery.how == Delivery::How::point_to_point && message.from != message.to;
       plan_.message_transfer.back().push_back(travels ? next_transfer(delivery.tensor, {message.from, message.to}) : -1);
       if (travels) add_send(delivery, index, static_cast<int32_t>(m), event);
@@ -220,6 +220,14 @@ std::string describe(const Body& body) {
   return text;
 }
 
+struct Lowered {
+  Body body;
+  std::string description;
+  Constants constants;
+  std::vector<Claim> claims;
+};
+constexpr int64_t ranks_at_a_time = 32;
+
 }  // namespace
 
 Programs lower(const Module& module) {
@@ -228,15 +236,24 @@ Programs lower(const Module& module) {
   programs.model = module.name;
   programs.training = module.loss.valid();
   std::map<std::string, int32_t> bodies;
-  for (int64_t device = 0; device < module.devices(); ++device) {
-    RankLowering rank(module, plan, static_cast<int32_t>(device));
-    rank.run();
-    auto [it, fresh] = bodies.try_emplace(describe(rank.body), static_cast<int32_t>(programs.bodies.size()));
-    if (fresh) programs.bodies.push_back(std::move(rank.body));
-    int32_t stage = -1;
-    for (const Slot& slot : module.timetable[static_cast<size_t>(device)])
-      if (stage < 0) stage = module.segments[static_cast<size_t>(slot.segment)].stage;
-    programs.ranks.push_back({static_cast<int32_t>(device), it->second, std::max(stage, 0), std::move(rank.constants), 0, std::move(rank.claims)});
+  // Ranks are lowered side by side, and so many at a time that their bodies, of which most are dropped again, take little memory.
+  for (int64_t first = 0; first < module.devices(); first += ranks_at_a_time) {
+    std::vector<Lowered> lowered(static_cast<size_t>(std::min(ranks_at_a_time, module.devices() - first)));
+    in_parallel(lowered.size(), [&](size_t i) {
+      RankLowering rank(module, plan, static_cast<int32_t>(first) + static_cast<int32_t>(i));
+      rank.run();
+      std::string description = describe(rank.body);
+      lowered[i] = {std::move(rank.body), std::move(description), std::move(rank.constants), std::move(rank.claims)};
+    });
+    for (Lowered& each : lowered) {
+      const auto device = static_cast<int32_t>(programs.ranks.size());
+      const auto [it, fresh] = bodies.try_emplace(std::move(each.description), static_cast<int32_t>(programs.bodies.size()));
+      if (fresh) programs.bodies.push_back(std::move(each.body));
+      int32_t stage = -1;
+      for (const Slot& slot : module.timetable[static_cast<size_t>(device)])
+        if (stage < 0) stage = module.segments[static_cast<size_t>(slot.segment)].stage;
+      programs.ranks.push_back({device, it->second, std::max(stage, 0), std::move(each.constants), 0, std::move(each.claims)});
+    }
   }
   for (int64_t t = 0; t < module.tensors.size(); ++t) {
     const Tensor& tensor = module.tensors[TensorId(t)];

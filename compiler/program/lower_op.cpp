@@ -155,7 +155,7 @@ void RankLowering::lower_concat(OpId self, int32_t p) {
     copy.ins.push_back(from);
     copy.reads.push_back(claim(o.inputs[static_cast<size_t>(i)], region_of(module_, o, i, piece)));
     Region written = out;  // the positions of this input
-    written.dim(dim) = intersect(out.dim(dim), Intervals(start, start + tensor(o.inputs[static_cast<size_t>(i)]).shape[dim]));
+    written.set_dim(dim, intersect(out.dim(dim), Intervals(start, start + tensor(o.inputs[static_cast<size_t>(i)]).shape[dim])));
     copy.writes.push_back(claim(o.outputs[0], written, part_of(module_, self, 0, piece)));
     copy.writes.push_back(claim(o.outputs[0], out));
     copy.accumulate = to.accumulate;

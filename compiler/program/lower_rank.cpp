@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "compiler/support/check.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 
@@ -55,25 +56,22 @@ void RankLowering::group_contributions() {
     std::vector<std::pair<int32_t, Region>> by;
   };
   std::map<TensorId, std::vector<std::pair<std::pair<OpId, int32_t>, Use>>> uses;  // in order of the producers
-  for (int32_t index : plan_.contributed_to[static_cast<size_t>(device_)]) {
+  for (const auto& [index, message] : plan_.gifts[static_cast<size_t>(device_)]) {
     const Delivery& delivery = module_.deliveries[static_cast<size_t>(index)];
-    for (const Message& message : delivery.messages) {
-      if (message.from != device_) continue;
-      for (const Contribution& c : message.contributions) {
-        if (!c.op.valid()) continue;
-        auto& list = uses[delivery.tensor];
-        const std::pair<OpId, int32_t> key{c.op, c.piece};
-        auto it = std::find_if(list.begin(), list.end(), [&](const auto& each) { return each.first == key; });
-        if (it == list.end()) {
-          const Op& o = op(c.op);
-          size_t out = 0;
-          while (o.outputs[out] != delivery.tensor) ++out;
-          Use use{region_of(module_, o, static_cast<int>(o.inputs.size() + out), o.pieces[static_cast<size_t>(c.piece)]), {}};
-          list.push_back({key, std::move(use)});
-          it = list.end() - 1;
-        }
-        it->second.by.push_back({index, c.region});
+    for (const Contribution& c : delivery.messages[static_cast<size_t>(message)].contributions) {
+      if (!c.op.valid()) continue;
+      auto& list = uses[delivery.tensor];
+      const std::pair<OpId, int32_t> key{c.op, c.piece};
+      auto it = std::find_if(list.begin(), list.end(), [&](const auto& each) { return each.first == key; });
+      if (it == list.end()) {
+        const Op& o = op(c.op);
+        size_t out = 0;
+        while (o.outputs[out] != delivery.tensor) ++out;
+        Use use{region_of(module_, o, static_cast<int>(o.inputs.size() + out), o.pieces[static_cast<size_t>(c.piece)]), {}};
+        list.push_back({key, std::move(use)});
+        it = list.end() - 1;
       }
+      it->second.by.push_back({index, c.region});
     }
   }
   for (auto& [id, list] : uses) {
@@ -86,9 +84,7 @@ void RankLowering::group_contributions() {
       if (s == sums.size()) {
         Sum sum;
         sum.region = use.full;
-        std::set<int32_t> deliveries;
-        for (const auto& each : use.by) deliveries.insert(each.first);
-        sum.uses = static_cast<int>(deliveries.size());
+        for (size_t i = 0; i < use.by.size(); ++i) sum.uses += i == 0 || use.by[i].first != use.by[i - 1].first;
         sums.push_back(std::move(sum));
         first.push_back(&use);
       }
@@ -271,16 +267,20 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
     Part share;
   };
   std::vector<Source> sources;
-  std::set<std::pair<int, std::string>> seen;  // sums: their members come together, with the same regions
-  bool overlap = false;                        // do two of them lie on each other?
+  llvm::SmallVector<std::pair<int, Region>, 4> seen;  // sums: their members come together, with the same regions
+  bool overlap = false;                               // do two of them lie on each other?
   std::vector<Region> uncovered = {region};
   for (const Contribution& c : contributions) {
-    if (c.op.valid() && !seen.insert({sum_of_.at({id, c.op, c.piece}), c.region.to_string()}).second) continue;
+    if (c.op.valid()) {
+      const std::pair<int, Region> sum{sum_of_.at({id, c.op, c.piece}), c.region};
+      if (llvm::is_contained(seen, sum)) continue;
+      seen.push_back(sum);
+    }
     Source source;
     source.view = as_contribution(id, c, source.region, source.owned);
     source.used = c.region;
     source.share = share_of(id, c);
-    for (const Source& other : sources) overlap |= !intersect(other.used, source.used).empty();
+    for (const Source& other : sources) overlap |= overlaps(other.used, source.used);
     std::vector<Region> rest;
     for (const Region& each : uncovered)
       for (Region& left : subtract(each, source.used)) rest.push_back(std::move(left));
@@ -323,21 +323,25 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
 
 // -- deliveries -----------------------------------------------------------------------------------------------------------------------------------
 
+const Message& RankLowering::own_message(int32_t delivery) const {
+  const auto& gifts = plan_.gifts[static_cast<size_t>(device_)];
+  const auto gift = std::lower_bound(gifts.begin(), gifts.end(), LoweringPlan::Gift{delivery, 0});
+  SSCC_CHECK(gift != gifts.end() && gift->delivery == delivery, "a member of a group contributes");
+  return module_.deliveries[static_cast<size_t>(delivery)].messages[static_cast<size_t>(gift->message)];
+}
+
 void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
   const Delivery& delivery = module_.deliveries[static_cast<size_t>(event.delivery)];
   const TensorId id = delivery.tensor;
   if (delivery.how == Delivery::How::all_gather) return lower_all_gather(delivery, event.delivery);
   if (delivery.how == Delivery::How::reduce_scatter) return lower_reduce_scatter(delivery, event.delivery);
   if (delivery.how == Delivery::How::local || delivery.how == Delivery::How::all_reduce) {
-    const Message* own = nullptr;
-    for (const Message& message : delivery.messages)
-      if (message.from == device_) own = &message;
-    SSCC_CHECK(own, "a member of a group contributes: " + tensor(id).name);
-    if (delivery.how == Delivery::How::local && !own->contributions[0].op.valid() && tensor(id).producers.empty()) {
+    const Message& own = own_message(event.delivery);
+    if (delivery.how == Delivery::How::local && !own.contributions[0].op.valid() && tensor(id).producers.empty()) {
       complete(id, delivery.region);
       return;
     }
-    View view = assemble(id, delivery.region, own->contributions, delivery.how == Delivery::How::all_reduce);
+    View view = assemble(id, delivery.region, own.contributions, delivery.how == Delivery::How::all_reduce);
     if (delivery.how == Delivery::How::all_reduce) {
       Instruction& i = emit(Opcode::all_reduce, OpId(), id);
       i.outs.push_back(view);
@@ -390,10 +394,7 @@ void RankLowering::finish_delivery(const Delivery& delivery, Value value) {
 
 void RankLowering::lower_all_gather(const Delivery& delivery, int32_t index) {
   const TensorId id = delivery.tensor;
-  const Message* own = nullptr;
-  for (const Message& message : delivery.messages)
-    if (message.from == device_) own = &message;
-  SSCC_CHECK(own, "a member of a group contributes: " + tensor(id).name);
+  const Message* own = &own_message(index);
   const View mine = contiguous(id, own->region, assemble(id, own->region, own->contributions, false));
   Shape stacked = own->region.local_shape();
   stacked.insert(stacked.begin(), static_cast<int64_t>(delivery.devices.size()));
@@ -401,8 +402,7 @@ void RankLowering::lower_all_gather(const Delivery& delivery, int32_t index) {
   // Blocks that follow one another in the outermost dimension are the value already.
   std::vector<const Message*> blocks;
   for (int32_t device : delivery.devices)
-    for (const Message& message : delivery.messages)
-      if (message.from == device) blocks.push_back(&message);
+    blocks.push_back(&*llvm::find_if(delivery.messages, [&](const Message& message) { return message.from == device; }));
   bool in_order = delivery.region.rank() > 0;
   for (size_t d = 1; d < delivery.region.rank(); ++d)
     in_order &= own->region.dim(d) == delivery.region.dim(d) || own->region.dim(d).length() == delivery.region.dim(d).length();
@@ -475,11 +475,15 @@ void RankLowering::capture_after(TensorId id) {
     i.reads.push_back(claim(id, value.region));
     i.expression = Capture{what, tensor(id).name, what == Capture::What::output ? add_region(id, value.region) : -1};
   };
+  const bool is_output = llvm::is_contained(module_.outputs, id);
+  if (id != module_.loss && id != module_.grad_norm && !is_output) return;
   const Value& value = complete_[id].back();
-  if (!captured_.insert({id, value.region.to_string()}).second) return;
+  const std::pair<TensorId, Region> captured{id, value.region};
+  if (llvm::is_contained(captured_, captured)) return;
+  captured_.push_back(captured);
   if (id == module_.loss) capture(Capture::What::loss, value);
   if (id == module_.grad_norm) capture(Capture::What::grad_norm, value);
-  if (std::find(module_.outputs.begin(), module_.outputs.end(), id) != module_.outputs.end()) capture(Capture::What::output, value);
+  if (is_output) capture(Capture::What::output, value);
 }
 
 }  // namespace sscc

@@ -2,7 +2,7 @@
 #pragma once
 
 #include <map>
-#include <set>
+#include <unordered_map>
 
 #include "compiler/program/lower.h"
 #include "compiler/program/views.h"
@@ -26,8 +26,12 @@ struct LoweringPlan {
     int32_t piece = 0;
     int32_t delivery = 0, message = 0;
   };
-  std::vector<std::vector<Event>> events;              // by device, sorted
-  std::vector<std::vector<int32_t>> contributed_to;    // by device: deliveries to which it contributes
+  std::vector<std::vector<Event>> events;  // by device, sorted
+  struct Gift {
+    int32_t delivery = 0, message = 0;
+    auto operator<=>(const Gift&) const = default;
+  };
+  std::vector<std::vector<Gift>> gifts;                // by device: the messages that it gives, sorted
   std::vector<int32_t> transfer;                       // by delivery: number of a collective
   std::vector<std::vector<int32_t>> message_transfer;  // by delivery and message
   std::vector<int> segment_of;                         // by op
@@ -117,6 +121,9 @@ class RankLowering {
   // The share of a contribution that is a value of its own; whole for one that others were added to.
   Part share_of(TensorId id, const Contribution& contribution) const;
 
+  // The message that this device gives to a delivery of which it is a member.
+  const Message& own_message(int32_t delivery) const;
+
   // instructions and constants
   Instruction& emit(Opcode opcode, OpId op, TensorId tensor);
   void fill(TensorId id, const Region& region, const View& view, int segment);
@@ -130,11 +137,11 @@ class RankLowering {
   const LoweringPlan& plan_;
   int32_t device_;
   int segment_ = 0;  // where instructions go now
-  std::map<TensorId, std::vector<Value>> complete_;
-  std::map<TensorId, Value> homes_;
-  std::map<TensorId, std::vector<Sum>> sums_;
+  std::unordered_map<TensorId, std::vector<Value>> complete_;
+  std::unordered_map<TensorId, Value> homes_;
+  std::unordered_map<TensorId, std::vector<Sum>> sums_;
   std::map<std::tuple<TensorId, OpId, int32_t>, int> sum_of_;  // contribution -> index in sums_
-  std::set<std::pair<TensorId, std::string>> captured_;
+  std::vector<std::pair<TensorId, Region>> captured_;
 };
 
 }  // namespace sscc

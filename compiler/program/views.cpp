@@ -86,7 +86,7 @@ std::vector<BoxPair> matching_boxes(const View& a, const Region& region_a, const
         cut.a.offset += run.a * a.strides[d];
         cut.b.offset += run.b * b.strides[d];
         cut.a.dims[d] = cut.b.dims[d] = run.length;
-        cut.region.dim(d) = run.positions;
+        cut.region.set_dim(d, run.positions);
         next.push_back(std::move(cut));
       }
     boxes = std::move(next);

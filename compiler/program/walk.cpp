@@ -1,7 +1,8 @@
 #include "compiler/program/walk.h"
 
+#include <algorithm>
 #include <deque>
-#include <map>
+#include <vector>
 
 #include "llvm/ADT/DenseMap.h"
 
@@ -10,25 +11,24 @@ namespace {
 
 class Walker {
  public:
-  Walker(const Programs& programs, const Visitor& visitor) : programs_(programs), visitor_(visitor), at_(programs.ranks.size()) {}
+  Walker(const Programs& programs, const Wiring& wiring, const Visitor& visitor, int64_t micro_batches)
+      : programs_(programs), wiring_(wiring), visitor_(visitor), micro_batches_(micro_batches), at_(programs.ranks.size()) {}
 
-  std::vector<Stuck> run(int64_t* left_over) {
-    for (size_t r = 0; r < at_.size(); ++r) ready_.push_back(static_cast<int32_t>(r));
+  Walked run() {
+    for (size_t r = 0; r < at_.size(); ++r)
+      if (is_walked(r)) ready_.push_back(static_cast<int32_t>(r));
     while (!ready_.empty()) {
       const int32_t rank = ready_.front();
       ready_.pop_front();
       advance(rank);
     }
-    std::vector<Stuck> stuck;
+    Walked result;
     for (size_t r = 0; r < at_.size(); ++r) {
       Step step;
-      if (current(static_cast<int32_t>(r), step)) stuck.push_back({step, reason(step)});
+      if (is_walked(r) && current(static_cast<int32_t>(r), step)) result.stuck.push_back({step, reason(step)});
     }
-    if (left_over) {
-      *left_over = 0;
-      for (const auto& [key, count] : messages_) *left_over += static_cast<int64_t>(count.size());
-    }
-    return stuck;
+    for (const auto& [key, messages] : messages_) result.left_over += static_cast<int64_t>(messages.size());
+    return result;
   }
 
  private:
@@ -36,16 +36,18 @@ class Walker {
     size_t slot = 0, instruction = 0;
     bool waiting = false;
   };
-  using MessageKey = std::tuple<int32_t, int32_t, int64_t>;  // from, to, tag
-  using CallKey = std::pair<std::vector<int32_t>, int64_t>;  // group, tag
+  // A transfer of a micro-batch over a group, or over a channel from one of its ends.
+  using Key = std::pair<uint64_t, uint64_t>;
 
+  bool is_walked(size_t rank) const { return wiring_.representative[rank] == static_cast<int32_t>(rank); }
   const Body& body(int32_t rank) const { return programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body)]; }
 
   // The instruction that a rank is at; false at the end.
   bool current(int32_t rank, Step& step) {
     Position& p = at_[static_cast<size_t>(rank)];
     const Body& b = body(rank);
-    while (p.slot < b.schedule.size() && p.instruction >= b.segments[static_cast<size_t>(b.schedule[p.slot].segment)].instructions.size()) {
+    while (p.slot < b.schedule.size() && (b.schedule[p.slot].micro_batch >= micro_batches_ ||
+                                          p.instruction >= b.segments[static_cast<size_t>(b.schedule[p.slot].segment)].instructions.size())) {
       ++p.slot;
       p.instruction = 0;
     }
@@ -59,11 +61,16 @@ class Walker {
     return true;
   }
 
-  static int64_t tag(const Step& step) {
-    return static_cast<int64_t>(std::get<Communication>(step.what->expression).transfer) * 65536 + step.micro_batch;
+  static const Communication& communication(const Step& step) { return std::get<Communication>(step.what->expression); }
+  static uint64_t tag(const Step& step) {
+    return static_cast<uint64_t>(communication(step).transfer) << 32 | static_cast<uint32_t>(step.micro_batch);
   }
   int32_t peer(const Step& step) const {
-    return programs_.ranks[static_cast<size_t>(step.rank)].constants.peers[static_cast<size_t>(std::get<Communication>(step.what->expression).peer)];
+    return programs_.ranks[static_cast<size_t>(step.rank)].constants.peers[static_cast<size_t>(communication(step).peer)];
+  }
+  Key message_key(const Step& step, int32_t sender) const {
+    const auto channel = static_cast<uint64_t>(wiring_.channel[static_cast<size_t>(step.rank)][static_cast<size_t>(communication(step).peer)]);
+    return {channel << 32 | static_cast<uint32_t>(wiring_.representative[static_cast<size_t>(sender)]), tag(step)};
   }
 
   void advance(int32_t rank) {
@@ -72,24 +79,26 @@ class Walker {
       Position& p = at_[static_cast<size_t>(rank)];
       switch (step.what->opcode) {
         case Opcode::send: {
+          const Key key = message_key(step, rank);
           step.message = ++sent_;
-          messages_[{rank, peer(step), tag(step)}].push_back(step.message);
+          messages_[key].push_back(step.message);
           visitor_.instruction(step);
-          if (auto it = receivers_.find({rank, peer(step), tag(step)}); it != receivers_.end()) {
+          if (auto it = receivers_.find(key); it != receivers_.end()) {
             ready_.push_back(it->second);
             receivers_.erase(it);
           }
           break;
         }
         case Opcode::receive: {
-          const MessageKey key{peer(step), rank, tag(step)};
+          const Key key = message_key(step, peer(step));
           auto it = messages_.find(key);
-          if (it == messages_.end() || it->second.empty()) {
+          if (it == messages_.end()) {
             receivers_[key] = rank;
             return;
           }
           step.message = it->second.front();
-          it->second.pop_front();
+          it->second.erase(it->second.begin());
+          if (it->second.empty()) messages_.erase(it);
           visitor_.instruction(step);
           break;
         }
@@ -111,43 +120,68 @@ class Walker {
 
   // A member reaches a collective; true if it was the last and the call is done (the others are woken).
   bool arrive(const Step& step) {
-    const RankProgram& rank = programs_.ranks[static_cast<size_t>(step.rank)];
-    const auto& group = rank.constants.groups[static_cast<size_t>(std::get<Communication>(step.what->expression).group)];
-    const CallKey key{group, tag(step)};
-    std::vector<Step>& members = calls_[key];
-    members.push_back(step);
-    if (members.size() < group.size()) return false;
-    std::vector<Step> in_order;
-    for (int32_t r : group)
-      for (const Step& member : members)
-        if (member.rank == r) in_order.push_back(member);
-    if (in_order.size() < group.size()) return false;
+    const int32_t group = wiring_.group[static_cast<size_t>(step.rank)][static_cast<size_t>(communication(step).group)];
+    const std::vector<int32_t>& ranks = wiring_.members[static_cast<size_t>(group)];
+    const Key key{static_cast<uint64_t>(group), tag(step)};
+    std::vector<Step>& arrived = calls_[key];
+    arrived.push_back(step);
+    if (arrived.size() < ranks.size()) return false;
+    std::vector<Step> members = std::move(arrived);
     calls_.erase(key);
-    visitor_.collective(in_order);
-    for (const Step& member : in_order)
+    if (!std::is_sorted(ranks.begin(), ranks.end())) {
+      std::vector<Step> in_order;
+      for (int32_t r : ranks) in_order.push_back(*std::find_if(members.begin(), members.end(), [&](const Step& member) { return member.rank == r; }));
+      members = std::move(in_order);
+    } else {
+      std::sort(members.begin(), members.end(), [](const Step& a, const Step& b) { return a.rank < b.rank; });
+    }
+    visitor_.collective(members);
+    for (const Step& member : members)
       if (member.rank != step.rank) ready_.push_back(member.rank);
     return true;
   }
 
   std::string reason(const Step& step) const {
-    const auto* c = std::get_if<Communication>(&step.what->expression);
-    if (!c) return "it does not run";
+    if (!std::get_if<Communication>(&step.what->expression)) return "it does not run";
     if (step.what->opcode == Opcode::receive) return "waits for a message from rank " + std::to_string(peer(step));
     return "waits for the other members of its group";
   }
 
   const Programs& programs_;
+  const Wiring& wiring_;
   const Visitor& visitor_;
+  const int64_t micro_batches_;
   std::vector<Position> at_;
   std::deque<int32_t> ready_;
-  std::map<MessageKey, std::deque<int64_t>> messages_;
-  std::map<MessageKey, int32_t> receivers_;
-  std::map<CallKey, std::vector<Step>> calls_;
+  llvm::DenseMap<Key, llvm::SmallVector<int64_t, 1>> messages_;  // under way
+  llvm::DenseMap<Key, int32_t> receivers_;                       // that wait for one
+  llvm::DenseMap<Key, std::vector<Step>> calls_;                 // that some members have reached
   int64_t sent_ = 0;
 };
 
 }  // namespace
 
-std::vector<Stuck> walk(const Programs& programs, const Visitor& visitor, int64_t* left_over) { return Walker(programs, visitor).run(left_over); }
+Walked walk(const Programs& programs, const Wiring& wiring, const Visitor& visitor, int64_t micro_batches) {
+  return Walker(programs, wiring, visitor, micro_batches).run();
+}
+
+bool micro_batches_repeat(const Programs& programs) {
+  for (const Body& body : programs.bodies) {
+    std::vector<int64_t> runs(body.segments.size(), 0);
+    for (const ProgramSlot& slot : body.schedule) ++runs[static_cast<size_t>(slot.segment)];
+    std::vector<std::vector<int32_t>> of(static_cast<size_t>(body.micro_batches));  // by micro-batch: its segments in order
+    bool begun = false, ended = false;
+    for (const ProgramSlot& slot : body.schedule) {
+      const bool is_once = runs[static_cast<size_t>(slot.segment)] == 1 && body.micro_batches > 1;
+      ended |= is_once && begun;
+      begun |= !is_once;
+      if (!is_once && ended) return false;
+      if (!is_once) of[static_cast<size_t>(slot.micro_batch)].push_back(slot.segment);
+    }
+    for (const auto& segments : of)
+      if (segments != of[0]) return false;
+  }
+  return true;
+}
 
 }  // namespace sscc

@@ -5,11 +5,13 @@
 // collective waits until every member of its group has reached the same call.
 #pragma once
 
+#include <cstdint>
 #include <functional>
 #include <string>
 #include <vector>
 
 #include "compiler/program/program.h"
+#include "compiler/program/wiring.h"
 
 namespace sscc {
 
@@ -33,7 +35,17 @@ struct Stuck {
   std::string reason;
 };
 
-// Returns the ranks that are stuck at the end; empty: the step ran through. `left_over`: messages that nobody received.
-std::vector<Stuck> walk(const Programs& programs, const Visitor& visitor, int64_t* left_over = nullptr);
+struct Walked {
+  std::vector<Stuck> stuck;  // none: the step ran through
+  int64_t left_over = 0;     // messages that nobody received
+};
+
+// `wiring`: all ranks, or one for each class of ranks that cannot be told apart; a collective's members are then one of each class. `micro_batches`:
+// only slots of so many, and what runs once a step.
+Walked walk(const Programs& programs, const Wiring& wiring, const Visitor& visitor, int64_t micro_batches = INT64_MAX);
+
+// Does every rank run the same segments in the same order for each micro-batch, and what runs once before or after all of them? Then all micro-batches
+// do to their values what the first does.
+bool micro_batches_repeat(const Programs& programs);
 
 }  // namespace sscc

@@ -24,16 +24,22 @@ class Clock {
     Visitor visitor;
     visitor.instruction = [&](const Step& step) { visit(step); };
     visitor.collective = [&](const std::vector<Step>& members) { visit_collective(members); };
-    walk(programs_, visitor);
+    const std::optional<Wiring> classes = folded(programs_);
+    const Wiring wiring = classes ? *classes : wiring_of(programs_);
+    walk(programs_, wiring, visitor);
     Prediction result;
     double busy = 0;
-    for (Rank& rank : ranks_) {
+    for (size_t r = 0; r < ranks_.size(); ++r) {
+      Rank& rank = ranks_[static_cast<size_t>(wiring.representative[r])];
       end_slot(rank);
       result.makespan_seconds = std::max(result.makespan_seconds, rank.slot_begin);
       busy += rank.busy;
+      for (Prediction::Bar bar : rank.bars) {
+        bar.rank = static_cast<int32_t>(r);
+        result.bars.push_back(bar);
+      }
     }
     if (result.makespan_seconds > 0) result.bubble_fraction = 1 - busy / (static_cast<double>(ranks_.size()) * result.makespan_seconds);
-    for (auto& [key, bar] : bars_) result.bars.push_back(bar);
     return result;
   }
 
@@ -62,10 +68,12 @@ class Clock {
   // A rank's clock: a slot begins when the one before it has ended; in it every stream goes on by itself, but for waits.
   struct Rank {
     int32_t segment = -1, micro_batch = -1;
+    bool is_new_slot = true;
     double slot_begin = 0, busy = 0;
     std::vector<double> streams;                    // when each is free
     std::vector<double> ends;                       // of each instruction of the slot
     std::vector<std::pair<double, double>> worked;  // of all streams, in this slot
+    std::vector<Prediction::Bar> bars;              // the last is of the slot that it is in
   };
 
   void end_slot(Rank& rank) {
@@ -78,7 +86,6 @@ class Clock {
     rank.slot_begin = until;
     rank.worked.clear();
     rank.streams.clear();
-    rank.ends.clear();
   }
 
   // When an instruction may begin, as far as its own rank is concerned.
@@ -88,6 +95,8 @@ class Clock {
       end_slot(rank);
       rank.segment = step.segment;
       rank.micro_batch = step.micro_batch;
+      rank.is_new_slot = true;
+      rank.ends.resize(durations_of(step).size());
     }
     const auto stream = static_cast<size_t>(step.what->stream);
     if (rank.streams.size() <= stream) rank.streams.resize(stream + 1, rank.slot_begin);
@@ -99,16 +108,18 @@ class Clock {
   void spend(const Step& step, double begin, double end) {
     Rank& rank = ranks_[static_cast<size_t>(step.rank)];
     rank.streams[static_cast<size_t>(step.what->stream)] = end;
-    rank.ends.resize(static_cast<size_t>(step.instruction) + 1, end);
-    rank.worked.emplace_back(begin, end);
-    auto [it, fresh] =
-        bars_.try_emplace({step.rank, step.segment, step.micro_batch}, Prediction::Bar{step.rank, step.segment, step.micro_batch, begin, end});
-    if (!fresh) it->second.end = std::max(it->second.end, end);
+    rank.ends[static_cast<size_t>(step.instruction)] = end;
+    if (!rank.worked.empty() && rank.worked.back().second == begin)
+      rank.worked.back().second = end;
+    else
+      rank.worked.emplace_back(begin, end);
+    if (rank.is_new_slot) rank.bars.push_back({step.rank, step.segment, step.micro_batch, begin, end});
+    rank.is_new_slot = false;
+    rank.bars.back().end = std::max(rank.bars.back().end, end);
   }
 
-  double time_of(const Step& step) const {
-    const size_t body = static_cast<size_t>(programs_.ranks[static_cast<size_t>(step.rank)].body);
-    return durations_[body][static_cast<size_t>(step.segment)][static_cast<size_t>(step.instruction)];
+  const std::vector<double>& durations_of(const Step& step) const {
+    return durations_[static_cast<size_t>(programs_.ranks[static_cast<size_t>(step.rank)].body)][static_cast<size_t>(step.segment)];
   }
   double transfer_time(double bytes) const { return machine_.link_latency_seconds + bytes / machine_.link_bytes_per_second; }
 
@@ -118,15 +129,16 @@ class Clock {
     double begin = earliest(step);
     if (step.what->opcode == Opcode::send) arrives_[step.message] = begin + transfer_time(static_cast<double>(bytes_of(body, step.what->ins[0])));
     if (step.what->opcode == Opcode::receive) begin = std::max(begin, arrives_[step.message]);
-    spend(step, begin, begin + time_of(step));
+    spend(step, begin, begin + durations_of(step)[static_cast<size_t>(step.instruction)]);
   }
 
   void visit_collective(const std::vector<Step>& members) {
     double begin = 0;
     for (const Step& member : members) begin = std::max(begin, earliest(member));
     const Step& first = members[0];
-    const Body& body = programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(first.rank)].body)];
-    const double n = static_cast<double>(members.size());
+    const RankProgram& rank = programs_.ranks[static_cast<size_t>(first.rank)];
+    const Body& body = programs_.bodies[static_cast<size_t>(rank.body)];
+    const auto n = static_cast<double>(rank.constants.groups[static_cast<size_t>(std::get<Communication>(first.what->expression).group)].size());
     const double bytes = static_cast<double>(bytes_of(body, first.what->opcode == Opcode::reduce_scatter ? first.what->ins[0] : first.what->outs[0]));
     const double rounds = first.what->opcode == Opcode::all_reduce ? 2 : 1;
     const double end = begin + rounds * ((n - 1) * machine_.link_latency_seconds + bytes * (n - 1) / n / machine_.link_bytes_per_second);
@@ -138,7 +150,6 @@ class Clock {
   std::vector<Rank> ranks_;
   std::vector<std::vector<std::vector<double>>> durations_;  // by body, segment, instruction
   std::map<int64_t, double> arrives_;
-  std::map<std::tuple<int32_t, int32_t, int32_t>, Prediction::Bar> bars_;
 };
 
 }  // namespace

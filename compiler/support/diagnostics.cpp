@@ -17,6 +17,18 @@ void Diagnostics::warning(const char* name, Code code, Location where, std::stri
   if (warnings_are_errors) ++errors_;
 }
 
+Diagnostics Diagnostics::same_settings() const {
+  Diagnostics fresh;
+  fresh.silenced = silenced;
+  fresh.warnings_are_errors = warnings_are_errors;
+  return fresh;
+}
+
+void Diagnostics::append(const Diagnostics& others) {
+  all_.insert(all_.end(), others.all_.begin(), others.all_.end());
+  errors_ += others.errors_;
+}
+
 void Diagnostics::note(Location where, std::string message) {
   all_.push_back({Severity::note, Code{}, std::move(where), "", std::move(message), "", ""});
 }

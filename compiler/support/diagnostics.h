@@ -47,6 +47,9 @@ class Diagnostics {
   void warning(const char* name, Code code, Location where, std::string message, std::string advice = "", std::string node = "");
   void note(Location where, std::string message);
 
+  void append(const Diagnostics& others);
+  Diagnostics same_settings() const;  // with nothing in it
+
   bool has_errors() const { return errors_ > 0; }
   const std::vector<Diagnostic>& all() const { return all_; }
 

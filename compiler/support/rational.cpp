@@ -60,6 +60,7 @@ Rational Rational::operator*(const Rational& other) const {
 }
 
 std::strong_ordering Rational::operator<=>(const Rational& other) const {
+  if (denominator_ == other.denominator_) return numerator_ <=> other.numerator_;
   Wide left = Wide(numerator_) * other.denominator_, right = Wide(other.numerator_) * denominator_;
   if (left < right) return std::strong_ordering::less;
   return left > right ? std::strong_ordering::greater : std::strong_ordering::equal;

@@ -24,7 +24,7 @@ Region box(llvm::ArrayRef<Interval> intervals) {
   Shape whole;
   for (const Interval& interval : intervals) whole.push_back(interval.end);
   Region region(whole);
-  for (size_t d = 0; d < intervals.size(); ++d) region.dim(d) = Intervals(intervals[d].begin, intervals[d].end);
+  for (size_t d = 0; d < intervals.size(); ++d) region.set_dim(d, Intervals(intervals[d].begin, intervals[d].end));
   return region;
 }
 

@@ -312,7 +312,7 @@ const std::vector<Damage>& damages() {
            if (buffer.source != Buffer::Source::parameter || p.below(4) != 0) continue;
            Region& region = p.programs.ranks[rank].constants.regions[static_cast<size_t>(buffer.regions)];
            if (region.rank() == 0 || region.dim(0).length() < 2) continue;
-           region.dim(0) = Intervals(region.dim(0).begin_position() + 1, region.dim(0).end_position() + 1);
+           region.set_dim(0, Intervals(region.dim(0).begin_position() + 1, region.dim(0).end_position() + 1));
            return true;
          }
          return false;
@@ -416,7 +416,7 @@ const std::vector<Damage>& damages() {
          });
          if (!site) return false;
          Region& region = p.programs.ranks[site->rank].constants.regions[static_cast<size_t>(std::get<Capture>(p.at(*site).expression).regions)];
-         region.dim(0) = Intervals(region.dim(0).begin_position() + 1, region.dim(0).end_position() + 1);
+         region.set_dim(0, Intervals(region.dim(0).begin_position() + 1, region.dim(0).end_position() + 1));
          return true;
        }},
   };

@@ -63,7 +63,7 @@ Region random_region(size_t rank) {
   Region region(Shape(rank, 4));
   for (size_t d = 0; d < rank; ++d) {
     Positions positions(randomness() & 0xf);
-    region.dim(d) = intervals_of(positions);
+    region.set_dim(d, intervals_of(positions));
   }
   return region;
 }
@@ -150,7 +150,7 @@ TEST_CASE("a scalar's region is one element, never empty") {
 TEST_CASE("regions print as NumPy slices") {
   Region region(Shape{4, 32});
   CHECK(region.to_string() == "[0:4, 0:32]");
-  region.dim(1) = Intervals({{0, 2}, {4, 6}});
+  region.set_dim(1, Intervals({{0, 2}, {4, 6}}));
   CHECK(region.to_string() == "[0:4, 0:2|4:6]");
   CHECK(region.local_shape() == Shape{4, 4});
   CHECK_FALSE(region.is_box());

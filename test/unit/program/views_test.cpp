@@ -40,10 +40,7 @@ std::vector<int64_t> addresses_of(const View& view, const Region& whole, const R
 }
 
 Region region(std::initializer_list<Intervals> dims) {
-  Region r(Shape(dims.size(), 100));
-  size_t d = 0;
-  for (const Intervals& each : dims) r.dim(d++) = each;
-  return r;
+  return Region(llvm::ArrayRef<Intervals>(dims.begin(), dims.size()));
 }
 
 const BufferId buffer(0);
@@ -85,7 +82,6 @@ TEST_CASE("matching boxes cover a region once and name the same elements on both
   const Region both = intersect(a, b);
   const View view_a = whole_buffer(buffer, a.local_shape()), view_b = whole_buffer(buffer, b.local_shape());
   int64_t elements = 0;
-  Region rest = both;
   for (const BoxPair& box : matching_boxes(view_a, a, view_b, b, both)) {
     REQUIRE(both.contains(box.region));
     REQUIRE(addresses(box.a) == addresses_of(view_a, a, box.region));
