@@ -39,15 +39,12 @@ class Names {
   }
   int32_t find(int32_t rank_class, size_t index) { return root(first_[static_cast<size_t>(rank_class)] + static_cast<int32_t>(index)); }
   void unite(int32_t a_class, size_t a, int32_t b_class, size_t b) { parent_[static_cast<size_t>(find(a_class, a))] = find(b_class, b); }
-  // No class calls two of its groups by one name.
-  bool are_distinct() {
-    for (size_t c = 0; c + 1 < first_.size(); ++c) {
-      std::vector<int32_t> roots;
-      for (int32_t i = first_[c]; i < first_[c + 1]; ++i) roots.push_back(root(i));
-      std::sort(roots.begin(), roots.end());
-      if (std::adjacent_find(roots.begin(), roots.end()) != roots.end()) return false;
-    }
-    return true;
+  // Does a rank of this class call different things (by its list of numbers) by one name?
+  bool confuses(int32_t rank_class, const std::vector<int32_t>& numbers) {
+    std::map<int32_t, int32_t> number_of;
+    for (size_t i = 0; i < numbers.size(); ++i)
+      if (number_of.try_emplace(find(rank_class, i), numbers[i]).first->second != numbers[i]) return true;
+    return false;
   }
 
  private:
@@ -120,7 +117,8 @@ std::optional<Wiring> folded(const Programs& programs) {
       channel_names.unite(classes[r], p, classes[peer], there);
     }
   }
-  if (!group_names.are_distinct() || !channel_names.are_distinct()) return std::nullopt;
+  for (size_t r = 0; r < programs.ranks.size(); ++r)
+    if (group_names.confuses(classes[r], all.group[r]) || channel_names.confuses(classes[r], all.channel[r])) return std::nullopt;
 
   Wiring wiring;
   wiring.group.resize(programs.ranks.size());

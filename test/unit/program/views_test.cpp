@@ -39,9 +39,7 @@ std::vector<int64_t> addresses_of(const View& view, const Region& whole, const R
   return list;
 }
 
-Region region(std::initializer_list<Intervals> dims) {
-  return Region(llvm::ArrayRef<Intervals>(dims.begin(), dims.size()));
-}
+Region region(std::initializer_list<Intervals> dims) { return Region(llvm::ArrayRef<Intervals>(dims.begin(), dims.size())); }
 
 const BufferId buffer(0);
 
