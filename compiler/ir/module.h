@@ -159,6 +159,7 @@ struct Split {
   int64_t count = 1;                // distinct pieces
   int mesh_axis = -1;               // of the operator's mesh; -1: in time, local
   llvm::SmallVector<int, 2> outer;  // earlier splits of the same range that this one nests in
+  int rotate = -1;                  // in time: the device at coordinate c of this mesh axis begins with piece c; -1: all begin with the first
   std::vector<Intervals> pieces;    // of [0, length), row-major over (outer splits' pieces, own piece)
   int rule = -1;                    // index of the plan's transform rule; -1: inherited from storage
 };

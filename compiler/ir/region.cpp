@@ -65,6 +65,17 @@ int64_t Intervals::length() const {
   return total;
 }
 
+Intervals Intervals::from_to(int64_t begin, int64_t end) const {
+  Intervals result;
+  int64_t seen = 0;
+  for (const Interval& each : list_) {
+    const int64_t from = std::max(begin, seen), to = std::min(end, seen + each.length());
+    if (from < to) result.list_.push_back({each.begin + from - seen, each.begin + to - seen});
+    seen += each.length();
+  }
+  return result;
+}
+
 int64_t Intervals::count_below(int64_t position) const {
   int64_t count = 0;
   for (const Interval& each : list_) {

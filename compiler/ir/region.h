@@ -44,7 +44,8 @@ class Intervals {
   int64_t end_position() const { return list_.back().end; }
   llvm::ArrayRef<Interval> list() const { return list_; }
   bool contains(const Intervals& other) const;
-  int64_t count_below(int64_t position) const;  // how many of its positions are < position
+  Intervals from_to(int64_t begin, int64_t end) const;  // its begin-th to (end-1)-th positions
+  int64_t count_below(int64_t position) const;          // how many of its positions are < position
   bool operator==(const Intervals&) const = default;
 
   friend Intervals intersect(const Intervals& a, const Intervals& b);

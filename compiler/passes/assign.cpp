@@ -62,10 +62,12 @@ class Assignment {
       here[0].device = device;
       for (const Split& split : o.splits) {
         std::vector<Piece> next;
+        const int64_t first = split.rotate < 0 ? 0 : module_.mesh_of(o).coordinate(device, split.rotate);
         for (const Piece& piece : here)
           for (int64_t k = 0; k < (split.mesh_axis < 0 ? split.count : 1); ++k) {
             next.push_back(piece);
-            next.back().coordinates.push_back(split.mesh_axis < 0 ? static_cast<int32_t>(k) : mesh_coordinate(o, split, device));
+            next.back().coordinates.push_back(split.mesh_axis < 0 ? static_cast<int32_t>((first + k) % split.count)
+                                                                  : mesh_coordinate(o, split, device));
           }
         here = std::move(next);
       }

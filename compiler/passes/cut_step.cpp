@@ -305,9 +305,19 @@ void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
       return;
     }
     if (!first) first = &rule;
-    for (const SplitOver& split : rule.splits)
-      if (split.is_time) count *= split.pieces;
+    for (const SplitOver& split : rule.splits) {
+      if (!split.is_time) continue;
+      count *= split.pieces;
+      if (!llvm::all_equal(split.sizes))
+        diagnostics.error(Code::unsupported, split.where, "micro-batches of different size are not supported by this version of sscc",
+                          "use {\"time\": " + std::to_string(split.pieces) + "}");
+      if (!split.rotate.empty())
+        diagnostics.error(Code::unsupported, split.where,
+                          "'rotate' is for pieces within a micro-batch, and this rule cuts the step into micro-batches",
+                          "restrict the rule with 'within'");
+    }
   }
+  if (diagnostics.has_errors()) return;
   if (first && count > 1) Cutter(module, *first, count, diagnostics).run();
 }
 

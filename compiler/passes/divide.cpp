@@ -23,6 +23,8 @@ struct Division {
   std::string mesh_axis;       // its name: each operator's mesh has its own axes, and may lack it; empty: in time
   int64_t n = 1;               // of a mesh axis: its length on the largest mesh
   std::vector<int64_t> sizes;  // uneven; empty: even
+  std::vector<int64_t> deal;   // the piece of each chunk; empty: a piece is one chunk
+  std::string rotate;          // in time: the device at coordinate c of this mesh axis begins with piece c
 };
 
 class Divider {
@@ -58,15 +60,14 @@ class Divider {
       const bool cut = cuts_the_step(module_, rule);
       for (const SplitOver& split : rule.splits) {
         if (split.is_time) {
-          if (!cut && split.pieces > 1) p.divisions.push_back({static_cast<int>(r), "", split.pieces, {}});
+          if (!cut && split.pieces > 1) p.divisions.push_back({static_cast<int>(r), "", split.pieces, split.sizes, {}, split.rotate});
           continue;
         }
         for (const std::string& name : split.mesh_axes) {
           int64_t length = 1;
           for (const Mesh& mesh : module_.meshes)
             if (const int axis = mesh.find(name); axis >= 0) length = std::max(length, mesh.axes[static_cast<size_t>(axis)].length);
-          if (length > 1)
-            p.divisions.push_back({static_cast<int>(r), name, length, split.mesh_axes.size() == 1 ? split.sizes : std::vector<int64_t>()});
+          if (length > 1) p.divisions.push_back({static_cast<int>(r), name, length, split.sizes, split.deal, ""});
         }
       }
       if (p.divisions.empty()) continue;
@@ -87,7 +88,7 @@ class Divider {
   // The pieces of a rule must be at most the positions that it names.
   void check_length(const Prepared& p) {
     int64_t pieces = 1;
-    for (const Division& division : p.divisions) pieces *= division.n;
+    for (const Division& division : p.divisions) pieces *= division.deal.empty() ? division.n : static_cast<int64_t>(division.deal.size());
     for (const Request& request : p.requests)
       if (pieces > request.length)
         diagnostics_.error(
@@ -110,10 +111,11 @@ class Divider {
     if (axis < 0 || divided_over(op, axis)) return {};
     const int64_t length = mesh.axes[static_cast<size_t>(axis)].length;
     if (length == 1) return {};
-    if (!division.sizes.empty() && static_cast<int64_t>(division.sizes.size()) != length) {
+    const int64_t told = division.deal.empty() ? static_cast<int64_t>(division.sizes.size()) : division.n;
+    if (told > 0 && told != length) {
       diagnostics_.error(Code::cannot_split, plan_.transform[static_cast<size_t>(division.rule)].where,
-                         std::to_string(division.sizes.size()) + " sizes for mesh axis " + quoted(division.mesh_axis) + ", which has length " +
-                             std::to_string(length) + " where " + quoted(op.name) + " is",
+                         std::to_string(told) + (division.deal.empty() ? " sizes" : " dealt pieces") + " for mesh axis " +
+                             quoted(division.mesh_axis) + ", which has length " + std::to_string(length) + " where " + quoted(op.name) + " is",
                          "restrict the rule with 'within'", op.name);
       return {};
     }
@@ -204,6 +206,7 @@ class Divider {
     split.length = factor.length;
     split.mesh_axis = cut.mesh_axis;
     split.rule = division.rule;
+    if (!division.rotate.empty()) split.rotate = module_.mesh_of(op).find(division.rotate);
     std::vector<Intervals> outer = {Intervals(0, factor.length)};
     for (size_t s = 0; s < op.splits.size(); ++s) {
       const Split& earlier = op.splits[s];
@@ -223,21 +226,23 @@ class Divider {
       }
     }
     const int64_t block = length / factor.length;  // positions of the range in one of the operator's units
+    const int64_t chunks = division.deal.empty() ? cut.n : static_cast<int64_t>(division.deal.size());
     std::vector<std::vector<int64_t>> all;
-    int64_t count = cut.n;
+    int64_t count = chunks;
     for (const Intervals& piece : outer) {
-      const int64_t begin = piece.begin_position(), end = piece.end_position(), have = end - begin;
+      // Cuts are positions of the factor; inside a dealt piece, which has several runs, positions of the piece.
+      const int64_t begin = piece.is_single() ? piece.begin_position() : 0, have = piece.length(), end = begin + have;
       const bool even = division.sizes.empty();
       std::vector<int64_t> cuts =
-          even ? even_cuts(begin * block, end * block, cut.n, length, units) : proportional_cuts(begin * block, end * block, division.sizes);
+          even ? even_cuts(begin * block, end * block, chunks, length, units) : proportional_cuts(begin * block, end * block, division.sizes);
       bool moved = false, empty = false;
       for (int64_t& position : cuts) {
         moved |= position % block != 0;
         position = (position + block - 1) / block;
       }
       for (size_t k = 0; k + 1 < cuts.size(); ++k) empty |= cuts[k] == cuts[k + 1];
-      if (empty || have < cut.n) {
-        if (!even || have <= 1 || cut.n % have != 0 || have >= cut.n) return false;
+      if (empty || have < chunks) {
+        if (!even || !division.deal.empty() || have <= 1 || chunks % have != 0 || have >= chunks) return false;
         count = have;  // as far as the number divides; replicated over the rest
         cuts.clear();
         for (int64_t k = 0; k <= have; ++k) cuts.push_back(begin + k);
@@ -248,11 +253,31 @@ class Divider {
     }
     for (const auto& cuts : all)
       if (static_cast<int64_t>(cuts.size()) != count + 1) return false;
-    split.count = count;
-    for (const auto& cuts : all)
-      for (int64_t k = 0; k < count; ++k) split.pieces.push_back(Intervals(cuts[static_cast<size_t>(k)], cuts[static_cast<size_t>(k) + 1]));
+    split.count = division.deal.empty() ? count : cut.n;
+    for (size_t p = 0; p < outer.size(); ++p) {
+      std::vector<Intervals> pieces(static_cast<size_t>(split.count));
+      for (size_t k = 0; k < static_cast<size_t>(count); ++k) {
+        Intervals& piece = pieces[division.deal.empty() ? k : static_cast<size_t>(division.deal[k])];
+        piece = unite(piece, outer[p].is_single() ? Intervals(all[p][k], all[p][k + 1]) : outer[p].from_to(all[p][k], all[p][k + 1]));
+      }
+      split.pieces.insert(split.pieces.end(), pieces.begin(), pieces.end());
+    }
+    if (is_looked_up(op, axis) && llvm::any_of(split.pieces, [&](const Intervals& piece) {
+          return !spread(piece, split.stride, split.length, op.rule.axes[static_cast<size_t>(axis)].length).is_single();
+        }))
+      return false;
     op.splits.push_back(std::move(split));
     return true;
+  }
+
+  // Do indices select along this axis? Its pieces must be ranges: an index is compared with their bounds.
+  static bool is_looked_up(const Op& op, int axis) {
+    const int n = static_cast<int>(op.inputs.size());
+    int table = -1, dim = -1;
+    if (op.kind == Kind::gather) table = 0, dim = std::get<DimAttributes>(op.attributes).dim;
+    if (op.kind == Kind::scatter_add) table = n, dim = std::get<DimAttributes>(op.attributes).dim;
+    if (op.kind == Kind::pick || op.kind == Kind::cross_entropy_grad) table = 0, dim = std::get<ClassAttributes>(op.attributes).dim;
+    return llvm::any_of(op.rule.occurrences, [&](const Occurrence& o) { return o.axis == axis && o.operand == table && o.dim == dim; });
   }
 
   // -- rules by operator and dimension ------------------------------------------------------------------------------------------------------------

@@ -28,14 +28,7 @@ Intervals share(const Intervals& positions, int64_t k, int64_t n) {
   const int64_t length = positions.length();
   const int64_t base = length / n, longer = length % n;
   const int64_t begin = k * base + std::min(k, longer), end = begin + base + (k < longer ? 1 : 0);
-  llvm::SmallVector<Interval, 2> result;
-  int64_t seen = 0;
-  for (const Interval& each : positions.list()) {
-    const int64_t from = std::max(begin, seen), to = std::min(end, seen + each.length());
-    if (from < to) result.push_back({each.begin + from - seen, each.begin + to - seen});
-    seen += each.length();
-  }
-  return Intervals(result);
+  return positions.from_to(begin, end);
 }
 
 int32_t index_of(std::vector<Region>& regions, const Region& region) {

@@ -201,7 +201,6 @@ std::optional<SplitOver> PlanReader::read_split_time(const JsonValue& value) {
     if (!lengths) return {};
     split.sizes = *lengths;
     split.pieces = static_cast<int64_t>(lengths->size());
-    if (rule_holds_) refuse(Feature::uneven_time, at_key(value, "time"));
   } else {
     auto pieces = expect_integer(*time, 1, INT32_MAX, "a number of pieces of at least 1, or a list of lengths");
     if (!pieces) return {};
@@ -211,7 +210,6 @@ std::optional<SplitOver> PlanReader::read_split_time(const JsonValue& value) {
     auto axis = read_mesh_axis(*rotate);
     if (!axis) return {};
     split.rotate = *axis;
-    if (rule_holds_) refuse(Feature::rotate, at_key(value, "rotate"));
   }
   return split;
 }
@@ -246,7 +244,11 @@ std::optional<SplitOver> PlanReader::read_split_over(const JsonValue& value) {
         expect_integers(*deal, 0, std::max<int64_t>(length, 1) - 1, "a list of numbers of pieces, each below " + std::to_string(length));
     if (!pieces_of_chunks) return {};
     split.deal = *pieces_of_chunks;
-    if (rule_holds_) refuse(Feature::deal, at_key(value, "deal"));
+    for (int64_t piece = 0; piece < length; ++piece)
+      if (std::find(split.deal.begin(), split.deal.end(), piece) == split.deal.end()) {
+        error(Code::wrong_type, at(*deal), "piece " + std::to_string(piece) + pieces + " is dealt no chunk", "name every piece at least once");
+        break;
+      }
   }
   return split;
 }

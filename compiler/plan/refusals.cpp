@@ -13,9 +13,6 @@ namespace {
 const Refusal refusals[] = {
     {Feature::store_at_a_place, "'store' at a place", "use {\"split\": AXIS}"},
     {Feature::recompute, "'recompute'", ""},
-    {Feature::deal, "'deal'", "use {\"over\": AXIS, \"sizes\": [..]} or the mesh axis alone"},
-    {Feature::rotate, "'rotate'", "leave it out: every device then starts with piece 0"},
-    {Feature::uneven_time, "an uneven split in time", "use {\"time\": n}"},
     {Feature::named_axis, "an axis named by what it is,", "name it by a tensor: \"TENSOR:DIM\""},
     {Feature::replicated_stages, "a stage held at several coordinates", "give each stage one coordinate"},
     {Feature::host, "the place 'host'", ""},

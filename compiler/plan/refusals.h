@@ -9,9 +9,6 @@ namespace sscc {
 enum class Feature {
   store_at_a_place,
   recompute,
-  deal,
-  rotate,
-  uneven_time,
   named_axis,
   replicated_stages,
   host,

@@ -65,6 +65,7 @@ TEST_CASE("transform: splits") {
   refused(split("{\"over\": \"tp\", \"sizes\": [1, ^^0]}"), Code::wrong_type, "proportions");
   refused(split("{\"over\": \"tp\", \"sizes\": [1, 1], ^^\"deal\": [0, 1]}"), Code::unknown_key, "not both");
   refused(split("{\"over\": \"tp\", \"deal\": [0, ^^2]}"), Code::wrong_type, "below 2");
+  refused(split("{\"over\": \"tp\", \"deal\": ^^[0, 0]}"), Code::wrong_type, "piece 1 over mesh axis 'tp' of length 2 is dealt no chunk");
   refused("{\"version\": 1, \"transform\": [{\"axis\": \"wte.weight:0\", \"split\": ^^\"tp\"}]}", Code::unknown_mesh_axis, "has no 'mesh'");
 }
 
@@ -240,9 +241,6 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
   auto is_unsupported = [](const std::string& text, const std::string& words) { refused(text, Code::unsupported, words); };
   is_unsupported(rule(R"("parameters": ["*"], ^^"store": {"pp": 0})"), "'store' at a place");
   is_unsupported(rule(R"("ops": {"layer": "0..1"}, ^^"recompute": true)"), "'recompute'");
-  is_unsupported(split("{\"over\": \"tp\", ^^\"deal\": [0, 1, 1, 0]}"), "'deal'");
-  is_unsupported(split("{\"time\": 2, ^^\"rotate\": \"tp\"}"), "'rotate'");
-  is_unsupported(split("{^^\"time\": [24, 16]}"), "uneven");
   is_unsupported(rule(R"("axis": ^^"@batch", "split": "tp")"), "'@batch'");
   is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
   is_unsupported(place_rule(R"("stages": "pp", "cut_before": ["/head/*"], ^^"place": [[0, 1], [1, 0]])"), "at several coordinates");
