@@ -142,6 +142,7 @@ class Lineage {
     const Walked walked = walk(programs_, wiring_of(programs_), visitor, walked_);
     if (good_ && !walked.stuck.empty()) refuse(walked.stuck[0].step, "is where the step ends: " + walked.stuck[0].reason);
     if (good_) check_homes();
+    if (good_) check_captures();
     return good_;
   }
 
@@ -179,8 +180,10 @@ class Lineage {
     return of_step(id) && (kind == SegmentKind::prologue || kind == SegmentKind::epilogue) ? whole_step() : one(step.micro_batch);
   }
 
-  // What lies in the arena before the step: homes.
+  // What lies in the arena before the step: homes, and nothing but them.
   void load_homes() {
+    std::vector<std::vector<bool>> is_home;  // by rank and buffer
+    for (const RankProgram& rank : programs_.ranks) is_home.emplace_back(static_cast<size_t>(body(rank.rank).buffers.size()));
     for (const auto& [id, homes] : module_.homes)
       for (const Home& home : homes) {
         const Body& b = body(home.device);
@@ -190,11 +193,21 @@ class Lineage {
           if (b.buffers[buffer].elements != home.region.elements()) continue;
           if ((b.buffers[buffer].copies > 1) != (t.scope == Scope::micro_batch && module_.cut.count > 1)) continue;
           if (!loads(programs_.ranks[static_cast<size_t>(home.device)], b.buffers[buffer], id, home.region)) continue;
+          is_home[static_cast<size_t>(home.device)][i] = true;
           for (int32_t k = 0; k < b.buffers[buffer].copies; ++k)
             contents(home.device, buffer, k)
                 .push_back(
                     {id, home.region, whole_buffer(buffer, home.region.local_shape()), {{home.region, Part(), of_step(id) ? whole_step() : one(k)}}});
         }
+      }
+    for (const RankProgram& rank : programs_.ranks)
+      for (int64_t i = 0; i < body(rank.rank).buffers.size() && good_; ++i) {
+        const Buffer& buffer = body(rank.rank).buffers[BufferId(i)];
+        if (buffer.source == Buffer::Source::none || is_home[static_cast<size_t>(rank.rank)][static_cast<size_t>(i)]) continue;
+        good_ = false;
+        diagnostics_.error(Code::not_equivalent, {},
+                           "rank " + std::to_string(rank.rank) + " begins with a part of '" + buffer.tensor + "' in buffer '" + buffer.name +
+                               "' that is not at home there");
       }
   }
 
@@ -518,12 +531,13 @@ class Lineage {
     if (found.content->tensor == c.tensor) return restricted(found.content->fragments, c.region);
     if (!complete(step, *found.content, c.region, c.tensor)) return std::nullopt;
     // Whole in all its micro-batches, or in this one: that is what the layout's result is made of.
-    return Fragments{{c.region, found.share, of_step(c.tensor) ? whole_step() : one(step.micro_batch)}};
+    const bool is_whole = of_step(c.tensor) && of_step(found.content->tensor);
+    return Fragments{{c.region, found.share, is_whole ? whole_step() : one(step.micro_batch)}};
   }
 
   void visit_copy(const Step& step) {
     const Instruction& i = *step.what;
-    if (i.op.valid() && i.piece >= 0) return visit_kernel(step);  // concat, or a layout operator that adds to a sum
+    if (i.op.valid() && i.piece >= 0) return visit_kernel(step);  // concat
     const Claim& from = claim(step, i.reads[0]);
     const Claim& to = claim(step, i.writes[0]);
     const auto moved = fragments(step, i.ins[0], from);
@@ -556,8 +570,12 @@ class Lineage {
     const auto& e = std::get<ReduceExpression>(i.expression);
     if (e.reduced != 1 || e.scale != 1 || e.join != module_.tensors[c.tensor].join) return refuse(step, "does not join the rows that it reads");
     Content joined{c.tensor, c.region, {}, {}};
-    for (const Content& row : Contents(contents(step.rank, i.ins[0].buffer, step.micro_batch)))
-      if (!merge(step, joined.fragments, c.tensor, row.fragments)) return;
+    for (size_t r = 0; r < i.reads.size(); ++r) {
+      const Claim& row = claim(step, i.reads[r]);
+      if (row.tensor != c.tensor || !(row.region == c.region)) return refuse(step, "does not join the rows that it reads");
+      const auto held = fragments(step, block_of(i.ins[0], static_cast<int64_t>(r), row.region), row);
+      if (!held || !merge(step, joined.fragments, c.tensor, *held)) return;
+    }
     write(step, i.outs[0], std::move(joined));
   }
 
@@ -572,18 +590,49 @@ class Lineage {
     const bool is_scalar = capture.what == Capture::What::loss ? c.tensor == module_.loss : c.tensor == module_.grad_norm;
     if (capture.what == Capture::What::loss || capture.what == Capture::What::grad_norm ? !is_scalar : capture.tensor != name)
       return refuse(step, "hands over '" + tensor.name + "' as something else");
-    if (capture.regions < 0) return;
+    std::vector<Region>& given = given_[{capture.what, is_scalar ? "" : capture.tensor}];
+    if (capture.regions < 0) return given.emplace_back(), void();
     const std::vector<Region>& regions = programs_.ranks[static_cast<size_t>(step.rank)].constants.regions;
     if (step.micro_batch > 0) return;  // the first looks at the regions of all
     for (int64_t m = 0; m < (of_step(c.tensor) ? 1 : module_.cut.count); ++m) {
       const auto index = static_cast<size_t>(capture.regions + m);
       if (index >= regions.size() || !(regions[index] == to_whole(module_, c.tensor, c.region, m)))
         return refuse(step, "hands over " + c.region.to_string() + " of '" + tensor.name + "' as another region");
+      given.push_back(regions[index]);
     }
+  }
+
+  // At the end the host has the loss, every output and every gradient, whole.
+  void check_captures() {
+    if (module_.loss.valid()) check_given(Capture::What::loss, "", Region());
+    if (module_.grad_norm.valid()) check_given(Capture::What::grad_norm, "", Region());
+    for (const FileTensor& output : programs_.outputs) check_given(Capture::What::output, output.name, Region(output.shape));
+    for (const OpId id : module_.order) {
+      if (module_.ops[id].kind != Kind::update) continue;
+      const Tensor& parameter = module_.tensors[module_.ops[id].inputs[0]];
+      check_given(Capture::What::gradient, parameter.name, Region(parameter.shape));
+    }
+  }
+
+  void check_given(Capture::What what, const std::string& name, const Region& whole) {
+    llvm::SmallVector<Region, 4> missing = {whole};
+    for (const Region& region : given_[{what, name}]) {
+      llvm::SmallVector<Region, 4> rest;
+      for (const Region& each : missing)
+        if (region.rank() > 0) llvm::append_range(rest, subtract(each, region));
+      missing = std::move(rest);
+    }
+    if (missing.empty() || !good_) return;
+    static const char* const names[] = {"the loss", "the gradient norm", "output", "the gradient of"};
+    good_ = false;
+    diagnostics_.error(Code::not_equivalent, {},
+                       std::string("the host is not given ") + names[static_cast<int>(what)] + (name.empty() ? "" : " " + quoted(name)) +
+                           (whole.rank() > 0 ? missing[0].to_string() : ""));
   }
 
   void visit_kernel(const Step& step) {
     const Instruction& i = *step.what;
+    if (i.reads.size() != i.ins.size() || i.writes.size() < i.outs.size()) return refuse(step, "does not say what it reads and writes");
     for (size_t k = 0; k < i.reads.size(); ++k) {
       const Claim& c = claim(step, i.reads[k]);
       const Content* content = find(step, i.ins[k], c.tensor, c.region).content;
@@ -607,13 +656,14 @@ class Lineage {
   // An operator's instruction reads every input of its piece, and writes its outputs, exactly as the rule says.
   bool needs_are_claimed(const Step& step) {
     const Instruction& i = *step.what;
-    if (!i.op.valid() || i.piece < 0 || i.opcode == Opcode::copy) return true;
+    if (!i.op.valid() || i.piece < 0) return true;
     const Op& o = module_.ops[i.op];
     const Piece* held = piece_on(step.rank, i.op, i.piece);
     if (!held) return refuse(step, "has no piece of this operator"), false;
     const Piece& piece = *held;
     const std::string difference = difference_from_operator(module_, o, piece, i, programs_.ranks[static_cast<size_t>(step.rank)].constants);
     if (!difference.empty()) return refuse(step, difference), false;
+    if (i.opcode == Opcode::copy) return concat_is_claimed(step, o, piece);
     size_t read = 0, written = 0;
     for (size_t k = 0; k < o.inputs.size(); ++k) {
       if (!o.inputs[k].valid()) continue;
@@ -629,6 +679,25 @@ class Lineage {
         return refuse(step, "does not write what its operator makes"), false;
     }
     return true;
+  }
+
+  // A copy of one operand of a concat to its place in the result.
+  bool concat_is_claimed(const Step& step, const Op& o, const Piece& piece) {
+    const Claim& from = claim(step, step.what->reads[0]);
+    const Claim& to = claim(step, step.what->writes[0]);
+    const Region out = region_of(module_, o, static_cast<int>(o.inputs.size()), piece);
+    int64_t start = 0;
+    for (size_t k = 0; o.kind == Kind::concat && k < o.inputs.size(); ++k) {
+      const auto dim = static_cast<size_t>(std::get<DimAttributes>(o.attributes).dim);
+      const int64_t end = start + module_.tensors[o.inputs[k]].shape[dim];
+      Region place = out;
+      place.set_dim(dim, intersect(out.dim(dim), Intervals(start, end)));
+      if (from.tensor == o.inputs[k] && from.region == region_of(module_, o, static_cast<int>(k), piece) && to.tensor == o.outputs[0] &&
+          to.region == place && to.part == part_of(module_, step.what->op, 0, piece))
+        return true;
+      start = end;
+    }
+    return refuse(step, "does not put what its operator reads where it belongs"), false;
   }
 
   // A fused instruction: every step reads, from the instruction's inputs or earlier steps, what its operator needs; results are the operators' outputs.
@@ -685,6 +754,7 @@ class Lineage {
   void visit_collective(const std::vector<Step>& members) {
     const Opcode opcode = members[0].what->opcode;
     for (const Step& member : members) {
+      if (!is_collective(*member.what, members.size())) return refuse(member, "does not read and write what a call of its kind does");
       const TensorId id = claim(member, member.what->reads[0]).tensor;
       if (opcode != Opcode::all_gather && std::get<Communication>(member.what->expression).join != module_.tensors[id].join)
         return refuse(member, "joins '" + module_.tensors[id].name + "' otherwise than its parts are to be joined");
@@ -693,53 +763,97 @@ class Lineage {
     for (const Step& member : members)
       for (size_t r = 0; r < member.what->reads.size(); ++r) {
         const Claim& c = claim(member, member.what->reads[r]);
-        View view = member.what->ins[0];
-        if (opcode == Opcode::reduce_scatter) view = row(view, c.region, r);
-        auto held = fragments(member, view, c);
+        const View& all = member.what->ins[0];
+        auto held = fragments(member, opcode == Opcode::reduce_scatter ? block_of(all, static_cast<int64_t>(r), c.region) : all, c);
         if (!held) return;
         given.push_back({c.tensor, c.region, {}, std::move(*held)});
         if (given.back().tensor != given[0].tensor)
           return refuse(member, "meets a call for another tensor, '" + module_.tensors[given[0].tensor].name + "'");
+        if (given.back().region.elements() != given[0].region.elements())
+          return refuse(member, "meets a call whose blocks have another length, " + given[0].region.to_string());
       }
     receive_collective(members, given);
   }
 
-  static View row(const View& all, const Region& region, size_t index) {
+  // Has it the views and claims of a collective of n members, all contiguous?
+  static bool is_collective(const Instruction& i, size_t n) {
+    if (i.ins.size() != 1 || i.outs.size() != 1 || !i.ins[0].is_contiguous() || !i.outs[0].is_contiguous()) return false;
+    if (i.opcode == Opcode::all_reduce && !same_place(i.ins[0], i.outs[0])) return false;
+    return i.reads.size() == (i.opcode == Opcode::reduce_scatter ? n : 1) &&
+           (i.writes.size() == 1 || (i.opcode == Opcode::all_gather && i.writes.size() == n));
+  }
+
+  // Block `index` of blocks that lie one after the other.
+  static View block_of(const View& all, int64_t index, const Region& region) {
     View view = whole_buffer(all.buffer, region.local_shape());
-    view.offset = all.offset + static_cast<int64_t>(index) * region.elements();
+    view.offset = all.offset + index * region.elements();
     return view;
   }
 
+  // The blocks of an all_gather, apart or as its region has them one after the other; what a sum joins.
   void receive_collective(const std::vector<Step>& members, const std::vector<Content>& given) {
     const size_t n = members.size();
     const Opcode opcode = members[0].what->opcode;
-    Fragments joined;  // of all_reduce and all_gather: the same for every member
+    const Claim* joined_as = nullptr;
+    Fragments joined;  // of all_reduce and all_gather: the same for every member that claims the same
     for (size_t m = 0; m < n; ++m) {
       const Step& member = members[m];
       const Instruction& i = *member.what;
-      if (opcode == Opcode::all_gather && i.writes.size() == n && n > 1) {
-        for (size_t k = 0; k < n; ++k) {
-          const Claim& c = claim(member, i.writes[k]);
-          if (!(given[k].region == c.region))
-            return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k].region.to_string());
-          write(member, row(i.outs[0], c.region, k), given[k]);
-        }
+      if (i.writes.size() > 1) {
+        receive_blocks(member, given);
         continue;
       }
       const Claim& c = claim(member, i.writes[0]);
-      if (opcode == Opcode::reduce_scatter) joined.clear();
-      const bool is_joined = !joined.empty();
-      for (size_t k = 0; k < n; ++k) {
-        const Content& from = opcode == Opcode::reduce_scatter ? given[k * n + m] : given[k];
-        if (opcode != Opcode::all_gather && !(from.region == c.region))
-          return refuse(member, "expects " + c.region.to_string() + " from every member and gets " + from.region.to_string());
-        if (!is_joined && !merge(member, joined, c.tensor, from.fragments)) return;
+      if (opcode == Opcode::reduce_scatter || !joined_as || joined_as->tensor != c.tensor || !(joined_as->region == c.region)) {
+        joined.clear();
+        for (size_t k = 0; k < n; ++k) {
+          const Content& from = opcode == Opcode::reduce_scatter ? given[k * n + m] : given[k];
+          const bool is_due = opcode == Opcode::all_gather ? is_block(c.region, static_cast<int64_t>(k), from.region) : from.region == c.region;
+          if (from.tensor != c.tensor || !is_due)
+            return refuse(member, "expects " + std::string(opcode == Opcode::all_gather ? "blocks of " : "") + c.region.to_string() +
+                                      " from every member and gets " + from.region.to_string());
+          if (!merge(member, joined, c.tensor, from.fragments)) return;
+        }
+        simplify(joined);
+        joined_as = &c;
       }
-      simplify(joined);
-      View view = i.outs[0];
-      if (opcode == Opcode::all_gather) view = whole_buffer(view.buffer, c.region.local_shape());
-      write(member, view, {c.tensor, c.region, {}, joined});
+      write(member, opcode == Opcode::all_gather ? block_of(i.outs[0], 0, c.region) : i.outs[0], {c.tensor, c.region, {}, joined});
     }
+  }
+
+  void receive_blocks(const Step& member, const std::vector<Content>& given) {
+    const Instruction& i = *member.what;
+    for (size_t k = 0; k < given.size(); ++k) {
+      const Claim& c = claim(member, i.writes[k]);
+      if (c.tensor != given[k].tensor || !(given[k].region == c.region))
+        return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k].region.to_string());
+      write(member, block_of(i.outs[0], static_cast<int64_t>(k), c.region), given[k]);
+    }
+  }
+
+  // Does a region lie in `all` as the block of this index?
+  static bool is_block(const Region& all, int64_t index, const Region& region) {
+    if (!all.contains(region)) return false;
+    const View whole = whole_buffer(BufferId(0), all.local_shape());
+    const std::optional<View> place = subview(whole, all, region);
+    return place && same_place(as_wide_as(*place, region), block_of(whole, index, region));
+  }
+
+  // Does the buffer hold all of the home's region of a tensor, whole and in its place?
+  bool holds(BufferId buffer, TensorId id, const Home& home) {
+    std::vector<Region> missing = {home.region};
+    for (const Content& content : contents(home.device, buffer, 0)) {
+      if (content.tensor != id || !home.region.contains(content.region)) continue;
+      const std::optional<View> place = subview(whole_buffer(buffer, home.region.local_shape()), home.region, content.region);
+      if (!place || !same_place(*place, content.view)) continue;
+      for (const Fragment& fragment : content.fragments) {
+        if (!fragment.part.whole()) continue;
+        std::vector<Region> rest;
+        for (const Region& each : missing) llvm::append_range(rest, subtract(each, fragment.region));
+        missing = std::move(rest);
+      }
+    }
+    return missing.empty();
   }
 
   // At the end every home of every trainable parameter holds its new version.
@@ -753,12 +867,9 @@ class Lineage {
         bool found = false;
         for (const size_t i : buffers_of(home.device, module_.tensors[old].name)) {
           const BufferId buffer(static_cast<int32_t>(i));
-          for (int64_t k = 0; k < body(home.device).buffers[buffer].copies; ++k) {
-            int64_t covered = 0;
-            for (const Content& content : contents(home.device, buffer, static_cast<int32_t>(k)))
-              if (content.tensor == id) covered += intersect(content.region, home.region).elements();
-            found |= covered == home.region.elements();
-          }
+          const Buffer& b = body(home.device).buffers[buffer];
+          found |= b.elements == home.region.elements() && loads(programs_.ranks[static_cast<size_t>(home.device)], b, old, home.region) &&
+                   holds(buffer, id, home);
         }
         if (!found) {
           good_ = false;
@@ -789,7 +900,8 @@ class Lineage {
   std::map<std::pair<int32_t, std::string>, std::vector<size_t>> named_;  // by body and name: the buffers that the host fills with it
   std::vector<std::vector<std::pair<int32_t, int32_t>>> pieces_;          // by operator: (rank, index in op.pieces), sorted
   std::map<int64_t, Content> messages_;
-  int64_t walked_;  // micro-batches of the step that are looked at
+  int64_t walked_;                                                              // micro-batches of the step that are looked at
+  std::map<std::pair<Capture::What, std::string>, std::vector<Region>> given_;  // to the host: regions of the whole tensors; scalars have no name
   bool good_ = true;
 };
 

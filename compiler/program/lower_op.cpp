@@ -90,10 +90,10 @@ void RankLowering::alias_output(OpId self, int index, int32_t p, View view) {
   }
   const Output out = output(self, index, p, true);
   Instruction& i = emit(Opcode::copy, self, id);
-  i.piece = ordinal(self, p);
   i.outs.push_back(out.view);
   i.ins.push_back(std::move(view));
-  i.writes.push_back(claim(id, sum.region, part_of(module_, self, index, op(self).pieces[static_cast<size_t>(p)])));
+  i.reads.push_back(claim(id, sum.region, part_of(module_, self, index, op(self).pieces[static_cast<size_t>(p)])));
+  i.writes.push_back(i.reads[0]);
   i.accumulate = out.accumulate;
 }
 

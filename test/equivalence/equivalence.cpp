@@ -4,185 +4,33 @@
 //
 // A plan that the compiler refuses with a diagnostic of the model or the plan does not count. A refusal by a checker, a bug, or a difference is a
 // failure: it is shrunk by leaving out rules and operators, and printed as a model (for sscc-opt) and a plan.
-#include <sys/wait.h>
-#include <unistd.h>
-
 #include <chrono>
 #include <cstdio>
 #include <cstring>
-#include <filesystem>
-#include <fstream>
 #include <iostream>
-#include <sstream>
 
-#include "compiler/driver/compile.h"
 #include "compiler/ir/print.h"
-#include "compiler/plan/read_text.h"
-#include "compiler/simulate/interpret.h"
-#include "sscc_rt/tensor_files.h"
 #include "test/equivalence/random_plan.h"
+#include "test/equivalence/trial.h"
 
 namespace sscc::equivalence {
 namespace {
 
-namespace fs = std::filesystem;
-constexpr int64_t steps = 2;
-
-class Folder {
- public:
-  Folder() : path_(fs::temp_directory_path() / ("sscc_equivalence_" + std::to_string(getpid()))) { fs::create_directories(path_); }
-  ~Folder() {
-    std::error_code ignored;
-    fs::remove_all(path_, ignored);
-  }
-  std::string operator/(const std::string& name) const { return path_ / name; }
-
- private:
-  fs::path path_;
-};
-
-enum class Outcome { equal, refused, failed };
-struct Result {
-  Outcome outcome = Outcome::equal;
-  std::string why;
-  size_t ranks = 1;
-};
-
-// Compiles and runs; what it wrote lies in `folder`. refused: by a diagnostic of the plan or the model.
-Result run(const Module& model, const std::string& plan, const std::string& data, const std::string& folder) {
-  Compilation c;
-  c.module = model;
-  Diagnostics diagnostics;
-  try {
-    PlanAndRecipe read =
-        read_plan_text(plan, "plan.json", "recipe", {}, c.module, diagnostics, [](const std::string&) { return std::string(recipe); });
-    c.plan = std::move(read.plan);
-    c.recipe = std::move(read.recipe);
-    c.module.meshes[0] = c.plan.mesh;
-    if (!diagnostics.has_errors())
-      run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "plan_buffers",
-                  "assign_streams", "check_deadlock", "check_lineage", "check_memory"},
-                 c, diagnostics);
-    if (diagnostics.has_errors()) {
-      for (const Diagnostic& each : diagnostics.all()) {
-        if (each.severity != Severity::error) continue;
-        const std::string text = to_text(each);
-        return {text.find("SSC5") == std::string::npos ? Outcome::refused : Outcome::failed, text};
-      }
-    }
-    rt::Options options;
-    options.data = data;
-    options.steps = steps;
-    options.outputs = folder + "/outputs";
-    options.grads = folder + "/grads.safetensors";
-    options.final = folder + "/final.safetensors";
-    options.log = folder + "/log.jsonl";
-    options.timeout_seconds = 60;
-    options.quiet = true;
-    fs::remove_all(folder);
-    const int status = interpret(c.programs, options);
-    if (status != 0) return {Outcome::failed, "the run ended with status " + std::to_string(status)};
-    return {Outcome::equal, "", c.programs.ranks.size()};
-  } catch (const std::exception& error) { return {Outcome::failed, error.what()}; }
-}
-
-std::string read_file(const fs::path& path) {
-  std::ifstream file(path, std::ios::binary);
-  std::ostringstream text;
-  text << file.rdbuf();
-  return text.str();
-}
-
-// The losses and norms of a log, without times and memory.
-std::string figures(const fs::path& log) {
-  std::istringstream lines(read_file(log));
-  std::string text;
-  for (std::string line; std::getline(lines, line);) text += line.substr(0, line.find("\"seconds\"")) + "\n";
-  return text;
-}
-
-// Are all sums exact in float64? The largest is the square of the gradient norm.
-bool is_exact(const fs::path& run) {
-  const std::string text = figures(run / "log.jsonl");
-  for (const char* key : {"\"loss\": ", "\"grad_norm\": "})
-    for (size_t at = 0; (at = text.find(key, at)) != std::string::npos; ++at)
-      if (std::abs(std::atof(text.c_str() + at + std::strlen(key))) > 0x1p24) return false;
-  return true;
-}
-
-// The tensors of a file, by name.
-std::map<std::string, rt::StoredTensor> tensors_of(const fs::path& file) {
-  if (file.extension() == ".safetensors") return rt::read_safetensors(file);
-  return {{"", rt::read_pb(file)}};
-}
-
-// Equal as numbers: a maximum of 0 and -0 may be either.
-bool are_equal(const rt::StoredTensor& a, const rt::StoredTensor& b) {
-  if (a.dtype != b.dtype || a.dims != b.dims) return false;
-  int64_t count = 1;
-  for (const int64_t d : a.dims) count *= d;
-  if (a.dtype != DType::f64) return std::memcmp(a.data, b.data, static_cast<size_t>(count) * rt::size_of(a.dtype)) == 0;
-  for (int64_t i = 0; i < count; ++i) {
-    double x, y;
-    std::memcpy(&x, a.data + i * 8, 8);
-    std::memcpy(&y, b.data + i * 8, 8);
-    if (!(x == y)) return false;
-  }
-  return true;
-}
-
-std::string difference(const fs::path& one, const fs::path& many) {
-  if (figures(one / "log.jsonl") != figures(many / "log.jsonl"))
-    return "the log differs:\n" + figures(one / "log.jsonl") + "against\n" + figures(many / "log.jsonl");
-  for (const auto& entry : fs::recursive_directory_iterator(one)) {
-    if (!entry.is_regular_file() || entry.path().extension() == ".jsonl") continue;
-    const fs::path relative = fs::relative(entry.path(), one);
-    const auto first = tensors_of(entry.path()), second = tensors_of(many / relative);
-    for (const auto& [name, tensor] : first)
-      if (!second.contains(name) || !are_equal(tensor, second.at(name))) return relative.string() + (name.empty() ? "" : ", " + name) + " differs";
-  }
-  return "";
-}
-
 Result compare(const Module& model, const RandomPlan& plan, uint64_t seed, const Folder& folder) {
   Random random(seed);
-  fs::remove_all(folder / "data");
-  write_data(model, folder / "data", steps, random);
-  Result many = run(model, plan.text(), folder / "data", folder / "many");
+  write_data(model, folder / "data", random);
+  Result many = run_trial(model, plan.text(), folder, "many");
   if (many.outcome != Outcome::equal) return many;
-  const Result one = run(model, "{\"version\": 1}", folder / "data", folder / "one");
+  const Result one = run_trial(model, one_rank, folder, "one");
   if (one.outcome != Outcome::equal) return {Outcome::failed, "on one rank: " + one.why};
-  if (!is_exact(folder / "one")) return {Outcome::refused, "[SSC-too-large", 1};
-  many.why = difference(folder / "one", folder / "many");
+  if (!is_exact(folder, "one")) return {Outcome::refused, "[SSC-too-large", 1};
+  many.why = difference(folder, "one", "many");
   if (!many.why.empty()) many.outcome = Outcome::failed;
   return many;
 }
 
-// The same in a process of its own: a bug may end it.
 Result compare_apart(const Module& model, const RandomPlan& plan, uint64_t seed, const Folder& folder) {
-  int ends[2];
-  if (pipe(ends) != 0) throw std::runtime_error("no pipe");
-  std::cout.flush();
-  const pid_t child = fork();
-  if (child == 0) {
-    const Result result = compare(model, plan, seed, folder);
-    const std::string text = std::to_string(result.ranks) + " " + result.why;
-    const ssize_t written = write(ends[1], text.data(), text.size());
-    std::_Exit(written == static_cast<ssize_t>(text.size()) ? static_cast<int>(result.outcome) : 3);
-  }
-  close(ends[1]);
-  std::string text;
-  char buffer[4096];
-  for (ssize_t n; (n = read(ends[0], buffer, sizeof buffer)) > 0;) text.append(buffer, static_cast<size_t>(n));
-  close(ends[0]);
-  int status = 0;
-  waitpid(child, &status, 0);
-  if (!WIFEXITED(status) || WEXITSTATUS(status) > 2) return {Outcome::failed, "it ended with a bug (see above), status " + std::to_string(status)};
-  Result result;
-  result.outcome = static_cast<Outcome>(WEXITSTATUS(status));
-  std::istringstream(text) >> result.ranks;
-  result.why = text.substr(std::min(text.find(' ') + 1, text.size()));
-  return result;
+  return apart([&] { return compare(model, plan, seed, folder); });
 }
 
 // Leaves out what is not needed to fail.

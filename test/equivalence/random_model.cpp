@@ -241,7 +241,8 @@ const char* const recipe = R"({"loss": {"kind": "graph_output", "output": "loss"
 
 Module random_model(Random& random, int operators) { return Generator(random, operators).run(); }
 
-void write_data(const Module& module, const std::string& folder, int64_t steps, Random& random) {
+void write_data(const Module& module, const std::string& folder, Random& random) {
+  std::filesystem::remove_all(folder);
   for (int64_t step = 0; step < steps; ++step) {
     const std::string path = folder + "/step_" + std::to_string(step);
     std::filesystem::create_directories(path);

@@ -21,9 +21,10 @@ auto& one_of(Random& random, List& list) {
 Module random_model(Random& random, int operators);
 
 // Values for its inputs: FOLDER/step_K/input_I.pb.
-void write_data(const Module& module, const std::string& folder, int64_t steps, Random& random);
+void write_data(const Module& module, const std::string& folder, Random& random);
 
-// The recipe that trains it: SGD with momentum, powers of two.
+// The recipe that trains it: SGD with momentum, powers of two. For so many steps.
 extern const char* const recipe;
+constexpr int64_t steps = 2;
 
 }  // namespace sscc::equivalence

@@ -1,0 +1,570 @@
+#include "test/equivalence/damage.h"
+
+#include <optional>
+#include <set>
+
+#include "compiler/program/traffic.h"
+
+namespace sscc::equivalence {
+namespace {
+
+std::function<bool(const Instruction&)> is_opcode(Opcode opcode) {
+  return [=](const Instruction& i) { return i.opcode == opcode; };
+}
+
+// An instruction of a rank.
+struct Site {
+  size_t rank = 0, segment = 0, instruction = 0;
+};
+
+// Programs under damage. A rank that is changed gets a body of its own.
+class Patient {
+ public:
+  Patient(Programs& programs, Random& random) : programs(programs), random_(random) {}
+
+  Programs& programs;
+
+  size_t below(size_t n) { return static_cast<size_t>(equivalence::below(random_, static_cast<int64_t>(n))); }
+  const Body& body(size_t rank) const { return programs.bodies[static_cast<size_t>(programs.ranks[rank].body)]; }
+  Body& own(size_t rank) {
+    programs.bodies.push_back(Body(body(rank)));
+    programs.ranks[rank].body = static_cast<int32_t>(programs.bodies.size()) - 1;
+    return programs.bodies.back();
+  }
+  std::vector<Instruction>& own_list(const Site& site) { return own(site.rank).segments[site.segment].instructions; }
+  Instruction& own_at(const Site& site) { return own_list(site)[site.instruction]; }
+  const Instruction& at(const Site& site) const { return body(site.rank).segments[site.segment].instructions[site.instruction]; }
+
+  // Another buffer of a rank that is as long, at random; invalid: there is none.
+  BufferId as_long_as(size_t rank, BufferId buffer) {
+    std::vector<BufferId> others;
+    for (int64_t b = 0; b < body(rank).buffers.size(); ++b)
+      if (BufferId(b) != buffer && body(rank).buffers[BufferId(b)].elements == body(rank).buffers[buffer].elements) others.push_back(BufferId(b));
+    return others.empty() ? BufferId() : others[below(others.size())];
+  }
+
+  // A random instruction that fits, of a segment that runs.
+  std::optional<Site> find(const std::function<bool(const Instruction&)>& fits) {
+    std::vector<Site> all;
+    for (size_t r = 0; r < programs.ranks.size(); ++r) {
+      std::set<int32_t> runs;
+      for (const ProgramSlot& slot : body(r).schedule) runs.insert(slot.segment);
+      for (const int32_t s : runs)
+        for (size_t i = 0; i < body(r).segments[static_cast<size_t>(s)].instructions.size(); ++i)
+          if (fits(body(r).segments[static_cast<size_t>(s)].instructions[i])) all.push_back({r, static_cast<size_t>(s), i});
+    }
+    if (all.empty()) return std::nullopt;
+    return all[below(all.size())];
+  }
+  std::optional<Site> find(Opcode opcode) { return find(is_opcode(opcode)); }
+
+ private:
+  Random& random_;
+};
+
+bool is_collective(const Instruction& i) {
+  return i.opcode == Opcode::all_reduce || i.opcode == Opcode::all_gather || i.opcode == Opcode::reduce_scatter;
+}
+bool is_kernel(const Instruction& i) { return i.op.valid() && i.opcode != Opcode::capture; }
+
+template <class Expression>
+std::function<bool(const Instruction&)> has() {
+  return [](const Instruction& i) { return std::holds_alternative<Expression>(i.expression); };
+}
+
+// Waits name instructions by their place: they go with them.
+void erase(std::vector<Instruction>& list, size_t at) {
+  list.erase(list.begin() + static_cast<std::ptrdiff_t>(at));
+  for (Instruction& i : list) {
+    llvm::erase_if(i.waits, [&](int32_t other) { return other == static_cast<int32_t>(at); });
+    for (int32_t& other : i.waits) other -= other > static_cast<int32_t>(at);
+  }
+}
+void insert(std::vector<Instruction>& list, size_t at, Instruction instruction) {
+  list.insert(list.begin() + static_cast<std::ptrdiff_t>(at), std::move(instruction));
+  for (size_t i = at + 1; i < list.size(); ++i)
+    for (int32_t& other : list[i].waits) other += other >= static_cast<int32_t>(at);
+}
+
+bool drop(Patient& p, const std::optional<Site>& site) {
+  if (!site) return false;
+  erase(p.own_list(*site), site->instruction);
+  return true;
+}
+bool repeat(Patient& p, const std::optional<Site>& site) {
+  if (!site) return false;
+  auto& list = p.own_list(*site);
+  insert(list, site->instruction, Instruction(list[site->instruction]));
+  return true;
+}
+template <class Change>
+bool change(Patient& p, const std::optional<Site>& site, const Change& change) {
+  if (!site) return false;
+  change(p.own_at(*site));
+  return true;
+}
+// The same instruction of all ranks that have it: a change that agrees with itself.
+template <class Change>
+bool change_everywhere(Patient& p, const std::optional<Site>& site, const Change& change) {
+  if (!site) return false;
+  const Instruction sample = p.at(*site);
+  const int32_t transfer = std::get<Communication>(sample.expression).transfer;
+  for (size_t r = 0; r < p.programs.ranks.size(); ++r)
+    for (ProgramSegment& segment : p.own(r).segments)
+      for (size_t i = 0; i < segment.instructions.size(); ++i) {
+        const auto* communication = std::get_if<Communication>(&segment.instructions[i].expression);
+        if (communication && communication->transfer == transfer && segment.instructions[i].opcode == sample.opcode)
+          i += change(segment.instructions, i);
+      }
+  return true;
+}
+
+// Another place for an instruction of a segment; what waits for it, and what it waits for, goes along.
+void move(std::vector<Instruction>& list, size_t from, size_t to) {
+  std::vector<int32_t> place(list.size());
+  for (size_t i = 0; i < list.size(); ++i) {
+    const size_t without = i - (i > from);
+    place[i] = static_cast<int32_t>(i == from ? to : without + (without >= to));
+  }
+  Instruction moved = std::move(list[from]);
+  list.erase(list.begin() + static_cast<std::ptrdiff_t>(from));
+  list.insert(list.begin() + static_cast<std::ptrdiff_t>(to), std::move(moved));
+  for (size_t i = 0; i < list.size(); ++i) {
+    for (int32_t& other : list[i].waits) other = place[static_cast<size_t>(other)];
+    llvm::erase_if(list[i].waits, [&](int32_t other) { return other >= static_cast<int32_t>(i); });
+  }
+}
+
+// A rank's next communication after this one that fits together with it.
+std::optional<size_t> next(Patient& p, const Site& site, const std::function<bool(const Instruction&)>& fits) {
+  const auto& list = p.body(site.rank).segments[site.segment].instructions;
+  for (size_t i = site.instruction + 1; i < list.size(); ++i)
+    if (fits(list[i])) return i;
+  return std::nullopt;
+}
+// It comes after the next one.
+bool cross(Patient& p, const std::optional<Site>& site, const std::function<bool(const Instruction&)>& fits) {
+  const std::optional<size_t> other = site ? next(p, *site, fits) : std::nullopt;
+  if (other) move(p.own_list(*site), site->instruction, *other);
+  return other.has_value();
+}
+// The same with the same peer.
+std::function<bool(const Instruction&)> like(const Patient& p, const std::optional<Site>& site) {
+  if (!site) return {};
+  const auto peer = [peers = p.programs.ranks[site->rank].constants.peers](const Instruction& i) {
+    return peers[static_cast<size_t>(std::get<Communication>(i.expression).peer)];
+  };
+  return [peer, first = p.at(*site)](const Instruction& i) { return i.opcode == first.opcode && peer(i) == peer(first); };
+}
+
+// May a view begin one element later and stay in its buffer?
+bool can_shift(const Body& body, const View& view) {
+  int64_t last = view.offset;
+  for (size_t d = 0; d < view.dims.size(); ++d) last += (view.dims[d] - 1) * view.strides[d];
+  return last + 1 < body.buffers[view.buffer].elements;
+}
+// What an instruction that fits reads first, or writes first, begins one element later.
+bool shift(Patient& p, const std::function<bool(const Instruction&)>& fits, bool reads) {
+  const auto site = p.find([&](const Instruction& i) { return fits(i) && !(reads ? i.ins.empty() : i.outs.empty()); });
+  if (!site || !can_shift(p.body(site->rank), reads ? p.at(*site).ins[0] : p.at(*site).outs[0])) return false;
+  Instruction& i = p.own_at(*site);
+  (reads ? i.ins[0] : i.outs[0]).offset += 1;
+  return true;
+}
+
+// What an instruction that fits writes goes to another buffer of the same length.
+bool write_elsewhere(Patient& p, const std::function<bool(const Instruction&)>& fits) {
+  const auto site = p.find(fits);
+  const BufferId other = site ? p.as_long_as(site->rank, p.at(*site).outs[0].buffer) : BufferId();
+  return other.valid() && change(p, site, [&](Instruction& i) { i.outs[0].buffer = other; });
+}
+
+// An instruction that fits runs before the one that wrote last what it reads.
+bool run_early(Patient& p, const std::function<bool(const Instruction&)>& fits) {
+  const auto site = p.find([&](const Instruction& i) { return fits(i) && !i.ins.empty(); });
+  if (!site) return false;
+  const auto& list = p.body(site->rank).segments[site->segment].instructions;
+  const size_t operand = p.at(*site).opcode == Opcode::update;  // its gradient
+  for (size_t i = site->instruction; i-- > 0;)
+    for (const View& written : list[i].outs)
+      if (written.buffer == p.at(*site).ins[operand].buffer) return move(p.own_list(*site), site->instruction, i), true;
+  return false;
+}
+
+// Every member of a call makes another call.
+bool call_otherwise(Patient& p, Opcode right, Opcode wrong) {
+  return change_everywhere(p, p.find(right), [&](std::vector<Instruction>& list, size_t i) {
+    list[i].opcode = wrong;
+    list[i].ins.resize(1, list[i].outs[0]);
+    return 0;
+  });
+}
+
+// A loaded buffer of a rank is loaded from one element further in its first dimension.
+bool load_elsewhere(Patient& p, Buffer::Source source) {
+  const size_t rank = p.below(p.programs.ranks.size());
+  for (const Buffer& buffer : p.body(rank).buffers) {
+    if (buffer.source != source || buffer.regions < 0) continue;
+    Region& region = p.programs.ranks[rank].constants.regions[static_cast<size_t>(buffer.regions)];
+    if (region.rank() == 0) continue;
+    region.set_dim(0, Intervals(region.dim(0).begin_position() + 1, region.dim(0).end_position() + 1));
+    return true;
+  }
+  return false;
+}
+
+// The segment that runs once at the end (gradients are joined, parameters updated) runs at `place` of the schedule, on all ranks.
+bool end_at(Patient& p, const std::function<size_t(size_t last)>& place) {
+  bool moved = false;
+  for (size_t rank = 0; rank < p.programs.ranks.size(); ++rank) {
+    auto& schedule = p.own(rank).schedule;
+    const size_t last = schedule.size() - 1, to = place(last);
+    if (to >= last) continue;
+    std::rotate(schedule.begin() + static_cast<std::ptrdiff_t>(to), schedule.begin() + static_cast<std::ptrdiff_t>(last), schedule.end());
+    moved = true;
+  }
+  return moved;
+}
+
+}  // namespace
+
+const std::vector<Damage>& damages() {
+  using Change = std::function<bool(Patient&)>;
+  static const std::vector<std::pair<const char*, Change>> changes = {
+      {"a send is dropped", [](Patient& p) { return drop(p, p.find(Opcode::send)); }},
+      {"a receive is dropped", [](Patient& p) { return drop(p, p.find(Opcode::receive)); }},
+      {"a send is doubled", [](Patient& p) { return repeat(p, p.find(Opcode::send)); }},
+      {"a collective is dropped on one rank", [](Patient& p) { return drop(p, p.find(is_collective)); }},
+      {"a collective is dropped everywhere",
+       [](Patient& p) {
+         return change_everywhere(p, p.find(is_collective), [](std::vector<Instruction>& list, size_t i) {
+           erase(list, i);
+           return -1;
+         });
+       }},
+      {"an all-reduce is doubled everywhere",
+       [](Patient& p) {
+         return change_everywhere(p, p.find(Opcode::all_reduce), [](std::vector<Instruction>& list, size_t i) {
+           insert(list, i, Instruction(list[i]));
+           return 1;
+         });
+       }},
+      {"a message gets another number",
+       [](Patient& p) { return change(p, p.find(Opcode::send), [](Instruction& i) { std::get<Communication>(i.expression).transfer += 7; }); }},
+      {"a message goes to another rank",
+       [](Patient& p) {
+         const auto site = p.find(Opcode::send);
+         if (!site || p.programs.ranks.size() < 3) return false;
+         int32_t& peer = p.programs.ranks[site->rank].constants.peers[static_cast<size_t>(std::get<Communication>(p.at(*site).expression).peer)];
+         const int32_t right = peer;
+         do peer = static_cast<int32_t>(p.below(p.programs.ranks.size()));
+         while (peer == static_cast<int32_t>(site->rank) || peer == right);
+         return true;
+       }},
+      {"a group loses a member",
+       [](Patient& p) {
+         const auto site = p.find(is_collective);
+         if (!site) return false;
+         auto& group = p.programs.ranks[site->rank].constants.groups[static_cast<size_t>(std::get<Communication>(p.at(*site).expression).group)];
+         std::erase_if(group, [&](int32_t member) { return member != static_cast<int32_t>(site->rank) && group.size() > 1; });
+         return true;
+       }},
+      {"a sum is joined as a maximum",
+       [](Patient& p) {
+         return change_everywhere(p, p.find(Opcode::all_reduce), [](std::vector<Instruction>& list, size_t i) {
+           std::get<Communication>(list[i].expression).join = Join::max;
+           return 0;
+         });
+       }},
+      {"two collectives of one rank cross", [](Patient& p) { return cross(p, p.find(is_collective), is_collective); }},
+      {"two messages to one rank cross",
+       [](Patient& p) {
+         const auto site = p.find(Opcode::send);
+         return cross(p, site, like(p, site));
+       }},
+      {"two messages from one rank cross",
+       [](Patient& p) {
+         const auto site = p.find(Opcode::receive);
+         return cross(p, site, like(p, site));
+       }},
+      {"two messages to one rank are exchanged",
+       [](Patient& p) {
+         const auto site = p.find(Opcode::send);
+         const auto other = site ? next(p, *site, like(p, site)) : std::nullopt;
+         if (!other) return false;
+         auto& list = p.own_list(*site);
+         std::swap(std::get<Communication>(list[site->instruction].expression).transfer, std::get<Communication>(list[*other].expression).transfer);
+         return true;
+       }},
+      {"an all-reduce becomes an all-gather", [](Patient& p) { return call_otherwise(p, Opcode::all_reduce, Opcode::all_gather); }},
+      {"an all-gather becomes an all-reduce", [](Patient& p) { return call_otherwise(p, Opcode::all_gather, Opcode::all_reduce); }},
+      {"a reduce-scatter becomes an all-reduce", [](Patient& p) { return call_otherwise(p, Opcode::reduce_scatter, Opcode::all_reduce); }},
+      {"a member makes another call",
+       [](Patient& p) {
+         return change(p, p.find(is_collective), [](Instruction& i) {
+           i.opcode = i.opcode == Opcode::all_reduce ? Opcode::reduce_scatter : Opcode::all_reduce;
+           i.ins.resize(1, i.outs[0]);
+         });
+       }},
+      {"a group has another order",
+       [](Patient& p) {
+         const auto site = p.find([](const Instruction& i) { return i.opcode == Opcode::all_gather || i.opcode == Opcode::reduce_scatter; });
+         if (!site) return false;
+         const auto right = p.programs.ranks[site->rank].constants.groups[static_cast<size_t>(std::get<Communication>(p.at(*site).expression).group)];
+         for (RankProgram& rank : p.programs.ranks)
+           for (auto& group : rank.constants.groups)
+             if (group == right) std::reverse(group.begin(), group.end());
+         return right.size() > 1;
+       }},
+      {"a collective reads another part of a buffer", [](Patient& p) { return shift(p, is_collective, true); }},
+      {"a collective writes another buffer", [](Patient& p) { return write_elsewhere(p, is_collective); }},
+      {"a message is sent from another part of a buffer", [](Patient& p) { return shift(p, is_opcode(Opcode::send), true); }},
+      {"a message is received into another buffer", [](Patient& p) { return write_elsewhere(p, is_opcode(Opcode::receive)); }},
+      {"a collective begins before its data is there", [](Patient& p) { return run_early(p, is_collective); }},
+      {"a message is sent before its data is there", [](Patient& p) { return run_early(p, is_opcode(Opcode::send)); }},
+      {"gradients are joined before the last micro-batch", [](Patient& p) { return end_at(p, [](size_t last) { return last - 1; }); }},
+      {"parameters are updated before they are read", [](Patient& p) { return end_at(p, [](size_t) { return size_t{1}; }); }},
+      {"a kernel is dropped", [](Patient& p) { return drop(p, p.find(is_kernel)); }},
+      {"a copy is dropped", [](Patient& p) { return drop(p, p.find([](const Instruction& i) { return i.opcode == Opcode::copy; })); }},
+      {"a kernel that adds is repeated", [](Patient& p) { return repeat(p, p.find([](const Instruction& i) { return i.accumulate; })); }},
+      {"a kernel that adds overwrites",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return i.accumulate && is_kernel(i); }), [](Instruction& i) { i.accumulate = false; });
+       }},
+      {"a kernel that overwrites adds",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) {
+           return !i.accumulate && (i.opcode == Opcode::contract || i.opcode == Opcode::reduce) && is_kernel(i);
+         }),
+                       [](Instruction& i) { i.accumulate = true; });
+       }},
+      {"the zeros before a sum are dropped", [](Patient& p) { return drop(p, p.find(Opcode::fill)); }},
+      {"a product is rescaled",
+       [](Patient& p) {
+         return change(p, p.find(has<ContractExpression>()), [](Instruction& i) { std::get<ContractExpression>(i.expression).scale *= 0.5; });
+       }},
+      {"a mean is rescaled",
+       [](Patient& p) {
+         return change(p, p.find(has<ReduceExpression>()), [](Instruction& i) { std::get<ReduceExpression>(i.expression).scale *= 2; });
+       }},
+      {"a pointwise constant is changed",
+       [](Patient& p) {
+         return change(p, p.find(has<PointwiseExpression>()),
+                       [](Instruction& i) { std::get<PointwiseExpression>(i.expression).steps[0].alpha += 1; });
+       }},
+      {"a pointwise step reads another operand",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) {
+           const auto* e = std::get_if<PointwiseExpression>(&i.expression);
+           return e && e->steps[0].function == Scalar::sub;
+         }),
+                       [](Instruction& i) {
+                         auto& step = std::get<PointwiseExpression>(i.expression).steps[0];
+                         std::swap(step.args[0], step.args[1]);
+                       });
+       }},
+      {"an optimizer's rate is changed",
+       [](Patient& p) {
+         return change(p, p.find(has<UpdateExpression>()), [](Instruction& i) { std::get<UpdateExpression>(i.expression).rule.lr *= 2; });
+       }},
+      {"an update is dropped", [](Patient& p) { return drop(p, p.find(Opcode::update)); }},
+      {"an update is done twice", [](Patient& p) { return repeat(p, p.find(Opcode::update)); }},
+      {"an index offset is changed",
+       [](Patient& p) {
+         const auto site = p.find(has<IndexExpression>());
+         if (!site) return false;
+         const int32_t offset = std::get<IndexExpression>(p.at(*site).expression).offset;
+         if (offset < 0) return false;
+         p.programs.ranks[site->rank].constants.offsets[static_cast<size_t>(offset)] += 1;
+         return true;
+       }},
+      {"a parameter is loaded from elsewhere", [](Patient& p) { return load_elsewhere(p, Buffer::Source::parameter); }},
+      {"an input is loaded from elsewhere", [](Patient& p) { return load_elsewhere(p, Buffer::Source::input); }},
+      {"optimizer state is kept elsewhere", [](Patient& p) { return load_elsewhere(p, Buffer::Source::state); }},
+      {"a kernel reads another part of a buffer",
+       [](Patient& p) {
+         return change(
+             p, p.find([](const Instruction& i) { return is_kernel(i) && !i.ins.empty() && i.ins[0].dims.size() > 1 && i.ins[0].dims[0] > 1; }),
+             [](Instruction& i) { i.ins[0].offset += 1; });
+       }},
+      {"a kernel writes another part of a buffer",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) {
+           return is_kernel(i) && i.opcode != Opcode::update && !i.outs[0].dims.empty() && i.outs[0].dims[0] > 1;
+         }),
+                       [](Instruction& i) { i.outs[0].offset += 1; });
+       }},
+      {"a kernel reads another value of the same length",
+       [](Patient& p) {
+         const auto site = p.find([](const Instruction& i) { return is_kernel(i) && !i.ins.empty(); });
+         const BufferId other = site ? p.as_long_as(site->rank, p.at(*site).ins[0].buffer) : BufferId();
+         return other.valid() && change(p, site, [&](Instruction& i) { i.ins[0].buffer = other; });
+       }},
+      {"a copy reads another part of a buffer", [](Patient& p) { return shift(p, is_opcode(Opcode::copy), true); }},
+      {"a copy writes another part of a buffer", [](Patient& p) { return shift(p, is_opcode(Opcode::copy), false); }},
+      {"a square operand is read across",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) {
+           return is_kernel(i) && !i.ins.empty() && i.ins[0].dims.size() > 1 && i.ins[0].dims[0] == i.ins[0].dims[1] && i.ins[0].dims[0] > 1 &&
+                  i.ins[0].strides[0] != i.ins[0].strides[1];
+         }),
+                       [](Instruction& i) { std::swap(i.ins[0].strides[0], i.ins[0].strides[1]); });
+       }},
+      {"the factors of a product are exchanged",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) {
+           return i.opcode == Opcode::contract && i.ins[0].dims == i.ins[1].dims && i.ins[0].buffer != i.ins[1].buffer;
+         }),
+                       [](Instruction& i) { std::swap(i.ins[0], i.ins[1]); });
+       }},
+      {"two results are exchanged",
+       [](Patient& p) {
+         return change(
+             p, p.find([](const Instruction& i) { return i.opcode == Opcode::pointwise && i.outs.size() > 1 && i.outs[0].dims == i.outs[1].dims; }),
+             [](Instruction& i) { std::swap(i.outs[0], i.outs[1]); });
+       }},
+      {"a constant is wrong on all ranks alike",
+       [](Patient& p) {
+         const auto site = p.find(has<PointwiseExpression>());
+         if (!site) return false;
+         const OpId op = std::get<PointwiseExpression>(p.at(*site).expression).ops[0].first;
+         for (Body& body : p.programs.bodies)
+           for (ProgramSegment& segment : body.segments)
+             for (Instruction& i : segment.instructions)
+               if (auto* e = std::get_if<PointwiseExpression>(&i.expression))
+                 for (size_t s = 0; s < e->steps.size(); ++s)
+                   if (e->ops[s].first == op) e->steps[s].beta += 1;
+         return true;
+       }},
+      {"a sum begins with one",
+       [](Patient& p) { return change(p, p.find(Opcode::fill), [](Instruction& i) { std::get<FillValue>(i.expression).value += 1; }); }},
+      {"the join of partial values is dropped",
+       [](Patient& p) {
+         return drop(p, p.find([](const Instruction& i) {
+           return !i.op.valid() && (i.opcode == Opcode::reduce || (i.opcode == Opcode::copy && i.accumulate));
+         }));
+       }},
+      {"a kernel runs before its operand is there",
+       [](Patient& p) { return run_early(p, [](const Instruction& i) { return is_kernel(i) && !i.accumulate; }); }},
+      {"an update runs before the gradient is there", [](Patient& p) { return run_early(p, is_opcode(Opcode::update)); }},
+      {"an output is not handed over", [](Patient& p) { return drop(p, p.find(Opcode::capture)); }},
+      {"a message is received too late",
+       [](Patient& p) {
+         const auto site = p.find(Opcode::receive);
+         if (!site) return false;
+         auto& list = p.own_list(*site);
+         Instruction moved = list[site->instruction];
+         erase(list, site->instruction);
+         list.push_back(std::move(moved));
+         return site->instruction + 1 != list.size();
+       }},
+      {"a slot of the schedule is dropped",
+       [](Patient& p) {
+         const size_t rank = p.below(p.programs.ranks.size());
+         auto& schedule = p.own(rank).schedule;
+         schedule.erase(schedule.begin() + static_cast<std::ptrdiff_t>(1 + p.below(schedule.size() - 1)));
+         return true;
+       }},
+      {"a micro-batch runs twice",
+       [](Patient& p) {
+         const size_t rank = p.below(p.programs.ranks.size());
+         auto& schedule = p.own(rank).schedule;
+         const size_t at = 1 + p.below(schedule.size() - 1);
+         schedule.insert(schedule.begin() + static_cast<std::ptrdiff_t>(at), ProgramSlot(schedule[at]));
+         return true;
+       }},
+      {"backward runs before its forward",
+       [](Patient& p) {
+         const size_t rank = p.below(p.programs.ranks.size());
+         auto& body = p.own(rank);
+         for (size_t i = 1; i + 1 < body.schedule.size(); ++i)
+           if (body.schedule[i].micro_batch == body.schedule[i + 1].micro_batch) return std::swap(body.schedule[i], body.schedule[i + 1]), true;
+         return false;
+       }},
+      {"a buffer lies on another that is live",
+       [](Patient& p) {
+         const size_t rank = p.below(p.programs.ranks.size());
+         auto& body = p.own(rank);
+         std::vector<BufferId> loaded;
+         for (int64_t b = 0; b < body.buffers.size(); ++b)
+           if (body.buffers[BufferId(b)].source == Buffer::Source::parameter) loaded.push_back(BufferId(b));
+         if (loaded.size() < 2) return false;
+         const size_t which = p.below(loaded.size() - 1);
+         body.buffers[loaded[which]].offset = body.buffers[loaded[which + 1]].offset;
+         return true;
+       }},
+      {"a buffer is reused while it is read",
+       [](Patient& p) {
+         const auto site = p.find([](const Instruction& i) { return is_kernel(i) && !i.ins.empty(); });
+         if (!site) return false;
+         const BufferId read = p.at(*site).ins[0].buffer;
+         const auto& list = p.body(site->rank).segments[site->segment].instructions;
+         for (size_t i = site->instruction; i-- > 0;)
+           for (const View& written : list[i].outs) {
+             if (written.buffer == read) return false;  // nothing is written between
+             if (p.body(site->rank).buffers[written.buffer].source != Buffer::Source::none) continue;
+             auto& buffers = p.own(site->rank).buffers;
+             buffers[written.buffer].offset = buffers[read].offset;
+             return true;
+           }
+         return false;
+       }},
+      {"the arena is too small", [](Patient& p) { return p.own(p.below(p.programs.ranks.size())).arena_bytes -= 64, true; }},
+      {"a value of several micro-batches has one copy less",
+       [](Patient& p) {
+         for (size_t rank = 0; rank < p.programs.ranks.size(); ++rank)
+           for (int64_t b = 0; b < p.body(rank).buffers.size(); ++b)
+             if (p.body(rank).buffers[BufferId(b)].copies > 1 && p.body(rank).buffers[BufferId(b)].source == Buffer::Source::none) {
+               p.own(rank).buffers[BufferId(b)].copies -= 1;
+               return true;
+             }
+         return false;
+       }},
+      {"an event is missing",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return !i.waits.empty(); }),
+                       [&](Instruction& i) { i.waits.erase(i.waits.begin() + static_cast<std::ptrdiff_t>(p.below(i.waits.size()))); });
+       }},
+      {"a stream does not wait",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return i.stream > 0 && !i.waits.empty(); }), [](Instruction& i) { i.waits.clear(); });
+       }},
+      {"a stream waits for another instruction",
+       [](Patient& p) {
+         const auto site = p.find([](const Instruction& i) { return !i.waits.empty(); });
+         if (!site) return false;
+         int32_t& other = p.own_at(*site).waits[0];
+         if (other == 0) return false;
+         --other;
+         return true;
+       }},
+      {"a kernel runs beside the others",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return is_kernel(i) && i.waits.empty(); }), [](Instruction& i) { i.stream = 1 << 10; });
+       }},
+      {"an output is handed over as another region",
+       [](Patient& p) {
+         const auto site = p.find([](const Instruction& i) {
+           const auto* c = std::get_if<Capture>(&i.expression);
+           return c && c->regions >= 0 && c->what == Capture::What::output;
+         });
+         if (!site) return false;
+         Region& region = p.programs.ranks[site->rank].constants.regions[static_cast<size_t>(std::get<Capture>(p.at(*site).expression).regions)];
+         if (region.rank() == 0) return false;
+         region.set_dim(0, Intervals(region.dim(0).begin_position() + 1, region.dim(0).end_position() + 1));
+         return true;
+       }},
+  };
+  static const std::vector<Damage> all = [] {
+    std::vector<Damage> result;
+    for (const auto& [name, change] : changes)
+      result.push_back({name, [change = change](Programs& programs, Random& random) {
+                          Patient patient(programs, random);
+                          return change(patient);
+                        }});
+    return result;
+  }();
+  return all;
+}
+
+}  // namespace sscc::equivalence
