@@ -52,20 +52,7 @@ class Generator {
     values_.push_back(module_.inputs.back());
   }
 
-  TensorId parameter(Shape shape) {
-    Tensor t;
-    t.name = "w" + std::to_string(parameters_++);
-    t.dtype = DType::f64;
-    t.shape = shape;
-    t.role = Role::parameter;
-    std::string bytes(static_cast<size_t>(elements(shape)) * 8, '\0');
-    for (int64_t i = 0; i < elements(shape); ++i) {
-      const double value = static_cast<double>(coin(3) - 1);
-      std::memcpy(bytes.data() + i * 8, &value, 8);
-    }
-    t.weight = Weight{"", 0, static_cast<int64_t>(bytes.size()), std::make_shared<const std::string>(std::move(bytes))};
-    return module_.add_tensor(std::move(t));
-  }
+  TensorId parameter(const Shape& shape) { return add_parameter(module_, "w" + std::to_string(parameters_++), shape, random_); }
 
   Builder builder(const char* type) { return Builder(module_, {std::string("/") + type + "_" + std::to_string(nodes_++), type, Phase::forward, {}}); }
   const Shape& shape(TensorId id) const { return module_.tensors[id].shape; }
@@ -238,6 +225,21 @@ class Generator {
 }  // namespace
 
 const char* const recipe = R"({"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 0.5, "momentum": 0.5}})";
+
+TensorId add_parameter(Module& module, const std::string& name, const Shape& shape, Random& random) {
+  Tensor t;
+  t.name = name;
+  t.dtype = DType::f64;
+  t.shape = shape;
+  t.role = Role::parameter;
+  std::string bytes(static_cast<size_t>(elements(shape)) * 8, '\0');
+  for (int64_t i = 0; i < elements(shape); ++i) {
+    const double value = static_cast<double>(below(random, 3) - 1);
+    std::memcpy(bytes.data() + i * 8, &value, 8);
+  }
+  t.weight = Weight{"", 0, static_cast<int64_t>(bytes.size()), std::make_shared<const std::string>(std::move(bytes))};
+  return module.add_tensor(std::move(t));
+}
 
 Module random_model(Random& random, int operators) { return Generator(random, operators).run(); }
 

@@ -20,6 +20,9 @@ auto& one_of(Random& random, List& list) {
 // weights are in memory.
 Module random_model(Random& random, int operators);
 
+// A trainable parameter of -1, 0 and 1.
+TensorId add_parameter(Module& module, const std::string& name, const Shape& shape, Random& random);
+
 // Values for its inputs: FOLDER/step_K/input_I.pb.
 void write_data(const Module& module, const std::string& folder, Random& random);
 

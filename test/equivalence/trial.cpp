@@ -11,6 +11,8 @@
 #include <iostream>
 #include <sstream>
 
+#include "llvm/ADT/STLExtras.h"
+
 #include "compiler/plan/read_text.h"
 #include "compiler/program/check.h"
 #include "compiler/simulate/interpret.h"
@@ -77,7 +79,9 @@ Folder::~Folder() {
 Result compile_trial(const Module& model, const std::string& plan, Compilation& c) {
   c.module = model;
   Diagnostics diagnostics;
-  PlanAndRecipe read = read_plan_text(plan, "plan.json", "recipe", {}, c.module, diagnostics, [](const std::string&) { return std::string(recipe); });
+  const bool is_trained = llvm::any_of(model.tensors, [](const Tensor& tensor) { return tensor.role == Role::parameter; });
+  PlanAndRecipe read = read_plan_text(plan, "plan.json", is_trained ? "recipe" : "", {}, c.module, diagnostics,
+                                      [](const std::string&) { return std::string(recipe); });
   c.plan = std::move(read.plan);
   c.recipe = std::move(read.recipe);
   c.module.meshes[0] = c.plan.mesh;
@@ -105,7 +109,7 @@ Result run_programs(const Programs& programs, const std::string& data, const Fol
   options.data = data;
   options.steps = steps;
   options.outputs = folder / name + "/outputs";
-  options.grads = folder / name + "/grads.safetensors";
+  if (programs.training) options.grads = folder / name + "/grads.safetensors";
   options.final = folder / name + "/final.safetensors";
   options.log = folder / name + "/log.jsonl";
   options.timeout_seconds = 60;

@@ -30,7 +30,7 @@ struct Result {
   size_t ranks = 1;
 };
 
-// Every step from the plan to checked programs. refused: by a diagnostic of the plan or the model; failed: by a checker.
+// Every step from the plan to checked programs; a model without parameters is not trained. refused: by a diagnostic of the plan or the model; failed: by a checker.
 Result compile_trial(const Module& model, const std::string& plan, Compilation& compilation);
 
 // The first refusal of the checkers; empty: all accept.
