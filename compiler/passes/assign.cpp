@@ -76,7 +76,7 @@ class Assignment {
   }
 
   // "on": a list: piece i of the operator's splits, row-major, at place i, instead of where the mesh would put it. A list for the pieces in time alone
-  // takes the operator off the mesh: its axes then divide nothing.
+  // takes the operator off the mesh: its axes then divide nothing, unless the pieces in time are pieces of what they divide.
   void place_by_list(Op& o, const Placement& p) {
     const auto count_pieces = [&] {
       size_t count = 1;
@@ -84,7 +84,13 @@ class Assignment {
       return count;
     };
     const size_t all = count_pieces();
-    if (p.lists.size() != all) std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
+    const auto is_pieces_of = [](const Split& inner, const Split& outer) {
+      return inner.mesh_axis < 0 && outer.mesh_axis >= 0 && inner.axis == outer.axis;
+    };
+    bool nests = false;
+    for (size_t s = 0; s < o.splits.size(); ++s)
+      for (size_t outer = 0; outer < s; ++outer) nests |= is_pieces_of(o.splits[s], o.splits[outer]);
+    if (p.lists.size() != all && !nests) std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
     const size_t count = count_pieces();
     if (p.lists.size() != count) {
       diagnostics_.error(Code::no_place, p.where,

@@ -208,8 +208,11 @@ class Cutter {
     for (OpId id : module_.order) {
       const Op& op = module_.ops[id];
       OpId because;
-      for (TensorId input : op.inputs)
-        if (auto it = late.find(input); input.valid() && it != late.end()) because = it->second;
+      for (TensorId input : op.inputs) {
+        if (!input.valid()) continue;
+        if (auto it = late.find(input); it != late.end()) because = it->second;
+        if (!in_micro_batch(id) && is_cut(input)) return refuse(op, "divides it at other places");
+      }
       if (in_micro_batch(id)) {
         if (because.valid()) {
           const Op& meeting = module_.ops[because];
@@ -225,6 +228,11 @@ class Cutter {
           if (output.valid()) late[output] = id;
       }
     }
+  }
+
+  // Has each micro-batch a part of its own of the tensor?
+  bool is_cut(TensorId tensor) const {
+    return llvm::any_of(module_.tensors[tensor].producers, [&](OpId maker) { return in_micro_batch(maker) && holds_batch(maker, tensor); });
   }
 
   bool holds_batch(OpId id, TensorId tensor) const {

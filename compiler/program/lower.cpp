@@ -114,8 +114,10 @@ class Planner {
           in = other.segment;
         }
       }
-      if (key < made) key = made;
-      segment = std::max(segment, in);
+      if (key < made) {  // segments of one device do not always run in the order of their numbers: backward ones run the other way
+        key = made;
+        segment = in;
+      }
     }
     const SegmentKind kind = segment >= 0 ? module_.segments[static_cast<size_t>(segment)].kind : SegmentKind::prologue;
     if (segment >= 0 && !(made_in_micro_batches && (kind == SegmentKind::forward || kind == SegmentKind::backward))) {

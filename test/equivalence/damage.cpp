@@ -45,13 +45,16 @@ class Patient {
 
   // A random instruction that fits, of a segment that runs.
   std::optional<Site> find(const std::function<bool(const Instruction&)>& fits) {
+    return find([&](const Body&, const Instruction& i) { return fits(i); });
+  }
+  std::optional<Site> find(const std::function<bool(const Body&, const Instruction&)>& fits) {
     std::vector<Site> all;
     for (size_t r = 0; r < programs.ranks.size(); ++r) {
       std::set<int32_t> runs;
       for (const ProgramSlot& slot : body(r).schedule) runs.insert(slot.segment);
       for (const int32_t s : runs)
         for (size_t i = 0; i < body(r).segments[static_cast<size_t>(s)].instructions.size(); ++i)
-          if (fits(body(r).segments[static_cast<size_t>(s)].instructions[i])) all.push_back({r, static_cast<size_t>(s), i});
+          if (fits(body(r), body(r).segments[static_cast<size_t>(s)].instructions[i])) all.push_back({r, static_cast<size_t>(s), i});
     }
     if (all.empty()) return std::nullopt;
     return all[below(all.size())];
@@ -165,8 +168,10 @@ bool can_shift(const Body& body, const View& view) {
 }
 // What an instruction that fits reads first, or writes first, begins one element later.
 bool shift(Patient& p, const std::function<bool(const Instruction&)>& fits, bool reads) {
-  const auto site = p.find([&](const Instruction& i) { return fits(i) && !(reads ? i.ins.empty() : i.outs.empty()); });
-  if (!site || !can_shift(p.body(site->rank), reads ? p.at(*site).ins[0] : p.at(*site).outs[0])) return false;
+  const auto site = p.find([&](const Body& body, const Instruction& i) {
+    return fits(i) && !(reads ? i.ins.empty() : i.outs.empty()) && can_shift(body, reads ? i.ins[0] : i.outs[0]);
+  });
+  if (!site) return false;
   Instruction& i = p.own_at(*site);
   (reads ? i.ins[0] : i.outs[0]).offset += 1;
   return true;

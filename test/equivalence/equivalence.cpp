@@ -1,27 +1,30 @@
 // Random models times random plans: what all ranks compute together is, bit for bit, what one rank computes (outputs, gradients, new parameters, loss).
 //
-//   equivalence [--pairs N] [--seed S] [--minutes M]
+//   equivalence [--pairs N] [--seed S] [--minutes M] [--failures FOLDER] [--verbose]
 //
 // A plan that the compiler refuses with a diagnostic of the model or the plan does not count. A refusal by a checker, a bug, or a difference is a
-// failure: it is shrunk by leaving out rules and operators, and printed as a model (for sscc-opt) and a plan.
+// failure: it is shrunk and written below FOLDER as a model (for sscc-opt), a plan and a recipe.
 #include <chrono>
 #include <cstdio>
+#include <cstdlib>
 #include <cstring>
+#include <filesystem>
+#include <fstream>
 #include <iostream>
 
 #include "compiler/ir/print.h"
-#include "test/equivalence/random_plan.h"
+#include "test/equivalence/shrink.h"
 #include "test/equivalence/trial.h"
 
 namespace sscc::equivalence {
 namespace {
 
-Result compare(const Module& model, const RandomPlan& plan, uint64_t seed, const Folder& folder) {
+Result compare(const Pair& pair, uint64_t seed, const Folder& folder) {
   Random random(seed);
-  write_data(model, folder / "data", random);
-  Result many = run_trial(model, plan.text(), folder, "many");
+  write_data(pair.model, folder / "data", random);
+  Result many = run_trial(pair.model, pair.plan.text(), folder, "many");
   if (many.outcome != Outcome::equal) return many;
-  const Result one = run_trial(model, one_rank, folder, "one");
+  const Result one = run_trial(pair.model, one_rank, folder, "one");
   if (one.outcome != Outcome::equal) return {Outcome::failed, "on one rank: " + one.why};
   if (!is_exact(folder, "one")) return {Outcome::refused, "[SSC-too-large", 1};
   many.why = difference(folder, "one", "many");
@@ -29,33 +32,26 @@ Result compare(const Module& model, const RandomPlan& plan, uint64_t seed, const
   return many;
 }
 
-Result compare_apart(const Module& model, const RandomPlan& plan, uint64_t seed, const Folder& folder) {
-  return apart([&] { return compare(model, plan, seed, folder); });
+// Failures of one kind: of one code, or with the same first words.
+std::string kind_of(const std::string& why) {
+  const size_t code = why.find("[SSC");
+  return code == std::string::npos ? why.substr(0, 20) : why.substr(code, 9);
 }
 
-// Leaves out what is not needed to fail.
-RandomPlan shrunk(const Module& model, RandomPlan plan, uint64_t seed, const Folder& folder) {
-  for (bool smaller = true; smaller;) {
-    smaller = false;
-    const auto fails = [&](const RandomPlan& candidate) { return compare_apart(model, candidate, seed, folder).outcome == Outcome::failed; };
-    for (auto part : {&RandomPlan::transform, &RandomPlan::assign})
-      for (size_t i = 0; i < (plan.*part).size(); ++i) {
-        RandomPlan candidate = plan;
-        (candidate.*part).erase((candidate.*part).begin() + static_cast<std::ptrdiff_t>(i));
-        if (!fails(candidate)) continue;
-        plan = candidate;
-        smaller = true;
-        --i;
-      }
-    if (plan.order.empty()) continue;
-    RandomPlan candidate = plan;
-    candidate.order.clear();
-    if (fails(candidate)) {
-      plan = candidate;
-      smaller = true;
-    }
-  }
-  return plan;
+// Shrinks a failure; the folder that holds it then.
+std::string write_failure(const Pair& pair, const std::string& why, uint64_t seed, const std::string& failures, const Folder& folder) {
+  const auto outcome = [&](const Pair& candidate) { return apart([&] { return compare(candidate, seed, folder); }); };
+  const Pair smallest = shrunk(pair, [&](const Pair& candidate) {
+    const Result result = outcome(candidate);
+    return result.outcome == Outcome::failed && kind_of(result.why) == kind_of(why);
+  });
+  const std::string path = failures + "/seed_" + std::to_string(seed);
+  std::filesystem::create_directories(path);
+  std::ofstream(path + "/model.txt") << print(smallest.model.module);
+  std::ofstream(path + "/plan.json") << smallest.plan.text();
+  std::ofstream(path + "/recipe.json") << smallest.model.recipe << "\n";
+  std::ofstream(path + "/why.txt") << why << "\nand, shrunk:\n" << outcome(smallest).why << "\n";
+  return path;
 }
 
 int main_of(int argc, char** argv) {
@@ -63,6 +59,7 @@ int main_of(int argc, char** argv) {
   uint64_t seed = 1;
   double minutes = 0;
   bool verbose = false;
+  std::string failures = "failures";
   for (int i = 1; i < argc; ++i) {
     const auto value = [&] { return i + 1 < argc ? argv[++i] : ""; };
     if (std::strcmp(argv[i], "--pairs") == 0)
@@ -71,10 +68,12 @@ int main_of(int argc, char** argv) {
       seed = static_cast<uint64_t>(std::atoll(value()));
     else if (std::strcmp(argv[i], "--minutes") == 0)
       minutes = std::atof(value());
+    else if (std::strcmp(argv[i], "--failures") == 0)
+      failures = value();
     else if (std::strcmp(argv[i], "--verbose") == 0)
       verbose = true;
     else
-      return std::fprintf(stderr, "equivalence [--pairs N] [--seed S] [--minutes M] [--verbose]\n"), 2;
+      return std::fprintf(stderr, "equivalence [--pairs N] [--seed S] [--minutes M] [--failures FOLDER] [--verbose]\n"), 2;
   }
   const Folder folder;
   const auto begin = std::chrono::steady_clock::now();
@@ -83,9 +82,10 @@ int main_of(int argc, char** argv) {
   std::map<std::string, int64_t> reasons;
   for (; minutes > 0 ? elapsed() < minutes * 60 : equal < pairs; ++seed) {
     Random random(seed);
-    const Module model = random_model(random, 2 + static_cast<int>(below(random, 9)));
-    const RandomPlan plan = random_plan(model, random);
-    const Result result = compare_apart(model, plan, seed, folder);
+    Pair pair;
+    pair.model = random_model(random, 2 + static_cast<int>(below(random, 9)));
+    pair.plan = random_plan(pair.model.module, random);
+    const Result result = apart([&] { return compare(pair, seed, folder); });
     equal += result.outcome == Outcome::equal;
     several += result.outcome == Outcome::equal && result.ranks > 1;
     refused += result.outcome == Outcome::refused;
@@ -93,10 +93,9 @@ int main_of(int argc, char** argv) {
     if (verbose && result.outcome == Outcome::refused) std::cout << "seed " << seed << " refused: " << result.why << "\n";
     if (result.outcome != Outcome::failed) continue;
     ++failed;
-    const RandomPlan smallest = shrunk(model, plan, seed, folder);
-    std::cout << "FAILED seed " << seed << ": " << result.why << "\n-- the model\n"
-              << print(model) << "-- the plan, shrunk\n"
-              << smallest.text() << "-- now: " << compare_apart(model, smallest, seed, folder).why << std::endl;
+    std::cout << "FAILED seed " << seed << ": " << result.why << std::endl;
+    std::cout << "-- shrunk: " << write_failure(pair, result.why, seed, failures, folder) << "/{model.txt,plan.json,recipe.json,why.txt}"
+              << std::endl;
     if (failed >= 5) break;
   }
   std::cout << equal << " pairs equal (" << several << " on several ranks), " << refused << " plans refused, " << failed << " failed, in "

@@ -29,6 +29,7 @@ struct Good {
   std::string name;
   Compilation compilation;
   std::string data;
+  int64_t steps = 2;
 };
 
 struct Fixture {
@@ -152,7 +153,7 @@ class Hospital {
   Result run_in_other_orders(const Good& good, const Programs& programs) {
     if (!has_run_) {
       has_run_ = true;
-      run_programs(good.compilation.programs, good.data, folder_, "good");
+      run_programs(good.compilation.programs, good.data, good.steps, folder_, "good");
       const Result result = run_in_other_orders(good, good.compilation.programs);
       if (result.outcome != Outcome::equal) fail("undamaged", result.why + "\n-- in " + good.name);
     }
@@ -162,7 +163,7 @@ class Hospital {
       for (int order = 0; order < orders; ++order) {
         const std::optional<Programs> reordered = in_other_order(programs, random);
         if (!reordered) return {Outcome::failed, "the ranks stand for ever"};
-        const Result run = run_programs(*reordered, good.data, folder_, "other");
+        const Result run = run_programs(*reordered, good.data, good.steps, folder_, "other");
         if (run.outcome != Outcome::equal) return run;
         if (const std::string where = difference(folder_, "good", "other"); !where.empty()) return {Outcome::failed, where};
       }
@@ -201,11 +202,12 @@ int main_of(int argc, char** argv) {
   int accepted = 0;
   for (const uint64_t last = seed + 100 * static_cast<uint64_t>(wanted); seed < last && !hospital.has_enough(); ++seed) {
     Random drawn(seed);
-    const Module model = random_model(drawn, 2 + static_cast<int>(below(drawn, 9)));
-    const RandomPlan plan = random_plan(model, drawn);
+    const Model model = random_model(drawn, 2 + static_cast<int>(below(drawn, 9)));
+    const RandomPlan plan = random_plan(model.module, drawn);
     Good good;
     good.name = "seed " + std::to_string(seed) + ": " + plan.text();
     good.data = folder / "data";
+    good.steps = model.steps;
     const Result result = compile_trial(model, plan.text(), good.compilation);
     if (result.outcome == Outcome::failed) hospital.fail("undamaged", result.why + "\n-- in " + good.name);
     if (result.outcome != Outcome::equal || result.ranks < 2) continue;

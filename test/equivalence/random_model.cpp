@@ -224,7 +224,7 @@ class Generator {
 
 }  // namespace
 
-const char* const recipe = R"({"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 0.5, "momentum": 0.5}})";
+const char* const exact_recipe = R"({"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 0.5, "momentum": 0.5}})";
 
 TensorId add_parameter(Module& module, const std::string& name, const Shape& shape, Random& random) {
   Tensor t;
@@ -241,11 +241,21 @@ TensorId add_parameter(Module& module, const std::string& name, const Shape& sha
   return module.add_tensor(std::move(t));
 }
 
-Module random_model(Random& random, int operators) { return Generator(random, operators).run(); }
+Model random_model(Random& random, int operators) {
+  Model model{Generator(random, operators).run(), exact_recipe};
+  if (below(random, 4) > 0) return model;
+  const std::string loss = R"({"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": )";
+  const char* const optimizers[] = {R"({"kind": "sgd", "lr": 0.5, "weight_decay": 0.25})", R"({"kind": "adam", "lr": 0.5})",
+                                    R"({"kind": "adamw", "lr": 0.5, "weight_decay": 0.25})"};
+  model.recipe = loss + one_of(random, optimizers) + (below(random, 2) == 0 ? R"(, "clip_grad_norm": 0.5})" : "}");
+  model.steps = 1;
+  return model;
+}
 
-void write_data(const Module& module, const std::string& folder, Random& random) {
+void write_data(const Model& model, const std::string& folder, Random& random) {
+  const Module& module = model.module;
   std::filesystem::remove_all(folder);
-  for (int64_t step = 0; step < steps; ++step) {
+  for (int64_t step = 0; step < model.steps; ++step) {
     const std::string path = folder + "/step_" + std::to_string(step);
     std::filesystem::create_directories(path);
     for (size_t i = 0; i < module.inputs.size(); ++i) {

@@ -13,21 +13,27 @@ using Random = std::mt19937_64;
 inline int64_t below(Random& random, int64_t n) { return n < 2 ? 0 : static_cast<int64_t>(random() % static_cast<uint64_t>(n)); }
 template <class List>
 auto& one_of(Random& random, List& list) {
-  return list[static_cast<size_t>(below(random, static_cast<int64_t>(list.size())))];
+  return list[static_cast<size_t>(below(random, static_cast<int64_t>(std::size(list))))];
 }
 
+// What is compiled, and how it is trained.
+struct Model {
+  Module module;
+  std::string recipe;  // empty: not at all
+  int64_t steps = 2;
+};
+
+// Trains output "loss" with momentum, all constants powers of two: exact in every step.
+extern const char* const exact_recipe;
+
 // A forward graph of `operators` operators or so, with shared inputs, residuals, shared weights, reshapes and several outputs; output "loss" is a scalar. Its
-// weights are in memory.
-Module random_model(Random& random, int operators);
+// weights are in memory. Where gradients are clipped, or the optimizer divides, only the first step begins with integers: it is then the only one.
+Model random_model(Random& random, int operators);
 
 // A trainable parameter of -1, 0 and 1.
 TensorId add_parameter(Module& module, const std::string& name, const Shape& shape, Random& random);
 
 // Values for its inputs: FOLDER/step_K/input_I.pb.
-void write_data(const Module& module, const std::string& folder, Random& random);
-
-// The recipe that trains it: SGD with momentum, powers of two. For so many steps.
-extern const char* const recipe;
-constexpr int64_t steps = 2;
+void write_data(const Model& model, const std::string& folder, Random& random);
 
 }  // namespace sscc::equivalence

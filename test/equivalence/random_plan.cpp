@@ -28,12 +28,14 @@ class Planner {
     plan_.mesh = mesh_of(axes_);
     const int64_t rules = 1 + coin(4);
     for (int64_t r = 0; r < rules; ++r) add_rule();
-    switch (coin(5)) {
+    switch (coin(6)) {
       case 0: stages(); break;
       case 1: places(); break;
       case 2: stages_of_their_own(); break;
+      case 3: folded_stages(); break;
       default: break;
     }
+    if (plan_.order.empty() && coin(8) == 0) add_before();
     return std::move(plan_);
   }
 
@@ -60,7 +62,7 @@ class Planner {
 
   std::string split() {
     const auto& [axis, length] = one_of(random_, axes_);
-    switch (coin(6)) {
+    switch (coin(8)) {
       case 0: return "{\"time\": " + std::to_string(2 + coin(2)) + "}";
       case 1: {
         std::string sizes;
@@ -68,8 +70,9 @@ class Planner {
         return "{\"over\": " + quote(axis) + ", \"sizes\": [" + sizes + "]}";
       }
       case 2:
-        if (axes_.size() > 1) return "[\"a\", \"b\"]";
+        if (axes_.size() > 1) return coin(2) == 0 ? R"(["a", "b"])" : R"(["b", "a"])";
         [[fallthrough]];
+      case 3: return coin(2) == 0 ? "[" + quote(axis) + R"(, {"time": 2}])" : R"([{"time": 2}, )" + quote(axis) + "]";
       default: return quote(axis);
     }
   }
@@ -87,6 +90,8 @@ class Planner {
 
   void add_rule() {
     if (coin(5) == 0) return add_store();
+    if (coin(16) == 0)  // a second cut of the step, if the order makes one
+      return plan_.transform.push_back(R"({"axis": "x0:1", "split": {"time": 2}})");
     if (coin(8) == 0) {
       plan_.transform.push_back("{\"ops\": {\"phase\": \"update\"}, \"dim\": \"d0\", \"split\": " + quote(one_of(random_, axes_).first) + "}");
     } else if (coin(4) == 0) {
@@ -112,8 +117,39 @@ class Planner {
 
   void stages() {
     const auto& [axis, length] = axes_[0];
-    plan_.assign.push_back("{\"stages\": " + quote(axis) + ", " + cuts(length) + "}");
+    const std::string balance = coin(2) == 0 ? R"("balance": "flops")" : R"("balance": "bytes")";
+    plan_.assign.push_back("{\"stages\": " + quote(axis) + ", " + (coin(4) == 0 ? balance : cuts(length)) + "}");
     order_stages(std::vector<int64_t>(static_cast<size_t>(length), devices_ / length));
+  }
+
+  // Several stages at a coordinate of the first axis: round and round, there and back, or anyhow.
+  void folded_stages() {
+    const auto& [axis, length] = axes_[0];
+    const int64_t count = length + 1 + coin(length);
+    std::vector<int64_t> coordinates;
+    const int64_t how = coin(3);
+    for (int64_t stage = 0; stage < count; ++stage) {
+      const int64_t step = stage % (2 * length);
+      coordinates.push_back(how == 0 ? stage % length : how == 1 ? std::min(step, 2 * length - 1 - step) : coin(length));
+    }
+    std::string list;
+    for (const int64_t c : coordinates) list += (list.empty() ? "" : ", ") + std::to_string(c);
+    const std::string place = how == 0 ? "" : how == 1 ? R"(, "place": "v")" : R"(, "place": [)" + list + "]";
+    plan_.assign.push_back("{\"stages\": " + quote(axis) + ", " + cuts(count) + place + "}");
+    if (coin(3) == 0) return;
+    const int64_t n = 2 + coin(2);
+    plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + std::to_string(n) + "}}");
+    std::vector<std::vector<int64_t>> devices(static_cast<size_t>(count));
+    for (int64_t d = 0; d < devices_; ++d)
+      for (int64_t stage = 0; stage < count; ++stage)
+        if (coordinates[static_cast<size_t>(stage)] == d / (devices_ / length)) devices[static_cast<size_t>(stage)].push_back(d);
+    plan_.order = "{\"timetable\": " + timetable(devices, devices_, n) + "}";
+  }
+
+  // One operator ends before another begins.
+  void add_before() {
+    const std::string first = any_op().name, second = any_op().name;
+    plan_.order = R"({"before": [[)" + quote(first) + ", " + quote(second) + "]]}";
   }
 
   // Instead of the plan's mesh: each stage on its own, with the same names of axes and other lengths.
@@ -145,14 +181,20 @@ class Planner {
     switch (coin(3)) {
       case 0: plan_.order = "{\"schedule\": \"gpipe\"}"; break;
       case 1: plan_.order = "{\"schedule\": \"1f1b\"}"; break;
-      default: plan_.order = "{\"timetable\": " + timetable(sizes, n) + "}";
+      default: {
+        std::vector<std::vector<int64_t>> devices;
+        int64_t all = 0;
+        for (const int64_t size : sizes)
+          for (devices.emplace_back(); static_cast<int64_t>(devices.back().size()) < size;) devices.back().push_back(all++);
+        plan_.order = "{\"timetable\": " + timetable(devices, all, n) + "}";
+      }
     }
   }
 
-  // Slots in any order in which each has what it needs: forwards from stage to stage, backwards the other way.
-  std::string timetable(const std::vector<int64_t>& sizes, int64_t n) {
-    const auto stages = static_cast<int64_t>(sizes.size());
-    std::vector<std::string> lists(sizes.size());
+  // Slots in any order in which each has what it needs: forwards from stage to stage, backwards the other way. `devices`: of each stage.
+  std::string timetable(const std::vector<std::vector<int64_t>>& devices, int64_t all, int64_t n) {
+    const auto stages = static_cast<int64_t>(devices.size());
+    std::vector<std::string> lists(static_cast<size_t>(all));
     std::vector<int64_t> done(static_cast<size_t>(n), 0);  // of 2 S slots of each micro-batch
     for (int64_t left = 2 * stages * n; left > 0; --left) {
       int64_t m = coin(n);
@@ -160,19 +202,36 @@ class Planner {
       const int64_t slot = done[static_cast<size_t>(m)]++;
       const bool is_forward = slot < stages;
       const int64_t stage = is_forward ? slot : 2 * stages - 1 - slot;
-      std::string& list = lists[static_cast<size_t>(stage)];
-      list += (list.empty() ? "" : ", ") + quote(std::to_string(stage) + (is_forward ? "F" : "B") + std::to_string(m));
+      for (const int64_t d : devices[static_cast<size_t>(stage)]) {
+        std::string& list = lists[static_cast<size_t>(d)];
+        list += (list.empty() ? "" : ", ") + quote(std::to_string(stage) + (is_forward ? "F" : "B") + std::to_string(m));
+      }
     }
     std::string text;
-    for (size_t stage = 0; stage < lists.size(); ++stage)
-      for (int64_t d = 0; d < sizes[stage]; ++d) text += (text.empty() ? "[" : ", [") + lists[stage] + "]";
+    for (const std::string& list : lists) text += (text.empty() ? "[" : ", [") + list + "]";
     return "[" + text + "]";
   }
 
   void places() {
     const int64_t rules = 1 + coin(3);
-    for (int64_t r = 0; r < rules; ++r)
-      plan_.assign.push_back("{\"ops\": " + quote(any_op().name) + ", \"on\": " + std::to_string(coin(devices_)) + "}");
+    for (int64_t r = 0; r < rules; ++r) plan_.assign.push_back("{\"ops\": " + quote(any_op().name) + ", \"on\": " + place() + "}");
+  }
+  std::string place() {
+    const auto& [axis, length] = one_of(random_, axes_);
+    switch (coin(8)) {
+      case 0: return "{" + quote(axis) + ": " + std::to_string(coin(length)) + "}";
+      case 1: return "\"all\"";
+      case 2: {  // one for each piece, if there are as many
+        std::string list;
+        for (int64_t i = 0; i < length; ++i) list += (i > 0 ? ", " : "") + std::to_string(coin(devices_));
+        return "[" + list + "]";
+      }
+      case 3: {
+        const int64_t first = coin(devices_);
+        return R"({"devices": ")" + std::to_string(first) + ".." + std::to_string(first + coin(devices_ - first)) + "\"}";
+      }
+      default: return std::to_string(coin(devices_));
+    }
   }
 
   const Module& module_;

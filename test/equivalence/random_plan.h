@@ -1,5 +1,6 @@
-// Random plans for a model: meshes, rules by axis and by operator, uneven and time splits, stages, stages with meshes of their own, places, schedules,
-// timetables, update splits, stores. Most are legal; what the compiler refuses with a reason does not count.
+// Random plans for a model: meshes, rules by axis and by operator, uneven, nested and time splits, stages (balanced, cut, several on a device, with meshes
+// of their own), places of every form, schedules, timetables, operators before others, update splits, stores. Most are legal; what the compiler refuses
+// with a reason does not count.
 #pragma once
 
 #include <string>

@@ -25,7 +25,7 @@ namespace {
 const std::vector<std::string> kinds = {"MatMul", "SharedMatMul", "Add", "AddInput", "Relu", "Reduce", "Split", "Merge", "Transpose"};
 
 // x -> kind -> kind -> ... -> sum; nothing where a kind does not fit.
-std::optional<Module> chain(const std::vector<std::string>& of) {
+std::optional<Model> chain(const std::vector<std::string>& of) {
   Module module;
   Random random(1);
   module.name = "chain";
@@ -37,6 +37,7 @@ std::optional<Module> chain(const std::vector<std::string>& of) {
   TensorId x = module.add_tensor(input);
   module.inputs = {x};
   TensorId shared;
+  bool has_bias = false;
   const auto shape = [&](TensorId id) -> const Shape& { return module.tensors[id].shape; };
   for (const std::string& kind : of) {
     Builder builder(module, {"/" + kind + std::to_string(module.ops.size()), kind, Phase::forward, {}});
@@ -49,6 +50,7 @@ std::optional<Module> chain(const std::vector<std::string>& of) {
       const std::string labels = std::string("abcd").substr(0, rank - 1);
       x = builder.contract(x, labels + "k", shared, "kn", labels + "n");
     } else if (kind == "Add") {
+      has_bias = true;
       x = builder.pointwise(Scalar::add, {x, add_parameter(module, "w" + std::to_string(module.ops.size()), {s.back()}, random)});
     } else if (kind == "AddInput") {
       if (s != input.shape) return std::nullopt;
@@ -77,7 +79,7 @@ std::optional<Module> chain(const std::vector<std::string>& of) {
   module.outputs = {Builder(module, {"/Sum", "ReduceSum", Phase::forward, {}}).named("loss").reduce(x, all, false, Join::sum)};
   if (shape(x) != input.shape || x != module.inputs[0]) module.outputs.push_back(x);
   find_blocks(module);
-  return module;
+  return Model{std::move(module), shared.valid() || has_bias ? exact_recipe : ""};
 }
 
 // -- plans ------------------------------------------------------------------------------------------------------------------------------------------
@@ -159,14 +161,14 @@ class Cases {
  public:
   Cases(int64_t every, int64_t offset, bool verbose) : every_(every), offset_(offset), verbose_(verbose) {}
 
-  void run(const Module& module) {
+  void run(const Model& model) {
     Random random(1);
-    write_data(module, folder_ / "data", random);
-    const Result one = run_trial(module, one_rank, folder_, "one");
-    if (one.outcome != Outcome::equal) return fail(module, one_rank, one.why);
+    write_data(model, folder_ / "data", random);
+    const Result one = run_trial(model, one_rank, folder_, "one");
+    if (one.outcome != Outcome::equal) return fail(model, one_rank, one.why);
     for (const Mesh& mesh : meshes)
-      for (const Frame& frame : frames(module, mesh)) run(module, frame);
-    run_batch(module);
+      for (const Frame& frame : frames(model.module, mesh)) run(model, frame);
+    run_batch(model);
   }
 
   bool report() const {
@@ -181,9 +183,9 @@ class Cases {
 
  private:
   // All combinations of the operators' choices, as an odometer.
-  void run(const Module& module, const Frame& frame) {
+  void run(const Model& model, const Frame& frame) {
     std::vector<std::vector<Choice>> by_operator;
-    for (const OpId id : module.order) by_operator.push_back(choices(module.ops[id], frame.free_axes, frame.places));
+    for (const OpId id : model.module.order) by_operator.push_back(choices(model.module.ops[id], frame.free_axes, frame.places));
     std::vector<size_t> at(by_operator.size(), 0);
     for (size_t o = 0; o < at.size();) {
       if (number_++ % every_ == offset_) {
@@ -194,57 +196,57 @@ class Cases {
           if (!choice.assign.empty()) plan.assign.push_back(choice.assign);
         }
         batch_.push_back(plan.text());
-        if (batch_.size() == 100) run_batch(module);
+        if (batch_.size() == 100) run_batch(model);
       }
       for (o = 0; o < at.size() && ++at[o] == by_operator[o].size(); ++o) at[o] = 0;
     }
   }
 
   // A process for many cases; if a bug ends it, one for each.
-  void run_batch(const Module& module) {
+  void run_batch(const Model& model) {
     const std::vector<std::string> plans = std::move(batch_);
     batch_.clear();
     std::vector<Result> results;
     const Result together = apart([&] {
       std::string whys;
       for (const std::string& plan : plans) {
-        const Result result = run(module, plan);
+        const Result result = run(model, plan);
         whys += std::to_string(static_cast<int>(result.outcome)) + result.why + '\0';
       }
       return Result{Outcome::equal, whys};
     });
     for (size_t p = 0, begin = 0; p < plans.size(); ++p) {
       if (together.outcome == Outcome::failed) {
-        count(module, plans[p], apart([&] { return run(module, plans[p]); }));
+        count(model, plans[p], apart([&] { return run(model, plans[p]); }));
         continue;
       }
       const size_t end = together.why.find('\0', begin);
-      count(module, plans[p], {static_cast<Outcome>(together.why[begin] - '0'), together.why.substr(begin + 1, end - begin - 1)});
+      count(model, plans[p], {static_cast<Outcome>(together.why[begin] - '0'), together.why.substr(begin + 1, end - begin - 1)});
       begin = end + 1;
     }
   }
 
-  Result run(const Module& module, const std::string& plan) const {
-    Result many = run_trial(module, plan, folder_, "many");
+  Result run(const Model& model, const std::string& plan) const {
+    Result many = run_trial(model, plan, folder_, "many");
     if (many.outcome != Outcome::equal) return many;
     many.why = difference(folder_, "one", "many");
     if (!many.why.empty()) many.outcome = Outcome::failed;
     return many;
   }
 
-  void count(const Module& module, const std::string& plan, const Result& result) {
+  void count(const Model& model, const std::string& plan, const Result& result) {
     if (result.outcome == Outcome::equal) {
       ++equal_;
       return;
     }
     const size_t bracket = result.why.find("[SSC");
     const std::string code = bracket == std::string::npos ? "" : result.why.substr(bracket + 1, 7);
-    if (result.outcome == Outcome::failed || !may_refuse.contains(code)) return fail(module, plan, result.why);
+    if (result.outcome == Outcome::failed || !may_refuse.contains(code)) return fail(model, plan, result.why);
     if (++refused_[code] == 1 && verbose_) std::cout << plan << result.why << "\n";
   }
 
-  void fail(const Module& module, const std::string& plan, const std::string& why) {
-    if (++failed_ <= 5) std::cout << "FAILED: " << why << "\n-- the model\n" << print(module) << "-- the plan\n" << plan << std::endl;
+  void fail(const Model& model, const std::string& plan, const std::string& why) {
+    if (++failed_ <= 5) std::cout << "FAILED: " << why << "\n-- the model\n" << print(model.module) << "-- the plan\n" << plan << std::endl;
   }
 
   int64_t every_, offset_;
@@ -266,9 +268,9 @@ int main_of(int argc, char** argv) {
   }
   Cases cases(every, offset, verbose);
   for (const std::string& first : kinds) {
-    if (const auto module = chain({first})) cases.run(*module);
+    if (const auto model = chain({first})) cases.run(*model);
     for (const std::string& second : kinds)
-      if (const auto module = chain({first, second})) cases.run(*module);
+      if (const auto model = chain({first, second})) cases.run(*model);
   }
   return cases.report() ? 0 : 1;
 }

@@ -11,8 +11,6 @@
 #include <iostream>
 #include <sstream>
 
-#include "llvm/ADT/STLExtras.h"
-
 #include "compiler/plan/read_text.h"
 #include "compiler/program/check.h"
 #include "compiler/simulate/interpret.h"
@@ -76,12 +74,11 @@ Folder::~Folder() {
   fs::remove_all(path_, ignored);
 }
 
-Result compile_trial(const Module& model, const std::string& plan, Compilation& c) {
-  c.module = model;
+Result compile_trial(const Model& model, const std::string& plan, Compilation& c) {
+  c.module = model.module;
   Diagnostics diagnostics;
-  const bool is_trained = llvm::any_of(model.tensors, [](const Tensor& tensor) { return tensor.role == Role::parameter; });
-  PlanAndRecipe read = read_plan_text(plan, "plan.json", is_trained ? "recipe" : "", {}, c.module, diagnostics,
-                                      [](const std::string&) { return std::string(recipe); });
+  PlanAndRecipe read = read_plan_text(plan, "plan.json", model.recipe.empty() ? "" : "recipe", {}, c.module, diagnostics,
+                                      [&](const std::string&) { return model.recipe; });
   c.plan = std::move(read.plan);
   c.recipe = std::move(read.recipe);
   c.module.meshes[0] = c.plan.mesh;
@@ -104,7 +101,7 @@ std::string refusal_of(const Module& module, const Programs& programs) {
   return is_good ? "" : to_text(diagnostics.all().front());
 }
 
-Result run_programs(const Programs& programs, const std::string& data, const Folder& folder, const std::string& name) {
+Result run_programs(const Programs& programs, const std::string& data, int64_t steps, const Folder& folder, const std::string& name) {
   rt::Options options;
   options.data = data;
   options.steps = steps;
@@ -120,10 +117,10 @@ Result run_programs(const Programs& programs, const std::string& data, const Fol
   return {Outcome::equal, "", programs.ranks.size()};
 }
 
-Result run_trial(const Module& model, const std::string& plan, const Folder& folder, const std::string& name) {
+Result run_trial(const Model& model, const std::string& plan, const Folder& folder, const std::string& name) {
   Compilation compilation;
   const Result compiled = compile_trial(model, plan, compilation);
-  return compiled.outcome == Outcome::equal ? run_programs(compilation.programs, folder / "data", folder, name) : compiled;
+  return compiled.outcome == Outcome::equal ? run_programs(compilation.programs, folder / "data", model.steps, folder, name) : compiled;
 }
 
 std::string difference(const Folder& folder, const std::string& one, const std::string& other) {

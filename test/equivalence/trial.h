@@ -30,17 +30,17 @@ struct Result {
   size_t ranks = 1;
 };
 
-// Every step from the plan to checked programs; a model without parameters is not trained. refused: by a diagnostic of the plan or the model; failed: by a checker.
-Result compile_trial(const Module& model, const std::string& plan, Compilation& compilation);
+// Every step from the plan to checked programs. refused: by a diagnostic of the plan or the model; failed: by a checker.
+Result compile_trial(const Model& model, const std::string& plan, Compilation& compilation);
 
 // The first refusal of the checkers; empty: all accept.
 std::string refusal_of(const Module& module, const Programs& programs);
 
-// Runs all ranks on the folder's data; outputs, gradients, final parameters and log lie in FOLDER/NAME.
-Result run_programs(const Programs& programs, const std::string& data, const Folder& folder, const std::string& name);
+// Runs all ranks on the data for so many steps; outputs, gradients, final parameters and log lie in FOLDER/NAME.
+Result run_programs(const Programs& programs, const std::string& data, int64_t steps, const Folder& folder, const std::string& name);
 
 // Both, on FOLDER/data.
-Result run_trial(const Module& model, const std::string& plan, const Folder& folder, const std::string& name);
+Result run_trial(const Model& model, const std::string& plan, const Folder& folder, const std::string& name);
 
 // The plan that divides nothing.
 extern const char* const one_rank;
