@@ -11,6 +11,7 @@
 
 #include "compiler/ops/ops.h"
 #include "compiler/passes/requests.h"
+#include "compiler/support/check.h"
 #include "compiler/support/strings.h"
 #include "llvm/ADT/STLExtras.h"
 
@@ -273,11 +274,25 @@ class Cutter {
       Op& op = module_.ops[id];
       if (in_micro_batch(id)) {
         op.scope = Scope::micro_batch;
+        shrink_starts(op, held_.at(id));
         for (TensorId& input : op.inputs)
           if (auto it = slices.find(input); it != slices.end()) input = it->second;
       }
     }
     for (OpId id : module_.order) attach_rule(module_, id);
+  }
+
+  // A slice, or the gradient of one, begins where whole blocks of the axis begin: in a micro-batch each of them is shorter.
+  void shrink_starts(Op& op, const Held& held) const {
+    auto* slice = std::get_if<SliceAttributes>(&op.attributes);
+    if (!slice) return;
+    const int whole = op.kind == Kind::pad ? static_cast<int>(op.inputs.size()) : 0;  // the operand in which it begins there
+    for (const Occurrence& o : op.rule.occurrences) {
+      if (o.operand != whole || !held.contains(o.axis)) continue;
+      int64_t& start = slice->starts[static_cast<size_t>(o.dim)];
+      SSCC_CHECK(start % count_ == 0, "a slice of micro-batches begins with a whole block: " + op.name);
+      start /= count_;
+    }
   }
 
   void shrink(Tensor& tensor, const llvm::SmallVector<StepCut::Where, 1>& wheres) {

@@ -213,6 +213,10 @@ std::string describe(const Body& body) {
       for (const View& view : i.ins) describe(text, view);
       if (const auto* c = std::get_if<Communication>(&i.expression))
         text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer);
+      if (const auto* x = std::get_if<IndexExpression>(&i.expression)) text += 'x' + std::to_string(x->offset);
+      if (const auto* c = std::get_if<Capture>(&i.expression)) text += 'h' + std::to_string(c->regions);
+      for (const int32_t index : i.reads) text += 'r' + std::to_string(index);
+      for (const int32_t index : i.writes) text += 'w' + std::to_string(index);
       if (const auto* p = std::get_if<PadExpression>(&i.expression))
         for (int64_t s : p->starts) text += 'p' + std::to_string(s);
       text += '\n';

@@ -23,6 +23,7 @@ void RankLowering::run() {
     }
   }
   drop_unread();
+  number_claims();
 }
 
 // Kernels and copies whose results nobody reads: shares of a sum that another rank gives, statistics that no gradient needs.
@@ -42,6 +43,21 @@ void RankLowering::drop_unread() {
     for (ProgramSegment& segment : body.segments)
       dropped |= std::erase_if(segment.instructions, [&](const Instruction& i) { return !is_needed(i); }) > 0;
   }
+}
+
+// In the order of the instructions that are left: ranks with the same instructions name the same claims.
+void RankLowering::number_claims() {
+  std::vector<Claim> numbered;
+  const auto number = [&](int32_t& index) {
+    numbered.push_back(claims[static_cast<size_t>(index)]);
+    index = static_cast<int32_t>(numbered.size()) - 1;
+  };
+  for (ProgramSegment& segment : body.segments)
+    for (Instruction& i : segment.instructions) {
+      for (int32_t& index : i.reads) number(index);
+      for (int32_t& index : i.writes) number(index);
+    }
+  claims = std::move(numbered);
 }
 
 void RankLowering::make_segments() {

@@ -73,6 +73,7 @@ class RankLowering {
   void group_contributions();
   void make_segments();
   void drop_unread();
+  void number_claims();
 
   // events
   void lower_op(const LoweringPlan::Event& event);

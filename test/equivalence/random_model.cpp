@@ -222,6 +222,40 @@ class Generator {
   std::map<TensorId, int64_t> rows_;
 };
 
+// Does a tensor depend on a parameter?
+bool is_trainable(const Module& module, TensorId tensor) {
+  std::set<TensorId> depends;
+  for (const OpId id : module.order) {
+    const Op& op = module.ops[id];
+    if (llvm::any_of(op.inputs, [&](TensorId input) { return module.tensors[input].role == Role::parameter || depends.contains(input); }))
+      depends.insert(op.outputs.begin(), op.outputs.end());
+  }
+  return depends.contains(tensor);
+}
+
+// A class for every position of one of the model's values, some of them ignored: trained by cross entropy instead. Nothing if there is no such value.
+bool classify(Model& model, Random& random) {
+  Module& module = model.module;
+  std::vector<TensorId> logits;
+  for (const OpId id : module.order)
+    for (const TensorId output : module.ops[id].outputs)
+      if (module.tensors[output].shape.size() > 1 && is_trainable(module, output)) logits.push_back(output);
+  if (logits.empty()) return false;
+  const TensorId chosen = one_of(random, logits);
+  Shape shape = module.tensors[chosen].shape;
+  const int64_t axis = below(random, static_cast<int64_t>(shape.size()));
+  model.classes = shape[static_cast<size_t>(axis)];
+  shape.erase(shape.begin() + axis);
+  model.labels = shape;
+  module.tensors[module.outputs[0]].name = "total";
+  if (!llvm::is_contained(module.outputs, chosen)) module.outputs.push_back(chosen);
+  model.recipe = R"({"loss": {"kind": "softmax_cross_entropy", "logits": ")" + module.tensors[chosen].name +
+                 R"(", "labels": "labels", "class_axis": )" + std::to_string(axis) + (below(random, 2) == 0 ? R"(, "ignore_index": 1)" : "") +
+                 R"(}, "optimizer": {"kind": "sgd", "lr": 0.5}})";
+  model.steps = 1;
+  return true;
+}
+
 }  // namespace
 
 const char* const exact_recipe = R"({"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 0.5, "momentum": 0.5}})";
@@ -242,8 +276,12 @@ TensorId add_parameter(Module& module, const std::string& name, const Shape& sha
 }
 
 Model random_model(Random& random, int operators) {
-  Model model{Generator(random, operators).run(), exact_recipe};
-  if (below(random, 4) > 0) return model;
+  Model model;
+  model.module = Generator(random, operators).run();
+  model.recipe = exact_recipe;
+  if (!is_trainable(model.module, model.module.outputs[0])) model.recipe.clear();
+  if (below(random, 8) == 0 && classify(model, random)) return model;
+  if (model.recipe.empty() || below(random, 4) > 0) return model;
   const std::string loss = R"({"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": )";
   const char* const optimizers[] = {R"({"kind": "sgd", "lr": 0.5, "weight_decay": 0.25})", R"({"kind": "adam", "lr": 0.5})",
                                     R"({"kind": "adamw", "lr": 0.5, "weight_decay": 0.25})"};
@@ -271,6 +309,10 @@ void write_data(const Model& model, const std::string& folder, Random& random) {
       const void* values = t.dtype == DType::i64 ? static_cast<const void*>(indices.data()) : floats.data();
       rt::write_pb(path + "/input_" + std::to_string(i) + ".pb", t.name, t.dtype, std::vector<int64_t>(t.shape.begin(), t.shape.end()), values);
     }
+    if (model.is_exact()) continue;
+    std::vector<int64_t> labels;
+    for (int64_t e = 0; e < elements(*model.labels); ++e) labels.push_back(below(random, model.classes));
+    rt::write_pb(path + "/label_0.pb", "labels", DType::i64, std::vector<int64_t>(model.labels->begin(), model.labels->end()), labels.data());
   }
 }
 

@@ -122,6 +122,14 @@ class Planner {
     order_stages(std::vector<int64_t>(static_cast<size_t>(length), devices_ / length));
   }
 
+  // Into micro-batches, mostly as many as the batch has room for evenly; how many.
+  int64_t cut_step() {
+    const int64_t batch = module_.tensors[module_.inputs[0]].shape[0];
+    const int64_t n = batch % 2 == 0 && coin(4) > 0 ? 2 : batch % 3 == 0 && coin(4) > 0 ? 3 : 2 + coin(3);
+    plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + std::to_string(n) + "}}");
+    return n;
+  }
+
   // Several stages at a coordinate of the first axis: round and round, there and back, or anyhow.
   void folded_stages() {
     const auto& [axis, length] = axes_[0];
@@ -137,8 +145,7 @@ class Planner {
     const std::string place = how == 0 ? "" : how == 1 ? R"(, "place": "v")" : R"(, "place": [)" + list + "]";
     plan_.assign.push_back("{\"stages\": " + quote(axis) + ", " + cuts(count) + place + "}");
     if (coin(3) == 0) return;
-    const int64_t n = 2 + coin(2);
-    plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + std::to_string(n) + "}}");
+    const int64_t n = cut_step();
     std::vector<std::vector<int64_t>> devices(static_cast<size_t>(count));
     for (int64_t d = 0; d < devices_; ++d)
       for (int64_t stage = 0; stage < count; ++stage)
@@ -176,8 +183,7 @@ class Planner {
   // `sizes`: how many devices each stage has.
   void order_stages(const std::vector<int64_t>& sizes) {
     if (coin(3) == 0) return;
-    const int64_t n = 2 + coin(2);
-    plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + std::to_string(n) + "}}");
+    const int64_t n = cut_step();
     switch (coin(3)) {
       case 0: plan_.order = "{\"schedule\": \"gpipe\"}"; break;
       case 1: plan_.order = "{\"schedule\": \"1f1b\"}"; break;

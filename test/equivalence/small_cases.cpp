@@ -79,7 +79,10 @@ std::optional<Model> chain(const std::vector<std::string>& of) {
   module.outputs = {Builder(module, {"/Sum", "ReduceSum", Phase::forward, {}}).named("loss").reduce(x, all, false, Join::sum)};
   if (shape(x) != input.shape || x != module.inputs[0]) module.outputs.push_back(x);
   find_blocks(module);
-  return Model{std::move(module), shared.valid() || has_bias ? exact_recipe : ""};
+  Model model;
+  model.module = std::move(module);
+  if (shared.valid() || has_bias) model.recipe = exact_recipe;
+  return model;
 }
 
 // -- plans ------------------------------------------------------------------------------------------------------------------------------------------

@@ -3,6 +3,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -28,13 +29,16 @@ std::string read_file(const fs::path& path) {
   return text.str();
 }
 
-// The losses and norms of a log, without times and memory.
-std::string figures(const fs::path& log) {
-  std::istringstream lines(read_file(log));
-  std::string text;
-  for (std::string line; std::getline(lines, line);) text += line.substr(0, line.find("\"seconds\"")) + "\n";
-  return text;
+// The losses and norms of a log.
+std::vector<double> figures(const fs::path& log) {
+  const std::string text = read_file(log);
+  std::vector<double> result;
+  for (const char* key : {"\"loss\": ", "\"grad_norm\": "})
+    for (size_t at = 0; (at = text.find(key, at)) != std::string::npos; ++at) result.push_back(std::atof(text.c_str() + at + std::strlen(key)));
+  return result;
 }
+
+bool are_equal(double a, double b, double tolerance) { return a == b || std::abs(a - b) <= tolerance * std::max({1.0, std::abs(a), std::abs(b)}); }
 
 // The tensors of a file, by name.
 std::map<std::string, rt::StoredTensor> tensors_of(const fs::path& file) {
@@ -43,7 +47,7 @@ std::map<std::string, rt::StoredTensor> tensors_of(const fs::path& file) {
 }
 
 // Equal as numbers: a maximum of 0 and -0 may be either.
-bool are_equal(const rt::StoredTensor& a, const rt::StoredTensor& b) {
+bool are_equal(const rt::StoredTensor& a, const rt::StoredTensor& b, double tolerance) {
   if (a.dtype != b.dtype || a.dims != b.dims) return false;
   int64_t count = 1;
   for (const int64_t d : a.dims) count *= d;
@@ -52,7 +56,7 @@ bool are_equal(const rt::StoredTensor& a, const rt::StoredTensor& b) {
     double x, y;
     std::memcpy(&x, a.data + i * 8, 8);
     std::memcpy(&y, b.data + i * 8, 8);
-    if (!(x == y)) return false;
+    if (!are_equal(x, y, tolerance)) return false;
   }
   return true;
 }
@@ -123,26 +127,27 @@ Result run_trial(const Model& model, const std::string& plan, const Folder& fold
   return compiled.outcome == Outcome::equal ? run_programs(compilation.programs, folder / "data", model.steps, folder, name) : compiled;
 }
 
-std::string difference(const Folder& folder, const std::string& one, const std::string& other) {
-  const std::string first = figures(folder / one + "/log.jsonl"), second = figures(folder / other + "/log.jsonl");
-  if (first != second) return "the log differs:\n" + first + "against\n" + second;
+std::string difference(const Folder& folder, const std::string& one, const std::string& other, double tolerance) {
+  const fs::path logs[] = {folder / one + "/log.jsonl", folder / other + "/log.jsonl"};
+  const std::vector<double> first = figures(logs[0]), second = figures(logs[1]);
+  const auto equal = [&](double a, double b) { return are_equal(a, b, tolerance); };
+  if (!std::equal(first.begin(), first.end(), second.begin(), second.end(), equal))
+    return "the log differs:\n" + read_file(logs[0]) + "against\n" + read_file(logs[1]);
   for (const auto& entry : fs::recursive_directory_iterator(folder / one)) {
     if (!entry.is_regular_file() || entry.path().extension() == ".jsonl") continue;
     const fs::path relative = fs::relative(entry.path(), folder / one);
     const auto expected = tensors_of(entry.path()), found = tensors_of(folder / other / relative);
     for (const auto& [name, tensor] : expected)
-      if (!found.contains(name) || !are_equal(tensor, found.at(name))) return relative.string() + (name.empty() ? "" : ", " + name) + " differs";
+      if (!found.contains(name) || !are_equal(tensor, found.at(name), tolerance))
+        return relative.string() + (name.empty() ? "" : ", " + name) + " differs";
   }
   return "";
 }
 
 // The largest sum is the square of the gradient norm.
 bool is_exact(const Folder& folder, const std::string& name) {
-  const std::string text = figures(folder / name + "/log.jsonl");
-  for (const char* key : {"\"loss\": ", "\"grad_norm\": "})
-    for (size_t at = 0; (at = text.find(key, at)) != std::string::npos; ++at)
-      if (std::abs(std::atof(text.c_str() + at + std::strlen(key))) > 0x1p24) return false;
-  return true;
+  const std::vector<double> sums = figures(folder / name + "/log.jsonl");
+  return std::all_of(sums.begin(), sums.end(), [](double sum) { return std::abs(sum) <= 0x1p24; });
 }
 
 Result apart(const std::function<Result()>& work) {

@@ -45,8 +45,9 @@ Result run_trial(const Model& model, const std::string& plan, const Folder& fold
 // The plan that divides nothing.
 extern const char* const one_rank;
 
-// Where two runs in the folder differ, as numbers; empty: nowhere.
-std::string difference(const Folder& folder, const std::string& one, const std::string& other);
+// Where two runs in the folder differ, as numbers, by more than `tolerance` (relative to numbers above 1); empty: nowhere.
+std::string difference(const Folder& folder, const std::string& one, const std::string& other, double tolerance = 0);
+constexpr double rounding = 1e-9;  // of sums in float64 that are not exact
 
 // Has a run only sums that are exact in float64?
 bool is_exact(const Folder& folder, const std::string& name);
