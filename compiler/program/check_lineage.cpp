@@ -593,8 +593,10 @@ class Lineage {
     std::vector<Region>& given = given_[{capture.what, is_scalar ? "" : capture.tensor}];
     if (capture.regions < 0) return given.emplace_back(), void();
     const std::vector<Region>& regions = programs_.ranks[static_cast<size_t>(step.rank)].constants.regions;
-    if (step.micro_batch > 0) return;  // the first looks at the regions of all
-    for (int64_t m = 0; m < (of_step(c.tensor) ? 1 : module_.cut.count); ++m) {
+    const bool is_of_step = of_step(c.tensor);
+    for (int64_t m = 0; m < (is_of_step ? 1 : module_.cut.count); ++m) {
+      if (!is_of_step && m != step.micro_batch && (m < walked_ || step.micro_batch != walked_ - 1))
+        continue;  // the last that is walked stands for the rest
       const auto index = static_cast<size_t>(capture.regions + m);
       if (index >= regions.size() || !(regions[index] == to_whole(module_, c.tensor, c.region, m)))
         return refuse(step, "hands over " + c.region.to_string() + " of '" + tensor.name + "' as another region");

@@ -38,6 +38,13 @@ class Arena {
     return true;
   }
 
+  // Another buffer that owns a byte in [begin, end); invalid: none does.
+  BufferId intruder(int64_t begin, int64_t end, BufferId buffer) const {
+    for (auto it = std::prev(owners_.upper_bound(begin)); it != owners_.end() && it->first < end; ++it)
+      if (it->second.second.buffer != buffer) return it->second.second.buffer;
+    return {};
+  }
+
  private:
   void cut(int64_t at) {
     auto it = owners_.upper_bound(at);
@@ -74,6 +81,14 @@ class Checker {
           if (begin < end) arena_.write(begin, end, owner);
         }
       }
+    // What is kept over steps is there at the end.
+    for (int64_t b = 0; b < body_.buffers.size(); ++b) {
+      const Buffer& buffer = body_.buffers[BufferId(b)];
+      if (buffer.source == Buffer::Source::none || buffer.source == Buffer::Source::input || bytes(buffer) == 0) continue;
+      const BufferId other = arena_.intruder(buffer.offset, buffer.offset + bytes(buffer), BufferId(b));
+      if (other.valid())
+        return refuse("buffer " + quoted(body_.buffers[other].name) + " lies on " + quoted(buffer.name) + ", which is kept over steps");
+    }
     return true;
   }
 
