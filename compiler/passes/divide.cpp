@@ -144,20 +144,11 @@ class Divider {
     }
   }
 
-  // Is it the dimension that indices look up in? An index is in one range of it, so that its pieces must be ranges.
-  static bool looks_up(const Op& op, int axis) {
-    const int dim = op.kind == Kind::gather ? std::get<DimAttributes>(op.attributes).dim
-                    : op.kind == Kind::pick ? std::get<ClassAttributes>(op.attributes).dim
-                                            : -1;
-    return llvm::any_of(op.rule.occurrences, [&](const Occurrence& o) { return o.axis == axis && o.operand == 0 && o.dim == dim; });
-  }
-
   void divide_by_request(OpId id, const Prepared& p, const Request& request) {
     Op& op = module_.ops[id];
     std::vector<Hit> found = hits(op, id, classes_, request);
     std::erase_if(found, [&](const Hit& hit) {
       const Mark mark = op.rule.axes[static_cast<size_t>(hit.axis)].mark;
-      if (looks_up(op, hit.axis) && hit.factor.stride * hit.factor.length != op.rule.axes[static_cast<size_t>(hit.axis)].length) return true;
       return mark == Mark::frozen || mark == Mark::segment || mark == Mark::window || (mark == Mark::decomposed && !definition(op.kind).decompose);
     });
     if (found.empty()) return;

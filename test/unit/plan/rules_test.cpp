@@ -236,7 +236,6 @@ TEST_CASE("store") {
 }
 
 TEST_CASE("what this version does not do is checked and then refused by name, where it stands") {
-  auto split = [](const std::string& value) { return rule(R"("axis": "wte.weight:0", "split": )" + value); };
   auto on = [](const std::string& place) { return place_rule(R"("ops": "/head/*", "on": )" + place); };
   auto is_unsupported = [](const std::string& text, const std::string& words) { refused(text, Code::unsupported, words); };
   is_unsupported(rule(R"("parameters": ["*"], ^^"store": {"pp": 0})"), "'store' at a place");
