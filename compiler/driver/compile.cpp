@@ -47,7 +47,11 @@ const Step straight_line[] = {
     {"materialize", [](const Request&, Compilation& c, Diagnostics&) { materialize(c.module); }},
     {"form_collectives", [](const Request&, Compilation& c, Diagnostics&) { form_collectives(c.module); }},
     // Beyond this point every byte that crosses devices is an explicit delivery.
-    {"lower", [](const Request&, Compilation& c, Diagnostics&) { c.programs = lower(c.module); }},
+    {"lower",
+     [](const Request&, Compilation& c, Diagnostics&) {
+       c.programs = lower(c.module);
+       c.module.deliveries = {};  // many, on a large machine, and nobody asks for them from here on
+     }},
     {"fuse", [](const Request&, Compilation& c, Diagnostics&) { fuse(c.programs); }},
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},
     {"assign_streams", [](const Request&, Compilation& c, Diagnostics&) { assign_streams(c.programs); }},

@@ -62,8 +62,12 @@ class Planner {
 
   std::string split() {
     const auto& [axis, length] = one_of(random_, axes_);
-    switch (coin(8)) {
-      case 0: return "{\"time\": " + std::to_string(2 + coin(2)) + "}";
+    switch (coin(10)) {
+      case 0: {
+        const std::string rotate = coin(3) == 0 ? ", \"rotate\": " + quote(axis) : "";
+        if (coin(3) == 0) return "{\"time\": [" + std::to_string(1 + coin(3)) + ", " + std::to_string(1 + coin(3)) + "]" + rotate + "}";
+        return "{\"time\": " + std::to_string(2 + coin(2)) + rotate + "}";
+      }
       case 1: {
         std::string sizes;
         for (int64_t i = 0; i < length; ++i) sizes += (i ? ", " : "") + std::to_string(1 + coin(3));
@@ -72,6 +76,13 @@ class Planner {
       case 2:
         if (axes_.size() > 1) return coin(2) == 0 ? R"(["a", "b"])" : R"(["b", "a"])";
         [[fallthrough]];
+      case 4: {  // every piece a chunk there and a chunk back, or a chunk and another at random
+        std::string deal;
+        const bool back = coin(2) == 0;
+        for (int64_t i = 0; i < 2 * length; ++i)
+          deal += (i ? ", " : "") + std::to_string(i < length ? i : back ? 2 * length - 1 - i : coin(static_cast<int>(length)));
+        return "{\"over\": " + quote(axis) + ", \"deal\": [" + deal + "]}";
+      }
       case 3: return coin(2) == 0 ? "[" + quote(axis) + R"(, {"time": 2}])" : R"([{"time": 2}, )" + quote(axis) + "]";
       default: return quote(axis);
     }
