@@ -73,7 +73,7 @@ class Subject:
         if via == "run":
             return [self.sscc, "run", *self.words, *flags]
         build = self.compile()
-        return ["mpirun", "-n", read_json(f"{build}/check.json")["ranks"], f"{build}/run", *flags]
+        return ["mpirun", "-n", len(read_json(f"{build}/manifest.json")["ranks"]), f"{build}/run", *flags]
 
     def train(self, via, steps, *flags):
         """The log of so many steps on the model's own data."""
