@@ -50,7 +50,7 @@ const Step straight_line[] = {
     {"lower",
      [](const Request&, Compilation& c, Diagnostics&) {
        c.programs = lower(c.module);
-       c.module.deliveries = {};  // many, on a large machine, and nobody asks for them from here on
+       c.module.deliveries = std::vector<Delivery>();  // many, on a large machine, and nobody asks for them from here on
      }},
     {"fuse", [](const Request&, Compilation& c, Diagnostics&) { fuse(c.programs); }},
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},

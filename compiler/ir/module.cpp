@@ -3,6 +3,8 @@
 #include <algorithm>
 
 #include "compiler/support/check.h"
+#include "compiler/support/parallel.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 
@@ -131,7 +133,9 @@ Intervals axis_positions(const Op& op, int axis, const Piece& piece) {
   return result;
 }
 
-Region region_of(const Module& module, const Op& op, int index, const Piece& piece) {
+namespace {
+
+Region compute_region(const Module& module, const Op& op, int index, const Piece& piece) {
   const Tensor& tensor = module.tensors[operand(op, index)];
   if (!op.storage.empty()) {
     const Region& storage = op.storage[static_cast<size_t>(piece.coordinates[0])];
@@ -153,6 +157,52 @@ Region region_of(const Module& module, const Op& op, int index, const Piece& pie
     }
   }
   return Region(dims);
+}
+
+// All regions of one operand: those of every combination of the coordinates that matter to it.
+Op::Regions regions_of(const Module& module, const Op& op, int index) {
+  llvm::SmallVector<int32_t, 4> counts;  // by coordinate
+  for (const Split& split : op.splits) {
+    const bool matters = op.storage.empty() && llvm::any_of(op.rule.occurrences, [&](const Occurrence& occurrence) {
+                           return occurrence.operand == index && occurrence.axis == split.axis;
+                         });
+    counts.push_back(matters ? static_cast<int32_t>(split.count) : 1);
+  }
+  if (!op.storage.empty()) counts = {static_cast<int32_t>(op.storage.size())};
+  Op::Regions result;
+  result.strides.resize(counts.size(), 0);
+  int32_t all = 1;
+  for (size_t c = counts.size(); c-- > 0;) {
+    if (counts[c] > 1) result.strides[c] = all;
+    all *= counts[c];
+  }
+  Piece piece;
+  piece.coordinates.resize(counts.size());
+  for (int32_t i = 0; i < all; ++i) {
+    for (size_t c = 0; c < counts.size(); ++c) piece.coordinates[c] = result.strides[c] ? i / result.strides[c] % counts[c] : 0;
+    result.by_index.push_back(compute_region(module, op, index, piece));
+  }
+  return result;
+}
+
+}  // namespace
+
+Region region_of(const Module& module, const Op& op, int index, const Piece& piece) {
+  if (op.regions.empty()) return compute_region(module, op, index, piece);
+  const Op::Regions& regions = op.regions[static_cast<size_t>(index)];
+  int32_t at = 0;
+  for (size_t c = 0; c < regions.strides.size(); ++c) at += regions.strides[c] * piece.coordinates[c];
+  return regions.by_index[static_cast<size_t>(at)];
+}
+
+void tabulate_regions(Module& module) {
+  in_parallel(module.order.size(), [&](size_t i) {
+    Op& op = module.ops[module.order[i]];
+    const int operands = static_cast<int>(op.inputs.size() + op.outputs.size());
+    std::vector<Op::Regions> regions;
+    for (int index = 0; index < operands; ++index) regions.push_back(operand(op, index).valid() ? regions_of(module, op, index) : Op::Regions());
+    op.regions = std::move(regions);
+  });
 }
 
 Part part_of(const Module& module, OpId id, int output, const Piece& piece) {

@@ -192,6 +192,12 @@ struct Op {
   // Updates and gradient norms follow the storage of their parameter: its disjoint or equal regions, one for each distinct piece. When not
   // empty, a piece's only coordinate is an index into it, and `splits` play no part.
   std::vector<Region> storage;
+  // What pieces have of each operand (inputs, then outputs), looked up by their coordinates; empty before the end of `assign`: then it is computed.
+  struct Regions {
+    llvm::SmallVector<int32_t, 4> strides;  // of each coordinate in `by_index`; 0: does not matter to this operand
+    std::vector<Region> by_index;
+  };
+  std::vector<Regions> regions;
 };
 
 // -- devices and time -----------------------------------------------------------------------------------------------------------------------------
@@ -318,6 +324,8 @@ TensorId operand(const Op& op, int operand);
 // op's share of the join: its addend among the tensor's producers, divided over the pieces of summed axes. For inputs it is whole.
 Region region_of(const Module& module, const Op& op, int operand, const Piece& piece);
 Part part_of(const Module& module, OpId op, int output, const Piece& piece);
+// From here on region_of looks up what it is asked again and again. Splits and storage of operators are final.
+void tabulate_regions(Module& module);
 // The positions of one axis that the piece works on.
 Intervals axis_positions(const Op& op, int axis, const Piece& piece);
 

@@ -2,7 +2,9 @@
 
 #include <algorithm>
 #include <array>
+#include <map>
 #include <mutex>
+#include <set>
 #include <unordered_set>
 
 #include "compiler/support/check.h"
@@ -256,6 +258,43 @@ Region enclose(const Region& a, const Region& b) {
   llvm::SmallVector<Intervals, 4> dims;
   for (size_t d = 0; d < a.rank(); ++d) dims.push_back(unite(a.dim(d), b.dim(d)));
   return Region(dims);
+}
+
+namespace {
+
+// From dimension d on: the positions of `whole` are swept, and wherever the same regions lie they are asked once. Sorted and distinct.
+bool cover_from(const std::vector<Region>& regions, const Region& whole, size_t d) {
+  if (regions.empty()) return false;
+  if (d == whole.rank()) return true;
+  std::map<int64_t, std::vector<std::pair<bool, size_t>>> borders;  // where regions begin (true) and end
+  for (size_t r = 0; r < regions.size(); ++r) {
+    const Intervals common = intersect(regions[r].dim(d), whole.dim(d));
+    for (const Interval& each : common.list()) {
+      borders[each.begin].emplace_back(true, r);
+      borders[each.end].emplace_back(false, r);
+    }
+  }
+  std::set<size_t> here;
+  std::set<std::vector<size_t>> asked;
+  int64_t covered = 0;
+  for (auto it = borders.begin(); it != borders.end(); ++it) {
+    for (const auto& [begins, r] : it->second) begins ? void(here.insert(r)) : void(here.erase(r));
+    if (here.empty()) continue;
+    covered += std::next(it)->first - it->first;
+    if (!asked.insert({here.begin(), here.end()}).second) continue;
+    std::vector<Region> next;
+    for (const size_t r : here) next.push_back(regions[r]);
+    if (!cover_from(next, whole, d + 1)) return false;
+  }
+  return covered == whole.dim(d).length();
+}
+
+}  // namespace
+
+bool cover(llvm::ArrayRef<Region> regions, const Region& whole) {
+  if (whole.empty()) return true;
+  const std::unordered_set<Region> distinct(regions.begin(), regions.end());
+  return cover_from({distinct.begin(), distinct.end()}, whole, 0);
 }
 
 // -- parts ----------------------------------------------------------------------------------------------------------------------------------------

@@ -84,6 +84,8 @@ class Region {
   friend bool overlaps(const Region& a, const Region& b);
   // The smallest region that has both, dimension by dimension.
   friend Region enclose(const Region& a, const Region& b);
+  // Do the regions, which may overlap, have every element of `whole` between them?
+  friend bool cover(llvm::ArrayRef<Region> regions, const Region& whole);
 
  private:
   friend struct std::hash<Region>;

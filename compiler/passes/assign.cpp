@@ -71,6 +71,7 @@ class Assignment {
           }
         here = std::move(next);
       }
+      o.pieces.reserve(devices.size() * here.size());
       for (Piece& piece : here) o.pieces.push_back(std::move(piece));
     }
   }
@@ -265,6 +266,9 @@ class Assignment {
 
 }  // namespace
 
-void assign(Module& module, const Plan& plan, Diagnostics& diagnostics) { Assignment(module, plan, diagnostics).run(); }
+void assign(Module& module, const Plan& plan, Diagnostics& diagnostics) {
+  Assignment(module, plan, diagnostics).run();
+  if (!diagnostics.has_errors()) tabulate_regions(module);
+}
 
 }  // namespace sscc

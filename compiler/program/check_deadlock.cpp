@@ -5,10 +5,10 @@ namespace sscc {
 
 bool check_deadlock(const Programs& programs, Diagnostics& diagnostics) {
   Visitor nothing;
-  nothing.instruction = [](const Step&) {};
-  nothing.collective = [](const std::vector<Step>&) {};
+  nothing.instruction = [](const Step&) { return true; };
+  nothing.collective = [](const std::vector<Step>&) { return true; };
   const std::optional<Wiring> classes = folded(programs);
-  const auto [stuck, left_over] = walk(programs, classes ? *classes : wiring_of(programs), nothing);
+  const auto [stopped, stuck, left_over] = walk(programs, classes ? *classes : wiring_of(programs), nothing);
   for (const Stuck& s : stuck) {
     const Body& body = programs.bodies[static_cast<size_t>(programs.ranks[static_cast<size_t>(s.step.rank)].body)];
     diagnostics.error(Code::deadlock, {},

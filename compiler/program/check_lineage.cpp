@@ -128,19 +128,26 @@ class Lineage {
       first.push_back(copies);
     }
     for (const RankProgram& rank : programs.ranks) memory_.emplace_back(first_copy_[static_cast<size_t>(rank.body)].back());
+    refused_.resize(programs.ranks.size());
   }
 
   bool run() {
     load_homes();
     Visitor visitor;
     visitor.instruction = [&](const Step& step) {
-      if (good_) visit(step);
+      visit(step);
+      return !refused_[static_cast<size_t>(step.rank)];
     };
     visitor.collective = [&](const std::vector<Step>& members) {
-      if (good_) visit_collective(members);
+      visit_collective(members);
+      return llvm::none_of(members, [&](const Step& member) { return refused_[static_cast<size_t>(member.rank)].has_value(); });
     };
-    const Walked walked = walk(programs_, wiring_of(programs_), visitor, walked_);
-    if (good_ && !walked.stuck.empty()) refuse(walked.stuck[0].step, "is where the step ends: " + walked.stuck[0].reason);
+    visitor.side_by_side = true;
+    if (good_) {
+      const Walked walked = walk(programs_, wiring_of(programs_), visitor, walked_);
+      if (!walked.stuck.empty()) refuse(walked.stuck[0].step, "is where the step ends: " + walked.stuck[0].reason);
+      report_refusal();
+    }
     if (good_) check_homes();
     if (good_) check_captures();
     return good_;
@@ -617,14 +624,14 @@ class Lineage {
   }
 
   void check_given(Capture::What what, const std::string& name, const Region& whole) {
+    const std::vector<Region>& given = given_[{what, name}];
+    if (!good_ || cover(given, whole)) return;
     llvm::SmallVector<Region, 4> missing = {whole};
-    for (const Region& region : given_[{what, name}]) {
+    for (const Region& region : given) {
       llvm::SmallVector<Region, 4> rest;
-      for (const Region& each : missing)
-        if (region.rank() > 0) llvm::append_range(rest, subtract(each, region));
+      for (const Region& each : missing) llvm::append_range(rest, subtract(each, region));
       missing = std::move(rest);
     }
-    if (missing.empty() || !good_) return;
     static const char* const names[] = {"the loss", "the gradient norm", "output", "the gradient of"};
     good_ = false;
     diagnostics_.error(Code::not_equivalent, {},
@@ -883,16 +890,29 @@ class Lineage {
     }
   }
 
-  void refuse(const Step& step, const std::string& why) {
-    if (!good_) return;
+  // Ranks are visited at the same time: each keeps its own refusal.
+  void refuse(const Step& step, std::string why) {
+    std::optional<Refusal>& refused = refused_[static_cast<size_t>(step.rank)];
+    if (!refused) refused = {step, std::move(why)};
+  }
+
+  void report_refusal() {
+    const auto it = llvm::find_if(refused_, [](const auto& refused) { return refused.has_value(); });
+    if (it == refused_.end()) return;
     good_ = false;
+    const Step& step = (*it)->step;
     const Body& b = body(step.rank);
     diagnostics_.error(Code::not_equivalent, {},
                        "rank " + std::to_string(step.rank) + ", instruction " + std::to_string(step.instruction) + " of segment " +
                            b.segments[static_cast<size_t>(step.segment)].name + ", micro-batch " + std::to_string(step.micro_batch) + ": " +
-                           name_of(step.what->opcode) + " " + why,
+                           name_of(step.what->opcode) + " " + (*it)->why,
                        "", step.what->origin);
   }
+
+  struct Refusal {
+    Step step;
+    std::string why;
+  };
 
   const Module& module_;
   const Programs& programs_;
@@ -904,6 +924,7 @@ class Lineage {
   std::map<int64_t, Content> messages_;
   int64_t walked_;                                                              // micro-batches of the step that are looked at
   std::map<std::pair<Capture::What, std::string>, std::vector<Region>> given_;  // to the host: regions of the whole tensors; scalars have no name
+  std::vector<std::optional<Refusal>> refused_;                                 // by rank
   bool good_ = true;
 };
 

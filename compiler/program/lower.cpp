@@ -226,18 +226,31 @@ std::string describe(const Body& body) {
   return text;
 }
 
+// For people: what each instruction comes from.
+void name_origins(const Module& module, Body& body) {
+  for (ProgramSegment& segment : body.segments)
+    for (Instruction& i : segment.instructions) {
+      if (i.op.valid()) {
+        const Op& o = module.ops[i.op];
+        i.origin = o.phase == Phase::backward ? "grad of " + o.name : o.name;
+      } else if (i.tensor.valid()) {
+        i.origin = module.tensors[i.tensor].name;
+      }
+    }
+}
+
 struct Lowered {
   Body body;
   std::string description;
   Constants constants;
   std::vector<Claim> claims;
 };
-constexpr int64_t ranks_at_a_time = 32;
+constexpr int64_t ranks_at_a_time = 16;
 
 }  // namespace
 
 Programs lower(const Module& module) {
-  const LoweringPlan plan = Planner(module).run();
+  LoweringPlan plan = Planner(module).run();
   Programs programs;
   programs.model = module.name;
   programs.training = module.loss.valid();
@@ -246,15 +259,21 @@ Programs lower(const Module& module) {
   for (int64_t first = 0; first < module.devices(); first += ranks_at_a_time) {
     std::vector<Lowered> lowered(static_cast<size_t>(std::min(ranks_at_a_time, module.devices() - first)));
     in_parallel(lowered.size(), [&](size_t i) {
-      RankLowering rank(module, plan, static_cast<int32_t>(first) + static_cast<int32_t>(i));
+      const size_t device = static_cast<size_t>(first) + i;
+      RankLowering rank(module, plan, static_cast<int32_t>(device));
       rank.run();
+      plan.events[device] = std::vector<Event>();  // what is lowered takes their place
+      plan.gifts[device] = decltype(plan.gifts)::value_type();
       std::string description = describe(rank.body);
       lowered[i] = {std::move(rank.body), std::move(description), std::move(rank.constants), std::move(rank.claims)};
     });
     for (Lowered& each : lowered) {
       const auto device = static_cast<int32_t>(programs.ranks.size());
       const auto [it, fresh] = bodies.try_emplace(std::move(each.description), static_cast<int32_t>(programs.bodies.size()));
-      if (fresh) programs.bodies.push_back(std::move(each.body));
+      if (fresh) {
+        name_origins(module, each.body);
+        programs.bodies.push_back(std::move(each.body));
+      }
       int32_t stage = -1;
       for (const Slot& slot : module.timetable[static_cast<size_t>(device)])
         if (stage < 0) stage = module.segments[static_cast<size_t>(slot.segment)].stage;

@@ -120,12 +120,6 @@ Instruction& RankLowering::emit(Opcode opcode, OpId from, TensorId id) {
   instruction.opcode = opcode;
   instruction.op = from;
   instruction.tensor = id;
-  if (from.valid()) {
-    const Op& o = op(from);
-    instruction.origin = o.phase == Phase::backward ? "grad of " + o.name : o.name;
-  } else if (id.valid()) {
-    instruction.origin = tensor(id).name;
-  }
   auto& list = body.segments[static_cast<size_t>(segment_)].instructions;
   list.push_back(std::move(instruction));
   return list.back();

@@ -1,9 +1,12 @@
 #include "compiler/program/walk.h"
 
 #include <algorithm>
-#include <deque>
+#include <atomic>
+#include <functional>
+#include <utility>
 #include <vector>
 
+#include "compiler/support/parallel.h"
 #include "llvm/ADT/DenseMap.h"
 
 namespace sscc {
@@ -14,15 +17,21 @@ class Walker {
   Walker(const Programs& programs, const Wiring& wiring, const Visitor& visitor, int64_t micro_batches)
       : programs_(programs), wiring_(wiring), visitor_(visitor), micro_batches_(micro_batches), at_(programs.ranks.size()) {}
 
+  // In waves: every rank that can go on runs to its next communication, then those that are there communicate.
   Walked run() {
+    Walked result;
     for (size_t r = 0; r < at_.size(); ++r)
       if (is_walked(r)) ready_.push_back(static_cast<int32_t>(r));
     while (!ready_.empty()) {
-      const int32_t rank = ready_.front();
-      ready_.pop_front();
-      advance(rank);
+      const std::vector<int32_t> wave = std::exchange(ready_, {});
+      if (!visit_all(wave.size(), [&](size_t i) { return run_alone(wave[i]); })) return {true, {}, 0};
+      for (const int32_t rank : wave)
+        if (!communicate(rank)) return {true, {}, 0};
+      const std::vector<std::vector<Step>> calls = std::exchange(complete_, {});
+      if (!visit_all(calls.size(), [&](size_t i) { return visitor_.collective(calls[i]); })) return {true, {}, 0};
+      for (const std::vector<Step>& members : calls)
+        for (const Step& member : members) go_on(member.rank);
     }
-    Walked result;
     for (size_t r = 0; r < at_.size(); ++r) {
       Step step;
       if (is_walked(r) && current(static_cast<int32_t>(r), step)) result.stuck.push_back({step, reason(step)});
@@ -34,7 +43,6 @@ class Walker {
  private:
   struct Position {
     size_t slot = 0, instruction = 0;
-    bool waiting = false;
   };
   // A transfer of a micro-batch over a group, or over a channel from one of its ends.
   using Key = std::pair<uint64_t, uint64_t>;
@@ -73,59 +81,79 @@ class Walker {
     return {channel << 32 | static_cast<uint32_t>(wiring_.representative[static_cast<size_t>(sender)]), tag(step)};
   }
 
-  void advance(int32_t rank) {
-    Step step;
-    while (current(rank, step)) {
-      Position& p = at_[static_cast<size_t>(rank)];
-      switch (step.what->opcode) {
-        case Opcode::send: {
-          const Key key = message_key(step, rank);
-          step.message = ++sent_;
-          messages_[key].push_back(step.message);
-          visitor_.instruction(step);
-          if (auto it = receivers_.find(key); it != receivers_.end()) {
-            ready_.push_back(it->second);
-            receivers_.erase(it);
-          }
-          break;
-        }
-        case Opcode::receive: {
-          const Key key = message_key(step, peer(step));
-          auto it = messages_.find(key);
-          if (it == messages_.end()) {
-            receivers_[key] = rank;
-            return;
-          }
-          step.message = it->second.front();
-          it->second.erase(it->second.begin());
-          if (it->second.empty()) messages_.erase(it);
-          visitor_.instruction(step);
-          break;
-        }
-        case Opcode::all_reduce:
-        case Opcode::all_gather:
-        case Opcode::reduce_scatter: {
-          if (!p.waiting && !arrive(step)) {
-            p.waiting = true;
-            return;
-          }
-          p.waiting = false;
-          break;
-        }
-        default: visitor_.instruction(step);
-      }
-      ++p.instruction;
+  // All of visit(0) to visit(count - 1), whatever they return.
+  bool visit_all(size_t count, const std::function<bool(size_t)>& visit) const {
+    constexpr size_t worth_threads = 16;
+    std::atomic<bool> all = true;
+    const auto one = [&](size_t i) {
+      if (!visit(i)) all = false;
+    };
+    if (visitor_.side_by_side && count >= worth_threads) {
+      in_parallel(count, one);
+    } else {
+      for (size_t i = 0; i < count; ++i) one(i);
     }
+    return all;
   }
 
-  // A member reaches a collective; true if it was the last and the call is done (the others are woken).
-  bool arrive(const Step& step) {
+  void go_on(int32_t rank) {
+    ++at_[static_cast<size_t>(rank)].instruction;
+    ready_.push_back(rank);
+  }
+
+  // Up to what concerns other ranks, or the host.
+  bool run_alone(int32_t rank) {
+    Step step;
+    while (current(rank, step) && step.what->opcode < Opcode::send) {
+      if (!visitor_.instruction(step)) return false;
+      ++at_[static_cast<size_t>(rank)].instruction;
+    }
+    return true;
+  }
+
+  bool communicate(int32_t rank) {
+    Step step;
+    if (!current(rank, step)) return true;
+    switch (step.what->opcode) {
+      case Opcode::send: {
+        const Key key = message_key(step, rank);
+        step.message = ++sent_;
+        messages_[key].push_back(step.message);
+        if (auto it = receivers_.find(key); it != receivers_.end()) {
+          ready_.push_back(it->second);
+          receivers_.erase(it);
+        }
+        break;
+      }
+      case Opcode::receive: {
+        const Key key = message_key(step, peer(step));
+        auto it = messages_.find(key);
+        if (it == messages_.end()) {
+          receivers_[key] = rank;
+          return true;
+        }
+        step.message = it->second.front();
+        it->second.erase(it->second.begin());
+        if (it->second.empty()) messages_.erase(it);
+        break;
+      }
+      case Opcode::all_reduce:
+      case Opcode::all_gather:
+      case Opcode::reduce_scatter: arrive(step); return true;
+      default: break;
+    }
+    go_on(rank);
+    return visitor_.instruction(step);
+  }
+
+  // A member reaches a collective; with the last of them the call is complete.
+  void arrive(const Step& step) {
     const int32_t group = wiring_.group[static_cast<size_t>(step.rank)][static_cast<size_t>(communication(step).group)];
     const std::vector<int32_t>& ranks = wiring_.members[static_cast<size_t>(group)];
     const Key key{static_cast<uint64_t>(group) << 8 | static_cast<uint64_t>(step.what->opcode), tag(step)};  // members meet in the same call
     std::vector<Step>& arrived = calls_[key];
     arrived.push_back(step);
-    if (arrived.size() < ranks.size()) return false;
+    if (arrived.size() < ranks.size()) return;
     std::vector<Step> members = std::move(arrived);
     calls_.erase(key);
     if (!std::is_sorted(ranks.begin(), ranks.end())) {
@@ -135,10 +163,7 @@ class Walker {
     } else {
       std::sort(members.begin(), members.end(), [](const Step& a, const Step& b) { return a.rank < b.rank; });
     }
-    visitor_.collective(members);
-    for (const Step& member : members)
-      if (member.rank != step.rank) ready_.push_back(member.rank);
-    return true;
+    complete_.push_back(std::move(members));
   }
 
   std::string reason(const Step& step) const {
@@ -152,7 +177,8 @@ class Walker {
   const Visitor& visitor_;
   const int64_t micro_batches_;
   std::vector<Position> at_;
-  std::deque<int32_t> ready_;
+  std::vector<int32_t> ready_;                                   // to go on in the next wave
+  std::vector<std::vector<Step>> complete_;                      // calls that all members have reached in this wave
   llvm::DenseMap<Key, llvm::SmallVector<int64_t, 1>> messages_;  // under way
   llvm::DenseMap<Key, int32_t> receivers_;                       // that wait for one
   llvm::DenseMap<Key, std::vector<Step>> calls_;                 // that some members have reached

@@ -24,9 +24,12 @@ struct Step {
   int64_t message = -1;  // send, receive: the same number for both ends
 };
 
+// A visit returns whether the walk goes on.
 struct Visitor {
-  std::function<void(const Step&)> instruction;              // everything but collectives
-  std::function<void(const std::vector<Step>&)> collective;  // all members, in group order
+  std::function<bool(const Step&)> instruction;              // everything but collectives
+  std::function<bool(const std::vector<Step>&)> collective;  // all members, in group order
+  // May what different ranks do between communications be visited at the same time, and calls of different ranks, too?
+  bool side_by_side = false;
 };
 
 // A rank that could not go on.
@@ -36,6 +39,7 @@ struct Stuck {
 };
 
 struct Walked {
+  bool stopped = false;      // by a visit; nothing else is then known
   std::vector<Stuck> stuck;  // none: the step ran through
   int64_t left_over = 0;     // messages that nobody received
 };

@@ -22,8 +22,14 @@ class Clock {
 
   Prediction run() {
     Visitor visitor;
-    visitor.instruction = [&](const Step& step) { visit(step); };
-    visitor.collective = [&](const std::vector<Step>& members) { visit_collective(members); };
+    visitor.instruction = [&](const Step& step) {
+      visit(step);
+      return true;
+    };
+    visitor.collective = [&](const std::vector<Step>& members) {
+      visit_collective(members);
+      return true;
+    };
     const std::optional<Wiring> classes = folded(programs_);
     const Wiring wiring = classes ? *classes : wiring_of(programs_);
     walk(programs_, wiring, visitor);

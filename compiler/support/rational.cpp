@@ -24,10 +24,11 @@ Wide wide_gcd(Wide a, Wide b) {
 }
 
 Rational reduced(Wide numerator, Wide denominator) {
+  constexpr Wide limit = std::numeric_limits<int64_t>::max();
+  if (wide_abs(numerator) <= limit && denominator <= limit) return Rational(static_cast<int64_t>(numerator), static_cast<int64_t>(denominator));
   Wide divisor = wide_gcd(wide_abs(numerator), denominator);
   numerator /= divisor;
   denominator /= divisor;
-  constexpr Wide limit = std::numeric_limits<int64_t>::max();
   SSCC_CHECK(wide_abs(numerator) <= limit && denominator <= limit, "a fraction does not fit 64 bits");
   return Rational(static_cast<int64_t>(numerator), static_cast<int64_t>(denominator));
 }

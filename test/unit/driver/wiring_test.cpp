@@ -33,11 +33,13 @@ std::vector<int> ends(const Programs& programs, const Wiring& wiring) {
     if (step.what->opcode == Opcode::send) sent[step.message] = now;
     if (step.what->opcode == Opcode::receive) now = std::max(now, sent.at(step.message));
     ++now;
+    return true;
   };
   visitor.collective = [&](const std::vector<Step>& members) {
     int latest = 0;
     for (const Step& member : members) latest = std::max(latest, clock[static_cast<size_t>(member.rank)]);
     for (const Step& member : members) clock[static_cast<size_t>(member.rank)] = latest + 1;
+    return true;
   };
   REQUIRE(walk(programs, wiring, visitor).stuck.empty());
   return clock;

@@ -139,6 +139,27 @@ TEST_CASE("regions obey the laws of sets of points") {
   }
 }
 
+TEST_CASE("regions cover a whole if they have all of its points between them") {
+  int covered = 0;
+  for (int round = 0; round < 2000; ++round) {
+    const size_t rank = randomness() % 4;
+    const Region whole = random_region(rank);
+    std::vector<Region> regions(randomness() % 12);
+    std::set<Point> points;
+    for (Region& region : regions) {
+      region = random_region(rank);
+      points.merge(points_of(region));
+    }
+    const std::set<Point> needed = points_of(whole);
+    const bool expected = std::includes(points.begin(), points.end(), needed.begin(), needed.end());
+    REQUIRE(cover(regions, whole) == expected);
+    covered += expected && rank > 1 && !whole.empty();
+  }
+  REQUIRE(covered > 50);
+  REQUIRE_FALSE(cover({}, Region(Shape())));
+  REQUIRE(cover({Region(Shape())}, Region(Shape())));
+}
+
 TEST_CASE("a scalar's region is one element, never empty") {
   const Region scalar{Shape{}};
   CHECK_FALSE(scalar.empty());
