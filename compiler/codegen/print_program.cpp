@@ -41,13 +41,15 @@ const char* words_of(Buffer::Life life) {
 }
 
 // "Forward of stage 0, for one micro-batch."
-std::string description_of(const std::string& segment) {
+std::string description_of(const ProgramSegment& of) {
+  const std::string& segment = of.name;
   const std::string stage = segment.substr(0, segment.find_first_not_of("0123456789"));
   const std::string kind = segment.substr(stage.size());
   if (segment == "prologue") return "Once a step, before the micro-batches.";
   if (segment == "epilogue") return "Once a step, after the micro-batches.";
-  if (!stage.empty() && kind == "F") return "Forward of stage " + stage + ", for one micro-batch.";
-  if (!stage.empty() && kind == "B") return "Backward of stage " + stage + ", for one micro-batch.";
+  const std::string which = ", for one micro-batch" + (of.variant > 0 ? ", variant " + std::to_string(of.variant) : std::string()) + ".";
+  if (!stage.empty() && kind == "F") return "Forward of stage " + stage + which;
+  if (!stage.empty() && kind == "B") return "Backward of stage " + stage + which;
   return "Segment " + comment_text(segment) + ".";
 }
 
@@ -214,7 +216,7 @@ class Printer {
   void print_segment(size_t index, std::string& text) {
     const ProgramSegment& segment = body_.segments[index];
     const std::vector<Instruction>& instructions = segment.instructions;
-    text += "// " + description_of(segment.name) + "\n";
+    text += "// " + description_of(segment) + "\n";
     text += "void " + segment_names_[index] + "([[maybe_unused]] Rank& rank, [[maybe_unused]] int micro_batch) {";
     text += instructions.empty() ? "" : "\n  const Views view(rank, micro_batch);\n";
     for (size_t begin = 0, end = 0; begin < instructions.size(); begin = end) {

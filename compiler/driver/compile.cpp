@@ -39,7 +39,7 @@ const Step straight_line[] = {
        c.module.meshes[0] = c.plan.mesh;
      }},
     {"differentiate", [](const Request&, Compilation& c, Diagnostics& d) { differentiate(c.module, c.recipe, d); }},
-    // Beyond this point the set of logical tensors is fixed, but for micro-batches of inputs and the statistics that a decomposed operator joins.
+    // Beyond this point the set of logical tensors is fixed, but for micro-batches of inputs, variants, and the statistics that a decomposed operator joins.
     {"transform", [](const Request&, Compilation& c, Diagnostics& d) { transform(c.module, c.plan, d); }},
     {"assign", [](const Request&, Compilation& c, Diagnostics& d) { assign(c.module, c.plan, d); }},
     {"order", [](const Request&, Compilation& c, Diagnostics& d) { order(c.module, c.plan, d); }},

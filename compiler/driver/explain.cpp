@@ -62,7 +62,9 @@ std::string explain(const Module& module, const std::string& glob) {
     if (op.layer >= 0) text += "  layer " + std::to_string(op.layer);
     for (const std::string& role : op.roles) text += "  " + role;
     text += "\n  reads  " + shapes(module, op.inputs) + "\n  writes " + shapes(module, op.outputs) + "\n  axes   " + axes(op) + "\n";
-    if (!op.pieces.empty()) text += "  pieces " + division(module, op) + "; on ranks " + devices(op) + "; stage " + std::to_string(op.stage) + "\n";
+    if (!op.pieces.empty())
+      text += "  pieces " + division(module, op) + "; on ranks " + devices(op) + "; stage " + std::to_string(op.stage) +
+              (op.variant > 0 ? "; variant " + std::to_string(op.variant) : "") + "\n";
   }
   return text;
 }

@@ -229,10 +229,17 @@ Part part_of(const Module& module, OpId id, int output, const Piece& piece) {
   return part;
 }
 
+TensorId in_first_variant(const Module& module, TensorId id) {
+  const TensorId first = module.tensors[id].variant_of;
+  return first.valid() ? first : id;
+}
+
+bool is_output(const Module& module, TensorId id) { return llvm::is_contained(module.outputs, in_first_variant(module, id)); }
+
 Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch) {
   const Tensor& t = module.tensors[id];
   if (t.scope == Scope::step || module.cut.count == 1) return region;
-  const TensorId named = t.micro_batch_of.valid() ? t.micro_batch_of : id;
+  const TensorId named = t.micro_batch_of.valid() ? t.micro_batch_of : in_first_variant(module, id);
   auto it = module.cut.where.find(named);
   if (it == module.cut.where.end()) return region;
   Region whole = region;

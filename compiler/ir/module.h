@@ -58,9 +58,10 @@ struct Tensor {
   Join join = Join::sum;         // how partial values of it are joined
   std::optional<Weight> weight;  // parameters and constants
   bool trainable = false;
-  llvm::SmallVector<OpId, 1> producers;  // more than one: addends of a gradient. Empty: input, label, parameter, constant, state
+  llvm::SmallVector<OpId, 1> producers;  // more than one: addends of a sum. Empty: input, label, parameter, constant, state
   TensorId gradient_of;                  // for a gradient: of what
   TensorId micro_batch_of;               // for an input's or label's micro-batch slice: the step tensor it is cut from
+  TensorId variant_of;                   // in a later variant of the micro-batch: what this is in the first
   bool gather_once = false;              // a parameter stored apart from its readers: brought there once a step, not in every segment that reads it
   TensorId next_version_of;              // for an update's result: the parameter or state that it replaces after the step
 };
@@ -185,6 +186,7 @@ struct Op {
   int layer = -1;                           // the repeat of the longest block, -1: outside
   llvm::SmallVector<std::string, 2> roles;  // selector roles
   Scope scope = Scope::step;
+  int variant = 0;  // of the micro-batch, which it runs for
   std::vector<Split> splits;
   int stage = 0;
   int placement = 0;  // of Module::placements
@@ -218,10 +220,13 @@ struct Mesh {
   bool operator==(const Mesh&) const = default;
 };
 
+// Mesh axis -> coordinates. Several: a stage is held at each of them, and micro-batch m is at the (m mod size)-th.
+using Fixed = std::map<int, llvm::SmallVector<int64_t, 1>>;
+
 // Where an operator may run, by the plan's assign rules: a mesh, and what is fixed of it.
 struct Placement {
-  int mesh = 0;                             // of Module::meshes
-  std::map<int, int64_t> fixed;             // mesh axis -> coordinate
+  int mesh = 0;  // of Module::meshes
+  Fixed fixed;
   std::vector<std::vector<int32_t>> lists;  // the devices of each piece, instead of where the mesh would put it; one list: of all pieces
   bool with_readers = false;                // wherever it is read
   Location where;                           // of the rule; none: the whole mesh
@@ -233,7 +238,8 @@ struct Segment {
   int stage = 0;  // -1: prologue and epilogue
   SegmentKind kind = SegmentKind::forward;
   std::vector<OpId> ops;     // in the module's order
-  std::string name() const;  // "0F", "1B", "prologue", "epilogue"
+  int variant = 0;           // of the micro-batch
+  std::string name() const;  // "0F", "1B", "prologue", "epilogue"; variants have the same name: "0F3" is the one that micro-batch 3 runs
 };
 struct Slot {
   int segment = 0;
@@ -249,6 +255,10 @@ struct StepCut {
     int64_t stride = 1, length = 0;
   };                                                      // length: of the factor in the whole tensor
   std::map<TensorId, llvm::SmallVector<Where, 1>> where;  // step tensor (input, label, output) -> the dimensions cut
+  // Micro-batches run the same operators, or, by turns, one of several variants: micro-batch m runs variant m mod variants. Each variant has operators
+  // and micro-batch tensors of its own, and its addend of what is summed over the step (passes/make_variants.cpp).
+  int64_t variants = 1;
+  int64_t runs_of(int variant) const { return (count - variant + variants - 1) / variants; }  // how many micro-batches run it
 };
 
 // Where a tensor without producers, or the newest version of a parameter or state, lives on a device.
@@ -328,6 +338,10 @@ Part part_of(const Module& module, OpId op, int output, const Piece& piece);
 void tabulate_regions(Module& module);
 // The positions of one axis that the piece works on.
 Intervals axis_positions(const Op& op, int axis, const Piece& piece);
+
+// What a tensor is in the first variant of the micro-batch: a graph output, what rules name.
+TensorId in_first_variant(const Module& module, TensorId id);
+bool is_output(const Module& module, TensorId id);
 
 // The positions in the whole tensor of a region of micro-batch m.
 Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch);

@@ -119,6 +119,7 @@ std::string print_tensor(TensorId id, const Tensor& t) {
   if (t.trainable) text += " trainable";
   if (t.gradient_of.valid()) text += " gradient_of=%" + std::to_string(t.gradient_of.index);
   if (t.micro_batch_of.valid()) text += " micro_batch_of=%" + std::to_string(t.micro_batch_of.index);
+  if (t.variant_of.valid()) text += " variant_of=%" + std::to_string(t.variant_of.index);
   if (t.next_version_of.valid()) text += " next_version_of=%" + std::to_string(t.next_version_of.index);
   return text + "\n";
 }
@@ -128,6 +129,7 @@ std::string print_op(const Module& module, OpId id, const Op& o) {
   std::string text = "@" + std::to_string(id.index) + " = " + name_of(o.kind) + " " + quoted_text(o.name) + " type=" + quoted_text(o.type) + " " +
                      phases[static_cast<int>(o.phase)] + std::visit(AttributePrinter{}, o.attributes) + " " + ids(o.inputs) + " -> " + ids(o.outputs);
   if (o.scope == Scope::micro_batch) text += " micro_batch";
+  if (o.variant > 0) text += " variant=" + std::to_string(o.variant);
   if (o.forward.valid()) text += " of=@" + std::to_string(o.forward.index);
   if (o.layer >= 0) text += " layer=" + std::to_string(o.layer);
   if (o.stage > 0) text += " stage=" + std::to_string(o.stage);
@@ -187,11 +189,13 @@ std::string print(const Module& module) {
   text += "\ninputs " + ids(module.inputs) + "\nlabels " + ids(module.labels) + "\noutputs " + ids(module.outputs) + "\n";
   if (module.loss.valid()) text += "loss %" + std::to_string(module.loss.index) + "\n";
   if (module.grad_norm.valid()) text += "grad_norm %" + std::to_string(module.grad_norm.index) + "\n";
-  if (module.cut.count > 1) text += "micro_batches " + std::to_string(module.cut.count) + "\n";
+  if (module.cut.count > 1)
+    text += "micro_batches " + std::to_string(module.cut.count) +
+            (module.cut.variants > 1 ? " variants " + std::to_string(module.cut.variants) : "") + "\n";
   for (int64_t t = 0; t < module.tensors.size(); ++t) text += print_tensor(TensorId(t), module.tensors[TensorId(t)]);
   for (OpId id : module.order) text += print_op(module, id, module.ops[id]);
   for (const Segment& segment : module.segments) {
-    text += "segment " + segment.name();
+    text += "segment " + segment.name() + (segment.variant > 0 ? " variant=" + std::to_string(segment.variant) : "");
     for (OpId id : segment.ops) text += " @" + std::to_string(id.index);
     text += "\n";
   }

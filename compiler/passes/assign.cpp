@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <map>
 #include <set>
+#include <tuple>
 
 #include "compiler/ops/ops.h"
 #include "compiler/passes/passes.h"
@@ -15,7 +16,7 @@
 #include "compiler/passes/storage.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
-#include "llvm/ADT/DenseMap.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 namespace {
@@ -38,13 +39,20 @@ class Assignment {
 
  private:
   Op& op(OpId id) { return module_.ops[id]; }
+  static bool has_turns(const Placement& p) {
+    return llvm::any_of(p.fixed, [](const auto& each) { return each.second.size() > 1; });
+  }
   const Placement& placement(const Op& o) const { return module_.placements[static_cast<size_t>(o.placement)]; }
 
   // -- pieces -------------------------------------------------------------------------------------------------------------------------------------
 
-  const Devices& devices_of(const Placement& p) {
-    auto [it, fresh] = devices_cache_.try_emplace({p.mesh, p.fixed});
-    if (fresh) it->second = devices_at(module_.meshes[static_cast<size_t>(p.mesh)], p.fixed);
+  // Of a stage that is held at several coordinates: what runs for a micro-batch is where it is its turn, what runs once a step at all of them.
+  const Devices& devices_of(const Op& o) {
+    const Placement& p = placement(o);
+    const bool takes_turns = o.scope == Scope::micro_batch || module_.cut.count == 1;
+    const std::optional<int> turn = takes_turns ? std::optional(o.variant) : std::nullopt;
+    auto [it, fresh] = devices_cache_.try_emplace({p.mesh, p.fixed, turn});
+    if (fresh) it->second = devices_at(module_.meshes[static_cast<size_t>(p.mesh)], p.fixed, turn);
     return it->second;
   }
 
@@ -123,7 +131,7 @@ class Assignment {
             split.rule >= 0 ? "restrict the transform rule at " + plan_.transform[static_cast<size_t>(split.rule)].where.pointer : "", o.name);
         return;
       }
-    place_on(o, devices_of(p));
+    place_on(o, devices_of(o));
   }
 
   void place_forward() {
@@ -141,7 +149,7 @@ class Assignment {
         for (OpId reader : readers[static_cast<size_t>(output.index)])
           if (op(reader).phase == Phase::forward)
             for (const Piece& piece : op(reader).pieces) devices.insert(piece.device);
-      place_on(o, devices.empty() ? devices_of(placement(o)) : Devices(devices.begin(), devices.end()));
+      place_on(o, devices.empty() ? devices_of(o) : Devices(devices.begin(), devices.end()));
     }
     for (int64_t i = 0; i < module_.ops.size(); ++i) {  // what was replaced is where the makers of its results are
       Op& o = op(OpId(i));
@@ -161,7 +169,8 @@ class Assignment {
       if (o.phase != Phase::backward) continue;
       SSCC_CHECK(o.forward.valid(), "a backward operator has a forward operator: " + o.name);
       const Op& f = op(o.forward);
-      if (o.placement != f.placement) {  // by a rule for its phase
+      const bool by_a_rule = o.placement != f.placement;  // for its phase
+      if (by_a_rule || (o.scope == Scope::step && f.scope == Scope::micro_batch && has_turns(placement(o)))) {
         place(id);
         continue;
       }
@@ -231,7 +240,7 @@ class Assignment {
     double total = 0;
     for (OpId id : module_.order) {
       const Op& o = op(id);
-      if (o.phase != Phase::forward) continue;
+      if (o.phase != Phase::forward || o.variant > 0) continue;
       const double flops = static_cast<double>(definition(o.kind).flops(module_, o));
       total += flops;
       const Placement& p = placement(o);
@@ -261,7 +270,7 @@ class Assignment {
   Module& module_;
   const Plan& plan_;
   Diagnostics& diagnostics_;
-  std::map<std::pair<int, std::map<int, int64_t>>, Devices> devices_cache_;
+  std::map<std::tuple<int, Fixed, std::optional<int>>, Devices> devices_cache_;
 };
 
 }  // namespace

@@ -131,7 +131,7 @@ class Materializer {
         need.device = home.device;
         add(needs, home.region, need);
       }
-    if (std::find(module_.outputs.begin(), module_.outputs.end(), tensor) == module_.outputs.end()) return;
+    if (!is_output(module_, tensor)) return;
     std::set<std::string> seen;
     for (OpId producer : t.producers) {
       const Op& op = module_.ops[producer];

@@ -52,7 +52,7 @@ class Ordering {
       if (diagnostics_.has_errors()) return;
       for (OpId a : earlier)
         for (OpId c : later)
-          if (a != c) edges[a].push_back({c, static_cast<int>(b)});
+          if (a != c && may_meet(op(a), op(c))) edges[a].push_back({c, static_cast<int>(b)});
     }
     std::map<OpId, int> waiting;
     for (const auto& [from, list] : edges)
@@ -73,6 +73,9 @@ class Ordering {
     if (result.size() != module_.order.size()) return report_cycle(edges);
     module_.order = std::move(result);
   }
+
+  // `before` holds within each micro-batch.
+  static bool may_meet(const Op& a, const Op& b) { return a.scope != Scope::micro_batch || b.scope != Scope::micro_batch || a.variant == b.variant; }
 
   std::vector<OpId> selected(const Selector& selector) {
     std::vector<OpId> result = selector.select(module_);
@@ -131,8 +134,10 @@ class Ordering {
     for (OpId id : module_.order) stages = std::max(stages, op(id).stage + 1);
     std::vector<Segment> segments;
     segments.push_back({-1, SegmentKind::prologue, {}});
-    for (int s = 0; s < stages; ++s) segments.push_back({s, SegmentKind::forward, {}});
-    for (int s = 0; s < stages; ++s) segments.push_back({s, SegmentKind::backward, {}});
+    const auto variants = static_cast<int>(module_.cut.variants);
+    for (const SegmentKind kind : {SegmentKind::forward, SegmentKind::backward})
+      for (int s = 0; s < stages; ++s)
+        for (int v = 0; v < variants; ++v) segments.push_back({s, kind, {}, v});
     segments.push_back({-1, SegmentKind::epilogue, {}});
     const size_t epilogue = segments.size() - 1;
 
@@ -167,7 +172,8 @@ class Ordering {
       } else if (o.phase == Phase::backward && (prologue_.contains(o.forward) || (!cut && from_end))) {
         segment = epilogue;
       } else {
-        segment = 1 + static_cast<size_t>(o.stage) + (o.phase == Phase::backward ? static_cast<size_t>(stages) : 0);
+        const int stage = o.stage + (o.phase == Phase::backward ? stages : 0);
+        segment = 1 + static_cast<size_t>(stage * variants + o.variant);
       }
       if (segment == 0) prologue_.insert(id);
       segments[segment].ops.push_back(id);

@@ -9,6 +9,7 @@
 #include "compiler/ops/ops.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 namespace {
@@ -221,13 +222,13 @@ class Placer {
     Placement placement;
     placement.where = where;
     if (place.kind == Place::Kind::devices) placement.mesh = mesh_index(place.mesh);
-    for (const auto& [name, coordinate] : place.coordinates) placement.fixed[module_.meshes[0].find(name)] = coordinate;
+    for (const auto& [name, coordinate] : place.coordinates) placement.fixed[module_.meshes[0].find(name)] = {coordinate};
     return placement;
   }
 
   std::vector<int32_t> devices_of(const Place& place) {
     const Placement placement = placement_at(place, {});
-    return devices_at(module_.meshes[static_cast<size_t>(placement.mesh)], placement.fixed);
+    return devices_at(module_.meshes[static_cast<size_t>(placement.mesh)], placement.fixed, 0);
   }
 
   // Operators that depend on parameters and constants alone, and have no place of their own, are with their readers: divided with them if those are on
@@ -296,12 +297,15 @@ class Placer {
 
 void find_places(Module& module, const Plan& plan, Diagnostics& diagnostics) { Placer(module, plan, diagnostics).run(); }
 
-std::vector<int32_t> devices_at(const Mesh& mesh, const std::map<int, int64_t>& fixed) {
+std::vector<int32_t> devices_at(const Mesh& mesh, const Fixed& fixed, std::optional<int> turn) {
   std::vector<int32_t> devices;
   for (int64_t i = 0; i < mesh.size(); ++i) {
     const int32_t device = mesh.device(i);
     bool here = true;
-    for (const auto& [axis, coordinate] : fixed) here &= mesh.coordinate(device, axis) == coordinate;
+    for (const auto& [axis, coordinates] : fixed) {
+      const int64_t mine = mesh.coordinate(device, axis);
+      here &= turn ? coordinates[static_cast<size_t>(*turn) % coordinates.size()] == mine : llvm::is_contained(coordinates, mine);
+    }
     if (here) devices.push_back(device);
   }
   return devices;

@@ -2,7 +2,7 @@
 // over the axes of its own mesh; `assign` then puts the pieces on devices.
 #pragma once
 
-#include <map>
+#include <optional>
 #include <vector>
 
 #include "compiler/ir/module.h"
@@ -13,7 +13,7 @@ namespace sscc {
 
 void find_places(Module& module, const Plan& plan, Diagnostics& diagnostics);
 
-// The devices of the part of a mesh with these coordinates (mesh axis -> coordinate), in the mesh's order.
-std::vector<int32_t> devices_at(const Mesh& mesh, const std::map<int, int64_t>& fixed);
+// The devices of the part of a mesh with these coordinates, in the mesh's order. Of several coordinates of an axis, those of one turn, or all.
+std::vector<int32_t> devices_at(const Mesh& mesh, const Fixed& fixed, std::optional<int> turn);
 
 }  // namespace sscc

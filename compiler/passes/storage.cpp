@@ -186,21 +186,49 @@ class Storage {
 
   // A gradient that is never kept whole: what a micro-batch makes is joined at once where the gradient lives, by an operator that adds it to what earlier
   // micro-batches left there. (A gradient that several stages, or the step's end, add to is joined when all have; with one micro-batch there is
-  // nothing to add.)
+  // nothing to add, and homes that do not make it do not run what does.) A stage that is held at several coordinates joins it at each of them.
   void join_in_each_micro_batch(OpId update, const Homes& homes) {
     const TensorId gradient = op(update).inputs[1];
-    const std::vector<OpId> makers(module_.tensors[gradient].producers.begin(), module_.tensors[gradient].producers.end());
-    if (module_.cut.count == 1 || makers.empty()) return;
-    for (OpId maker : makers)
-      if (op(maker).scope != Scope::micro_batch || op(maker).stage != op(makers[0]).stage) return;
+    const auto producers = module_.tensors[gradient].producers;
+    if (module_.cut.count == 1 || producers.empty()) return;
+    std::vector<std::vector<OpId>> makers(static_cast<size_t>(module_.cut.variants));
+    for (OpId maker : producers) {
+      if (op(maker).scope != Scope::micro_batch || op(maker).stage != op(producers[0]).stage) return;
+      makers[static_cast<size_t>(op(maker).variant)].push_back(maker);
+    }
+    std::vector<Homes> where;
+    for (const std::vector<OpId>& variant : makers) {
+      const Homes& here = where.emplace_back(homes_with(homes, variant));
+      if (here.size() == homes.size()) continue;
+      std::vector<Region> regions;
+      for (const Home& home : here) regions.push_back(home.region);
+      if (llvm::any_of(homes, [&](const Home& home) { return !cover(regions, home.region); })) return;
+    }
+    module_.tensors[gradient].producers.clear();
+    for (size_t v = 0; v < makers.size(); ++v) join_at(gradient, makers[v], where[v]);
+  }
 
+  // Homes on devices where one of these operators runs.
+  Homes homes_with(const Homes& homes, const std::vector<OpId>& makers) const {
+    std::set<int32_t> devices;
+    for (const OpId maker : makers)
+      for (const Piece& piece : module_.ops[maker].pieces) devices.insert(piece.device);
+    Homes result;
+    for (const Home& home : homes)
+      if (devices.contains(home.device)) result.push_back(home);
+    return result;
+  }
+
+  void join_at(TensorId gradient, const std::vector<OpId>& makers, const Homes& homes) {
+    const int variant = op(makers[0]).variant;
     Tensor part = module_.tensors[gradient];
-    part.name += " of a micro-batch";
+    part.name += " of a micro-batch" + (variant > 0 ? ":variant_" + std::to_string(variant) : std::string());
     part.scope = Scope::micro_batch;
     part.gradient_of = TensorId();
+    part.producers.clear();
+    part.producers.append(makers.begin(), makers.end());
     const TensorId made = module_.add_tensor(std::move(part));
     for (OpId maker : makers) std::replace(op(maker).outputs.begin(), op(maker).outputs.end(), gradient, made);
-    module_.tensors[gradient].producers.clear();
 
     Op joined;
     joined.name = op(makers[0]).name;
@@ -213,6 +241,7 @@ class Storage {
     joined.forward = op(makers[0]).forward;
     joined.layer = op(makers[0]).layer;
     joined.scope = Scope::micro_batch;
+    joined.variant = variant;
     joined.stage = op(makers[0]).stage;
     joined.placement = op(makers[0]).placement;
     const Shape& shape = module_.tensors[gradient].shape;

@@ -24,7 +24,7 @@ using Key = std::pair<int, int>;  // (segment, micro-batch)
 class Segments {
  public:
   explicit Segments(const Module& module) : module_(module), runs_(static_cast<size_t>(module.devices())) {
-    stages_ = (static_cast<int>(module.segments.size()) - 2) / 2;
+    stages_ = (static_cast<int>(module.segments.size()) - 2) / (2 * variants());
     for (size_t s = 0; s < module.segments.size(); ++s)
       for (OpId id : module.segments[s].ops)
         for (const Piece& piece : module.ops[id].pieces) runs_[static_cast<size_t>(piece.device)].insert(static_cast<int>(s));
@@ -33,13 +33,20 @@ class Segments {
   int stages() const { return stages_; }
   int micro_batches() const { return static_cast<int>(module_.cut.count); }
   int devices() const { return static_cast<int>(runs_.size()); }
-  int forward_of(int stage) const { return 1 + stage; }
-  int backward_of(int stage) const { return 1 + stages_ + stage; }
-  int epilogue() const { return 1 + 2 * stages_; }
+  int forward_of(int stage, int micro_batch) const { return 1 + stage * variants() + micro_batch % variants(); }
+  int backward_of(int stage, int micro_batch) const { return forward_of(stages_ + stage, micro_batch); }
+  int epilogue() const { return 1 + 2 * stages_ * variants(); }
   bool runs(int device, int segment) const { return runs_[static_cast<size_t>(device)].contains(segment); }
+  bool holds(int device, int stage) const {
+    bool holds = false;
+    for (int v = 0; v < variants(); ++v) holds |= runs(device, forward_of(stage, v));
+    return holds;
+  }
   std::string name(const Key& key) const { return module_.segments[static_cast<size_t>(key.first)].name() + std::to_string(key.second); }
 
  private:
+  int variants() const { return static_cast<int>(module_.cut.variants); }
+
   const Module& module_;
   int stages_ = 1;
   std::vector<std::set<int>> runs_;  // of each device
@@ -53,31 +60,33 @@ void gpipe(const Segments& segments, const Add& add) {
   const int n = segments.micro_batches(), stages = segments.stages();
   for (int step = 0; step < n + stages - 1; ++step)
     for (int s = 0; s < stages; ++s)
-      if (step - s >= 0 && step - s < n) add(segments.forward_of(s), step - s);
+      if (step - s >= 0 && step - s < n) add(segments.forward_of(s, step - s), step - s);
   for (int step = 0; step < n + stages - 1; ++step)
     for (int s = stages; s-- > 0;)
-      if (const int m = step - (stages - 1 - s); m >= 0 && m < n) add(segments.backward_of(s), m);
+      if (const int m = step - (stages - 1 - s); m >= 0 && m < n) add(segments.backward_of(s, m), m);
 }
 
 template <class Add>
 void one_forward_one_backward(const Segments& segments, int device, const Add& add) {
   const int n = segments.micro_batches(), stages = segments.stages();
   int stage = 0;
-  while (stage < stages - 1 && !segments.runs(device, segments.forward_of(stage))) ++stage;
+  while (stage < stages - 1 && !segments.holds(device, stage)) ++stage;
   const int warm_up = std::min(stages - 1 - stage, n);
-  for (int m = 0; m < warm_up; ++m) add(segments.forward_of(stage), m);
+  const auto forward = [&](int m) { add(segments.forward_of(stage, m), m); };
+  const auto backward = [&](int m) { add(segments.backward_of(stage, m), m); };
+  for (int m = 0; m < warm_up; ++m) forward(m);
   for (int m = warm_up; m < n; ++m) {
-    add(segments.forward_of(stage), m);
-    add(segments.backward_of(stage), m - warm_up);
+    forward(m);
+    backward(m - warm_up);
   }
-  for (int m = n - warm_up; m < n; ++m) add(segments.backward_of(stage), m);
+  for (int m = n - warm_up; m < n; ++m) backward(m);
 }
 
 template <class Add>
 void one_after_another(const Segments& segments, const Add& add) {
   for (int m = 0; m < segments.micro_batches(); ++m) {
-    for (int s = 0; s < segments.stages(); ++s) add(segments.forward_of(s), m);
-    for (int s = segments.stages(); s-- > 0;) add(segments.backward_of(s), m);
+    for (int s = 0; s < segments.stages(); ++s) add(segments.forward_of(s, m), m);
+    for (int s = segments.stages(); s-- > 0;) add(segments.backward_of(s, m), m);
   }
 }
 
@@ -86,7 +95,7 @@ bool fits(const Segments& segments, const Order& order, Diagnostics& diagnostics
   if (order.schedule != "1f1b") return true;
   for (int d = 0; d < segments.devices(); ++d) {
     int held = 0;
-    for (int s = 0; s < segments.stages(); ++s) held += segments.runs(d, segments.forward_of(s));
+    for (int s = 0; s < segments.stages(); ++s) held += segments.holds(d, s);
     if (held <= 1) continue;
     diagnostics.error(Code::schedule_does_not_fit, order.where,
                       "schedule '1f1b' runs one stage a device, and rank " + std::to_string(d) + " has " + std::to_string(held),
@@ -211,8 +220,8 @@ class Listed {
                          "the step is cut into " + std::to_string(segments_.micro_batches()));
       return {};
     }
-    const int stage = static_cast<int>(block.stage);
-    return Key{block.kind == 'F' ? segments_.forward_of(stage) : segments_.backward_of(stage), static_cast<int>(block.micro_batch)};
+    const int stage = static_cast<int>(block.stage), m = static_cast<int>(block.micro_batch);
+    return Key{block.kind == 'F' ? segments_.forward_of(stage, m) : segments_.backward_of(stage, m), m};
   }
 
   void add(size_t device, const Key& key, const Location& where) {
@@ -230,8 +239,9 @@ class Listed {
 
   void find_missing() {
     for (size_t d = 0; d < lists_.size(); ++d)
-      for (int segment = 1; segment < segments_.epilogue(); ++segment)
+      for (int stage = 0; stage < 2 * segments_.stages(); ++stage)  // backwards follow forwards
         for (int m = 0; m < segments_.micro_batches(); ++m) {
+          const int segment = segments_.forward_of(stage, m);
           if (!segments_.runs(static_cast<int>(d), segment) || seen_.contains({static_cast<int32_t>(d), {segment, m}})) continue;
           diagnostics_.error(Code::schedule_does_not_fit, order_.where, "rank " + std::to_string(d) + " never runs " + segments_.name({segment, m}));
           return;
@@ -318,7 +328,8 @@ class Checker {
     if (once(segment(needed).kind)) return {{needed, 0}};
     if (!once(segment(by.first).kind)) return {{needed, by.second}};
     std::vector<Key> all;
-    for (int m = 0; m < static_cast<int>(module_.cut.count); ++m) all.push_back({needed, m});
+    for (int m = segment(needed).variant; m < static_cast<int>(module_.cut.count); m += static_cast<int>(module_.cut.variants))
+      all.push_back({needed, m});
     return all;
   }
 

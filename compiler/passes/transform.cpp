@@ -1,8 +1,10 @@
-// op-trans: the step is cut into micro-batches, then every operator is divided, over the axes of the mesh that it will be on.
+// op-trans: the step is cut into micro-batches, then every operator is divided, over the axes of the mesh that it will be on. Where micro-batches take turns,
+// each turn gets operators of its own.
 #include <algorithm>
 
 #include "compiler/passes/cut_step.h"
 #include "compiler/passes/divide.h"
+#include "compiler/passes/make_variants.h"
 #include "compiler/passes/passes.h"
 #include "compiler/passes/places.h"
 #include "llvm/ADT/STLExtras.h"
@@ -42,7 +44,9 @@ void transform(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   cut_step(module, plan, diagnostics);
   if (!diagnostics.has_errors()) find_places(module, plan, diagnostics);
   if (!diagnostics.has_errors()) divide(module, plan, diagnostics);
-  if (!diagnostics.has_errors()) drop_unread(module);
+  if (diagnostics.has_errors()) return;
+  drop_unread(module);
+  make_variants(module);
 }
 
 }  // namespace sscc

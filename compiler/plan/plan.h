@@ -89,8 +89,8 @@ struct AssignRule {
   std::string stages;               // mesh axis, or
   std::vector<Place> stage_places;  // a place each
   std::vector<Selector> cut_before;
-  std::string balance;                     // "flops", "bytes" or empty
-  std::vector<int64_t> stage_coordinates;  // with a mesh axis: coordinate of each stage; filled for "loop", "v" or a list
+  std::string balance;                                           // "flops", "bytes" or empty
+  std::vector<llvm::SmallVector<int64_t, 1>> stage_coordinates;  // with a mesh axis: those of each stage; filled for "loop", "v" or a list
   // {"ops": .., "on": ..}
   std::optional<Selector> ops;
   std::vector<Place> on;  // one, or one for each piece

@@ -119,29 +119,27 @@ void PlanReader::read_stage_places(const JsonValue& value, AssignRule& rule, int
   int64_t length = length_of(rule.stages);
   const JsonValue* place = value.find("place");
   if (!place || (place->is(Kind::string) && place->string == "loop")) {
-    for (int64_t i = 0; i < stages; ++i) rule.stage_coordinates.push_back(i % length);
+    for (int64_t i = 0; i < stages; ++i) rule.stage_coordinates.push_back({i % length});
     return;
   }
   if (place->is(Kind::string) && place->string == "v") {
     if (!rule.balance.empty()) stages = 2 * length;
     for (int64_t i = 0; i < stages; ++i) {
       int64_t step = i % (2 * length);
-      rule.stage_coordinates.push_back(step < length ? step : 2 * length - 1 - step);
+      rule.stage_coordinates.push_back({step < length ? step : 2 * length - 1 - step});
     }
     return;
   }
-  const std::string expected = "\"loop\", \"v\" or a list with the coordinate of each stage, 0 to " + std::to_string(length - 1);
+  const std::string expected = "\"loop\", \"v\" or a list with the coordinate of each stage, or a list of them, 0 to " + std::to_string(length - 1);
   if (!place->is(Kind::array) || place->items.empty()) return wrong_type(*place, expected);
-  bool is_refused = false;
   for (const JsonValue& item : place->items) {
     if (item.is(Kind::array)) {
-      expect_integers(item, 0, length - 1, expected);
-      is_refused = true;
-    } else if (auto coordinate = expect_integer(item, 0, length - 1, expected)) {
-      rule.stage_coordinates.push_back(*coordinate);
+      if (const auto coordinates = expect_integers(item, 0, length - 1, expected))
+        rule.stage_coordinates.emplace_back(coordinates->begin(), coordinates->end());
+    } else if (const auto coordinate = expect_integer(item, 0, length - 1, expected)) {
+      rule.stage_coordinates.push_back({*coordinate});
     }
   }
-  if (is_refused && rule_holds_) refuse(Feature::replicated_stages, at_key(value, "place"));
 }
 
 // -- places ---------------------------------------------------------------------------------------------------------------------------------------

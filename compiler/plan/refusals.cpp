@@ -14,7 +14,6 @@ const Refusal refusals[] = {
     {Feature::store_at_a_place, "'store' at a place", "use {\"split\": AXIS}"},
     {Feature::recompute, "'recompute'", ""},
     {Feature::named_axis, "an axis named by what it is,", "name it by a tensor: \"TENSOR:DIM\""},
-    {Feature::replicated_stages, "a stage held at several coordinates", "give each stage one coordinate"},
     {Feature::host, "the place 'host'", ""},
     {Feature::divided_backward, "a backward pass in two parts, 'I' and 'W',", "use 'B'"},
     {Feature::precision_bf16, "precision 'bf16'", "use 'f32'"},

@@ -10,7 +10,6 @@ enum class Feature {
   store_at_a_place,
   recompute,
   named_axis,
-  replicated_stages,
   host,
   divided_backward,
   precision_bf16,

@@ -50,7 +50,7 @@ bool in_phase(const Module& module, const Op& op, const std::string& phase) {
 bool touches(const Module& module, llvm::ArrayRef<TensorId> tensors, const std::string& glob) {
   return std::any_of(tensors.begin(), tensors.end(), [&](TensorId id) {
     const Tensor& tensor = module.tensors[id];
-    if (glob_match(glob, tensor.name)) return true;
+    if (glob_match(glob, module.tensors[in_first_variant(module, id)].name)) return true;
     return tensor.micro_batch_of.valid() && glob_match(glob, module.tensors[tensor.micro_batch_of].name);
   });
 }

@@ -108,9 +108,10 @@ class Lineage {
       : module_(module),
         programs_(programs),
         diagnostics_(diagnostics),
-        // What the later micro-batches do is what the second does: each runs the same segments in the same order, and that no buffer is used again
-        // while an earlier micro-batch needs it is for check_memory.
-        walked_(micro_batches_repeat(programs) ? std::min<int64_t>(module.cut.count, 2) : module.cut.count) {
+        // What the later micro-batches do is what those of the second period do: they run the same segments in the same order, and that no buffer is
+        // used again while an earlier micro-batch needs it is for check_memory.
+        period_(micro_batches_period(programs)),
+        walked_(std::min(module.cut.count, 2 * period_)) {
     pieces_.resize(static_cast<size_t>(module.ops.size()));
     for (OpId id : module.order) {
       auto& list = pieces_[static_cast<size_t>(id.index)];
@@ -181,10 +182,28 @@ class Lineage {
   bool of_step(TensorId id) const { return module_.tensors[id].scope == Scope::step; }
   Intervals whole_step() const { return Intervals(0, walked_); }
   static Intervals one(int64_t micro_batch) { return Intervals(micro_batch, micro_batch + 1); }
+  const Segment& segment_of(const Step& step) const {
+    return module_.segments[static_cast<size_t>(body(step.rank).segments[static_cast<size_t>(step.segment)].module_segment)];
+  }
+  static bool runs_once(const Segment& segment) { return segment.kind == SegmentKind::prologue || segment.kind == SegmentKind::epilogue; }
+  // The micro-batches in a share of a sum that one of them makes. Each variant has a share of its own, to which the others add nothing: that of
+  // micro-batch m is complete up to the next one that runs the variant.
+  Intervals added_by(const Step& step) const {
+    const int64_t m = step.micro_batch, variants = module_.cut.variants;
+    if (runs_once(segment_of(step))) return one(m);
+    return Intervals(m < variants ? 0 : m, std::min(m + variants, walked_));
+  }
   // The micro-batches in a value that an instruction makes: what runs once a step makes values of the whole step.
   Intervals micro_batches_of(const Step& step, TensorId id) const {
-    const SegmentKind kind = module_.segments[static_cast<size_t>(body(step.rank).segments[static_cast<size_t>(step.segment)].module_segment)].kind;
-    return of_step(id) && (kind == SegmentKind::prologue || kind == SegmentKind::epilogue) ? whole_step() : one(step.micro_batch);
+    if (!of_step(id)) return one(step.micro_batch);
+    return runs_once(segment_of(step)) ? whole_step() : added_by(step);
+  }
+
+  bool is_its_turn(const Step& step) {
+    const Segment& segment = segment_of(step);
+    if (runs_once(segment) || step.micro_batch % module_.cut.variants == segment.variant) return true;
+    refuse(step, "runs for a micro-batch that another variant of the segment is for");
+    return false;
   }
 
   // What lies in the arena before the step: homes, and nothing but them.
@@ -499,6 +518,7 @@ class Lineage {
 
   void visit(const Step& step) {
     const Instruction& i = *step.what;
+    if (!is_its_turn(step)) return;
     switch (i.opcode) {
       case Opcode::fill: {
         const Claim& c = claim(step, i.writes[0]);
@@ -539,7 +559,7 @@ class Lineage {
     if (!complete(step, *found.content, c.region, c.tensor)) return std::nullopt;
     // Whole in all its micro-batches, or in this one: that is what the layout's result is made of.
     const bool is_whole = of_step(c.tensor) && of_step(found.content->tensor);
-    return Fragments{{c.region, found.share, is_whole ? whole_step() : one(step.micro_batch)}};
+    return Fragments{{c.region, found.share, is_whole ? whole_step() : of_step(c.tensor) ? added_by(step) : one(step.micro_batch)}};
   }
 
   void visit_copy(const Step& step) {
@@ -591,7 +611,7 @@ class Lineage {
     visit_kernel(step);
     const auto& capture = std::get<Capture>(step.what->expression);
     const Claim& c = claim(step, step.what->reads[0]);
-    const Tensor& tensor = module_.tensors[c.tensor];
+    const Tensor& tensor = module_.tensors[in_first_variant(module_, c.tensor)];
     const std::string& name =
         tensor.gradient_of.valid() && capture.what == Capture::What::gradient ? module_.tensors[tensor.gradient_of].name : tensor.name;
     const bool is_scalar = capture.what == Capture::What::loss ? c.tensor == module_.loss : c.tensor == module_.grad_norm;
@@ -602,8 +622,8 @@ class Lineage {
     const std::vector<Region>& regions = programs_.ranks[static_cast<size_t>(step.rank)].constants.regions;
     const bool is_of_step = of_step(c.tensor);
     for (int64_t m = 0; m < (is_of_step ? 1 : module_.cut.count); ++m) {
-      if (!is_of_step && m != step.micro_batch && (m < walked_ || step.micro_batch != walked_ - 1))
-        continue;  // the last that is walked stands for the rest
+      const bool is_stood_for = m >= walked_ && step.micro_batch >= walked_ - period_ && (m - step.micro_batch) % period_ == 0;
+      if (!is_of_step && m != step.micro_batch && !is_stood_for) continue;  // those of the last period that is walked stand for the rest
       const auto index = static_cast<size_t>(capture.regions + m);
       if (index >= regions.size() || !(regions[index] == to_whole(module_, c.tensor, c.region, m)))
         return refuse(step, "hands over " + c.region.to_string() + " of '" + tensor.name + "' as another region");
@@ -649,7 +669,7 @@ class Lineage {
     }
     // What an instruction is said to do does not depend on the micro-batch.
     const bool is_fused = i.opcode == Opcode::pointwise && i.piece < 0;
-    if (step.micro_batch == 0 && !(is_fused ? fused_needs_are_claimed(step) : needs_are_claimed(step))) return;
+    if (step.micro_batch == segment_of(step).variant && !(is_fused ? fused_needs_are_claimed(step) : needs_are_claimed(step))) return;
     for (size_t k = 0; k < i.outs.size(); ++k) {
       const Claim& c = claim(step, i.writes[k]);
       const Fragment made{c.region, c.part, micro_batches_of(step, c.tensor)};
@@ -763,6 +783,7 @@ class Lineage {
   void visit_collective(const std::vector<Step>& members) {
     const Opcode opcode = members[0].what->opcode;
     for (const Step& member : members) {
+      if (!is_its_turn(member)) return;
       if (!is_collective(*member.what, members.size())) return refuse(member, "does not read and write what a call of its kind does");
       const TensorId id = claim(member, member.what->reads[0]).tensor;
       if (opcode != Opcode::all_gather && std::get<Communication>(member.what->expression).join != module_.tensors[id].join)
@@ -922,6 +943,7 @@ class Lineage {
   std::map<std::pair<int32_t, std::string>, std::vector<size_t>> named_;  // by body and name: the buffers that the host fills with it
   std::vector<std::vector<std::pair<int32_t, int32_t>>> pieces_;          // by operator: (rank, index in op.pieces), sorted
   std::map<int64_t, Content> messages_;
+  int64_t period_;                                                              // after which micro-batches do the same again
   int64_t walked_;                                                              // micro-batches of the step that are looked at
   std::map<std::pair<Capture::What, std::string>, std::vector<Region>> given_;  // to the host: regions of the whole tensors; scalars have no name
   std::vector<std::optional<Refusal>> refused_;                                 // by rank

@@ -184,7 +184,7 @@ void count_flops(const Module& module, Programs& programs) {
   double model = 0;
   for (OpId id : module.order) {
     const Op& op = module.ops[id];
-    const double times = op.scope == Scope::micro_batch ? static_cast<double>(module.cut.count) : 1;
+    const double times = op.scope == Scope::micro_batch ? static_cast<double>(module.cut.runs_of(op.variant)) : 1;
     model += times * static_cast<double>(definition(op.kind).flops(module, op));
     for (const Piece& piece : op.pieces) by_rank[static_cast<size_t>(piece.device)] += times * flops_of(module, op, piece);
   }

@@ -61,7 +61,8 @@ void RankLowering::number_claims() {
 }
 
 void RankLowering::make_segments() {
-  for (size_t s = 0; s < module_.segments.size(); ++s) body.segments.push_back({module_.segments[s].name(), static_cast<int>(s), {}});
+  for (size_t s = 0; s < module_.segments.size(); ++s)
+    body.segments.push_back({module_.segments[s].name(), static_cast<int>(s), {}, module_.segments[s].variant});
   for (const Slot& slot : module_.timetable[static_cast<size_t>(device_)]) body.schedule.push_back({slot.segment, slot.micro_batch});
 }
 
@@ -211,12 +212,20 @@ std::vector<RankLowering::Value>& RankLowering::values_of(TensorId id) {
   return it->second;
 }
 
+int RankLowering::variant() const {
+  const Segment& segment = module_.segments[static_cast<size_t>(segment_)];
+  const bool in_micro_batch = segment.kind == SegmentKind::forward || segment.kind == SegmentKind::backward;
+  return in_micro_batch && module_.cut.variants > 1 ? segment.variant : -1;
+}
+
 View RankLowering::complete(TensorId id, const Region& region) {
   for (const Value& value : values_of(id)) {
     if (!value.region.contains(region) || (value.segment >= 0 && value.segment != segment_)) continue;
+    if (value.variant >= 0 && value.variant != variant()) continue;
     if (auto view = subview(value.view, value.region, region)) return *view;
     Value packed = new_value(id, region, "t:");
     packed.segment = value.segment;
+    packed.variant = variant();
     copy(id, packed.view, region, value.view, value.region, region, false);
     values_of(id).push_back(packed);
     return packed.view;
@@ -483,17 +492,17 @@ void RankLowering::capture_after(TensorId id) {
     Instruction& i = emit(Opcode::capture, OpId(), id);
     i.ins.push_back(value.view);
     i.reads.push_back(claim(id, value.region));
-    i.expression = Capture{what, tensor(id).name, what == Capture::What::output ? add_region(id, value.region) : -1};
+    i.expression = Capture{what, tensor(in_first_variant(module_, id)).name, what == Capture::What::output ? add_region(id, value.region) : -1};
   };
-  const bool is_output = llvm::is_contained(module_.outputs, id);
-  if (id != module_.loss && id != module_.grad_norm && !is_output) return;
+  const bool is_given = is_output(module_, id);
+  if (id != module_.loss && id != module_.grad_norm && !is_given) return;
   const Value& value = complete_[id].back();
   const std::pair<TensorId, Region> captured{id, value.region};
   if (llvm::is_contained(captured_, captured)) return;
   captured_.push_back(captured);
   if (id == module_.loss) capture(Capture::What::loss, value);
   if (id == module_.grad_norm) capture(Capture::What::grad_norm, value);
-  if (is_output) capture(Capture::What::output, value);
+  if (is_given) capture(Capture::What::output, value);
 }
 
 }  // namespace sscc

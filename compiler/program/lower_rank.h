@@ -54,6 +54,7 @@ class RankLowering {
     bool owned = false;  // the buffer is this value's alone: it may be changed in place
     int uses = 0;        // deliveries that read it
     int segment = -1;    // where it can be read; -1: from here on everywhere
+    int variant = -1;    // of the micro-batch, in which it can be read; -1: in all
   };
   // Contributions of one tensor that are always used together share a value: the later ones add to it.
   struct Sum {
@@ -67,6 +68,8 @@ class RankLowering {
 
   const Op& op(OpId id) const { return module_.ops[id]; }
   const Tensor& tensor(TensorId id) const { return module_.tensors[id]; }
+  // Of the segment where instructions go now; -1: it runs once a step, or micro-batches are all alike.
+  int variant() const;
   int epilogue() const { return static_cast<int>(module_.segments.size()) - 1; }
 
   // set-up

@@ -107,7 +107,7 @@ class Planner {
       if (!fresh) span->second.last = last;
     }
     for (const auto& [m, span] : by_micro_batch) item.spans.push_back(span);
-    if (each_micro_batch) buffer.copies = copies_needed(item.spans);
+    if (each_micro_batch) buffer.copies = copies_needed(by_micro_batch);
     // Cover by segment: every slot inside a span, in full but at its ends.
     for (const Span& span : item.spans)
       for (int64_t t = span.first.first; t <= span.last.first; ++t) {
@@ -119,14 +119,19 @@ class Planner {
       }
   }
 
-  // spans[m] is micro-batch m's.
-  static int64_t copies_needed(const std::vector<Span>& spans) {
+  // Of the micro-batches that run here: not always all of them.
+  static int64_t copies_needed(const std::map<int32_t, Span>& by_micro_batch) {
+    std::vector<const Span*> spans;  // null: it does not run here
+    for (const auto& [m, span] : by_micro_batch) {
+      spans.resize(static_cast<size_t>(m) + 1);
+      spans.back() = &span;
+    }
     const size_t n = spans.size();
+    const auto apart = [](const Span* a, const Span* b) { return !a || !b || a->last.first < b->first.first || b->last.first < a->first.first; };
     for (size_t k = 1; k < n; ++k) {
       bool fits = true;
       for (size_t m = 0; fits && m < n; ++m)
-        for (size_t other = m + k; fits && other < n; other += k)
-          fits = spans[m].last.first < spans[other].first.first || spans[other].last.first < spans[m].first.first;
+        for (size_t other = m + k; fits && other < n; other += k) fits = apart(spans[m], spans[other]);
       if (fits) return static_cast<int64_t>(k);
     }
     return static_cast<int64_t>(std::max<size_t>(n, 1));

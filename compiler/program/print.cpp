@@ -41,7 +41,7 @@ void print_body(std::string& text, const Body& body, size_t index) {
     text += "  buffer " + b.name + " " + std::to_string(b.elements) + " x " + std::to_string(b.copies) + " at " + std::to_string(b.offset) + "\n";
   for (const ProgramSegment& segment : body.segments) {
     if (segment.instructions.empty()) continue;
-    text += "  segment " + segment.name + "\n";
+    text += "  segment " + segment.name + (segment.variant > 0 ? " variant " + std::to_string(segment.variant) : "") + "\n";
     for (const Instruction& i : segment.instructions) {
       text += "    ";
       for (size_t o = 0; o < i.outs.size(); ++o) text += (o ? ", " : "") + print_view(body, i.outs[o]);

@@ -158,6 +158,7 @@ struct ProgramSegment {
   std::string name;  // "0F"
   int module_segment = 0;
   std::vector<Instruction> instructions;
+  int variant = 0;  // of the micro-batch
 };
 
 struct ProgramSlot {

@@ -8,6 +8,7 @@
 
 #include "compiler/support/parallel.h"
 #include "llvm/ADT/DenseMap.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 namespace {
@@ -191,23 +192,26 @@ Walked walk(const Programs& programs, const Wiring& wiring, const Visitor& visit
   return Walker(programs, wiring, visitor, micro_batches).run();
 }
 
-bool micro_batches_repeat(const Programs& programs) {
+int64_t micro_batches_period(const Programs& programs) {
+  int64_t count = 1;
+  std::vector<std::vector<std::vector<int32_t>>> of;  // by body and micro-batch: its segments in order
   for (const Body& body : programs.bodies) {
-    std::vector<int64_t> runs(body.segments.size(), 0);
-    for (const ProgramSlot& slot : body.schedule) ++runs[static_cast<size_t>(slot.segment)];
-    std::vector<std::vector<int32_t>> of(static_cast<size_t>(body.micro_batches));  // by micro-batch: its segments in order
+    count = body.micro_batches;
+    auto& segments = of.emplace_back(static_cast<size_t>(count));
     bool begun = false, ended = false;
     for (const ProgramSlot& slot : body.schedule) {
-      const bool is_once = runs[static_cast<size_t>(slot.segment)] == 1 && body.micro_batches > 1;
+      const bool is_once = slot.segment == 0 || slot.segment + 1 == static_cast<int32_t>(body.segments.size());  // prologue, epilogue
       ended |= is_once && begun;
       begun |= !is_once;
-      if (!is_once && ended) return false;
-      if (!is_once) of[static_cast<size_t>(slot.micro_batch)].push_back(slot.segment);
+      if (is_once) continue;
+      if (ended) return count;
+      segments[static_cast<size_t>(slot.micro_batch)].push_back(slot.segment);
     }
-    for (const auto& segments : of)
-      if (segments != of[0]) return false;
   }
-  return true;
+  for (int64_t period = 1; period < count; ++period)
+    if (llvm::all_of(of, [&](const auto& segments) { return std::equal(segments.begin() + period, segments.end(), segments.begin()); }))
+      return period;
+  return count;
 }
 
 }  // namespace sscc

@@ -48,8 +48,8 @@ struct Walked {
 // only slots of so many, and what runs once a step.
 Walked walk(const Programs& programs, const Wiring& wiring, const Visitor& visitor, int64_t micro_batches = INT64_MAX);
 
-// Does every rank run the same segments in the same order for each micro-batch, and what runs once before or after all of them? Then all micro-batches
-// do to their values what the first does.
-bool micro_batches_repeat(const Programs& programs);
+// Every rank runs the same segments in the same order for micro-batches m and m + period, and what runs once before or after all of them: micro-batch
+// m + period then does to its values what m does to its own. As many as there are micro-batches, if nothing repeats.
+int64_t micro_batches_period(const Programs& programs);
 
 }  // namespace sscc

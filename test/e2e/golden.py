@@ -56,6 +56,12 @@ def zero(*stores, micro_batches=1):
     return {**plan, "transform": plan["transform"] + rules}
 
 
+def turns(place, order, *rules, **mesh):
+    """Two stages of the 4-layer decoder, at several coordinates."""
+    return {"mesh": mesh, "transform": [*rules, split("input_ids:0", {"time": 4})],
+            "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"], "place": place}], "order": order}
+
+
 ANY_LEGAL_PLAN = {
     "gpt.heads3": {"mesh": {"tp": 3}, "transform": TENSOR},
     "gpt.batch512": {"mesh": {"dp": 3}, "transform": [split("input_ids:0", {"over": "dp", "sizes": [5, 1, 2]})]},
@@ -95,6 +101,13 @@ ANY_LEGAL_PLAN = {
                                         {"block": "0F2", "step": 6}, {"block": "1B1", "step": 5, "span": 2}, {"block": "0B1", "step": 7, "span": 2},
                                         {"block": "1F2", "step": 7}, {"block": "1B2", "step": 8, "span": 2}, {"block": "0B2", "step": 10, "span": 2}],
                              "repetend": [6, 9]}},
+    "gpt.turns": turns([[0, 1], [1, 0]], {"schedule": "gpipe"}, pp=2),
+    "gpt.turns.1f1b": turns([[0, 1], 2], {"schedule": "1f1b"}, pp=3),
+    "gpt.turns.timetable": turns([[0, 1], [1, 0]], {"timetable": [["0F0", "1F1", "1B1", "0B0", "0F2", "1F3", "1B3", "0B2"],
+                                                                  ["0F1", "1F0", "1B0", "0B1", "0F3", "1F2", "1B2", "0B3"]]}, pp=2),
+    "gpt.turns.tp2": turns([[0, 1, 1], [1, 0]], {"schedule": "gpipe"}, *TENSOR, pp=2, tp=2),
+    "gpt.turns.zero2": turns([[0, 1], [1, 0]], {}, split("input_ids:0", "dp"), *({each: "*", "store": {"split": "dp"}} for each in ("gradients", "state")),
+                             pp=2, dp=2),
     "gpt.zero1": {"mesh": {"dp": 4}, "transform": [split("input_ids:0", "dp"), {"ops": {"phase": "update"}, "dim": "d0", "split": "dp"}]},
     "gpt.zero1.store": zero("state"),
     "gpt.zero2": zero("state", "gradients", micro_batches=2),

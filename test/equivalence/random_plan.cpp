@@ -40,6 +40,8 @@ class Planner {
   }
 
  private:
+  using Devices = std::vector<int64_t>;
+
   int64_t coin(int64_t n) { return below(random_, n); }
 
   using Axes = std::vector<std::pair<std::string, int64_t>>;
@@ -141,27 +143,41 @@ class Planner {
     return n;
   }
 
-  // Several stages at a coordinate of the first axis: round and round, there and back, or anyhow.
+  // Several stages at a coordinate of the first axis: round and round, there and back, or anyhow; or stages at several coordinates, by turns.
   void folded_stages() {
     const auto& [axis, length] = axes_[0];
-    const int64_t count = length + 1 + coin(length);
-    std::vector<int64_t> coordinates;
-    const int64_t how = coin(3);
+    const int64_t how = coin(5);
+    const int64_t count = how == 4 ? 1 + coin(length) : length + 1 + coin(length);
+    std::vector<std::vector<int64_t>> turns;  // the coordinates of each stage
     for (int64_t stage = 0; stage < count; ++stage) {
       const int64_t step = stage % (2 * length);
-      coordinates.push_back(how == 0 ? stage % length : how == 1 ? std::min(step, 2 * length - 1 - step) : coin(length));
+      turns.push_back({how == 0 ? stage % length : how == 1 ? std::min(step, 2 * length - 1 - step) : coin(length)});
+      while (how >= 3 && coin(2) == 0) turns.back().push_back(coin(length));
     }
     std::string list;
-    for (const int64_t c : coordinates) list += (list.empty() ? "" : ", ") + std::to_string(c);
+    for (const std::vector<int64_t>& each : turns) {
+      std::string inner;
+      for (const int64_t c : each) inner += (inner.empty() ? "" : ", ") + std::to_string(c);
+      list += (list.empty() ? "" : ", ") + (each.size() > 1 ? "[" + inner + "]" : inner);
+    }
     const std::string place = how == 0 ? "" : how == 1 ? R"(, "place": "v")" : R"(, "place": [)" + list + "]";
     plan_.assign.push_back("{\"stages\": " + quote(axis) + ", " + cuts(count) + place + "}");
     if (coin(3) == 0) return;
     const int64_t n = cut_step();
-    std::vector<std::vector<int64_t>> devices(static_cast<size_t>(count));
-    for (int64_t d = 0; d < devices_; ++d)
-      for (int64_t stage = 0; stage < count; ++stage)
-        if (coordinates[static_cast<size_t>(stage)] == d / (devices_ / length)) devices[static_cast<size_t>(stage)].push_back(d);
+    if (how >= 3 && coin(2) == 0) return order_by_name();
+    std::vector<std::vector<Devices>> devices(static_cast<size_t>(count));
+    for (size_t stage = 0; stage < turns.size(); ++stage)
+      for (const int64_t c : turns[stage]) {
+        Devices& here = devices[stage].emplace_back();
+        for (int64_t d = 0; d < devices_; ++d)
+          if (c == d / (devices_ / length)) here.push_back(d);
+      }
     plan_.order = "{\"timetable\": " + timetable(devices, devices_, n) + "}";
+  }
+
+  void order_by_name() {
+    static const std::vector<std::string> schedules = {"gpipe", "1f1b"};
+    plan_.order = R"({"schedule": ")" + one_of(random_, schedules) + "\"}";
   }
 
   // One operator ends before another begins.
@@ -195,21 +211,18 @@ class Planner {
   void order_stages(const std::vector<int64_t>& sizes) {
     if (coin(3) == 0) return;
     const int64_t n = cut_step();
-    switch (coin(3)) {
-      case 0: plan_.order = "{\"schedule\": \"gpipe\"}"; break;
-      case 1: plan_.order = "{\"schedule\": \"1f1b\"}"; break;
-      default: {
-        std::vector<std::vector<int64_t>> devices;
-        int64_t all = 0;
-        for (const int64_t size : sizes)
-          for (devices.emplace_back(); static_cast<int64_t>(devices.back().size()) < size;) devices.back().push_back(all++);
-        plan_.order = "{\"timetable\": " + timetable(devices, all, n) + "}";
-      }
+    if (coin(3) > 0) return order_by_name();
+    std::vector<std::vector<Devices>> devices;
+    int64_t all = 0;
+    for (const int64_t size : sizes) {
+      Devices& here = devices.emplace_back(1).back();
+      while (static_cast<int64_t>(here.size()) < size) here.push_back(all++);
     }
+    plan_.order = "{\"timetable\": " + timetable(devices, all, n) + "}";
   }
 
-  // Slots in any order in which each has what it needs: forwards from stage to stage, backwards the other way. `devices`: of each stage.
-  std::string timetable(const std::vector<std::vector<int64_t>>& devices, int64_t all, int64_t n) {
+  // Slots in any order in which each has what it needs: forwards from stage to stage, backwards the other way. `devices`: of each stage, by turns.
+  std::string timetable(const std::vector<std::vector<Devices>>& devices, int64_t all, int64_t n) {
     const auto stages = static_cast<int64_t>(devices.size());
     std::vector<std::string> lists(static_cast<size_t>(all));
     std::vector<int64_t> done(static_cast<size_t>(n), 0);  // of 2 S slots of each micro-batch
@@ -219,7 +232,8 @@ class Planner {
       const int64_t slot = done[static_cast<size_t>(m)]++;
       const bool is_forward = slot < stages;
       const int64_t stage = is_forward ? slot : 2 * stages - 1 - slot;
-      for (const int64_t d : devices[static_cast<size_t>(stage)]) {
+      const std::vector<Devices>& turns = devices[static_cast<size_t>(stage)];
+      for (const int64_t d : turns[static_cast<size_t>(m) % turns.size()]) {
         std::string& list = lists[static_cast<size_t>(d)];
         list += (list.empty() ? "" : ", ") + quote(std::to_string(stage) + (is_forward ? "F" : "B") + std::to_string(m));
       }

@@ -79,7 +79,7 @@ TEST_CASE("a whole plan is read") {
   REQUIRE(plan.assign.size() == 3);
   CHECK(plan.assign[0].stages == "pp");
   CHECK(plan.assign[0].cut_before[0].name == "/layers.1/*");
-  CHECK(plan.assign[0].stage_coordinates == std::vector<int64_t>{0, 1});
+  CHECK(plan.assign[0].stage_coordinates == std::vector<llvm::SmallVector<int64_t, 1>>{{0}, {1}});
   CHECK(plan.assign[1].on[0].coordinates.at("pp") == 0);
   REQUIRE(plan.assign[2].on.size() == 3);
   CHECK(plan.assign[2].on[0].kind == Place::Kind::all);

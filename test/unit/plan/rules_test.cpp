@@ -128,18 +128,22 @@ TEST_CASE("assign: stages") {
   refused(place_rule(R"("stages": "pp", "balance": "flops", ^^"on": 0)"), Code::unknown_key, "'on' does not go with 'stages'");
   refused(place_rule(R"("stages": "pp", "balance": "flops", "place": ^^"w")"), Code::wrong_type, "\"loop\", \"v\" or a list");
   refused(place_rule(R"("stages": "pp", "balance": "flops", "place": [0, ^^2])"), Code::wrong_type, "0 to 1");
+  refused(place_rule(R"("stages": "pp", "balance": "flops", "place": [0, [1, ^^2]])"), Code::wrong_type, "0 to 1");
+  refused(place_rule(R"("stages": "pp", "balance": "flops", "place": [0, ^^[]])"), Code::wrong_type, "a list of them");
   refused(place_rule(R"("stages": "pp", "balance": "flops", ^^"palce": "v")"), Code::unknown_key, "did you mean 'place'");
 }
 
 TEST_CASE("assign: the coordinate of each stage") {
+  using Coordinates = std::vector<llvm::SmallVector<int64_t, 1>>;
   auto coordinates = [](const std::string& more) { return good_plan(place_rule("\"stages\": \"pp\", " + more)).assign[0].stage_coordinates; };
   const std::string three_cuts = R"("cut_before": ["/layers.0/*", "/layers.1/*", "/head/*"])";
-  CHECK(coordinates(three_cuts) == std::vector<int64_t>{0, 1, 0, 1});
-  CHECK(coordinates(three_cuts + R"(, "place": "loop")") == std::vector<int64_t>{0, 1, 0, 1});
-  CHECK(coordinates(three_cuts + R"(, "place": "v")") == std::vector<int64_t>{0, 1, 1, 0});
-  CHECK(coordinates(three_cuts + R"(, "place": [1, 0, 0, 1])") == std::vector<int64_t>{1, 0, 0, 1});
-  CHECK(coordinates(R"("balance": "flops")") == std::vector<int64_t>{0, 1});
-  CHECK(coordinates(R"("balance": "bytes", "place": "v")") == std::vector<int64_t>{0, 1, 1, 0});
+  CHECK(coordinates(three_cuts) == Coordinates{{0}, {1}, {0}, {1}});
+  CHECK(coordinates(three_cuts + R"(, "place": "loop")") == Coordinates{{0}, {1}, {0}, {1}});
+  CHECK(coordinates(three_cuts + R"(, "place": "v")") == Coordinates{{0}, {1}, {1}, {0}});
+  CHECK(coordinates(three_cuts + R"(, "place": [1, 0, 0, 1])") == Coordinates{{1}, {0}, {0}, {1}});
+  CHECK(coordinates(three_cuts + R"(, "place": [1, [0, 1], 0, [1]])") == Coordinates{{1}, {0, 1}, {0}, {1}});
+  CHECK(coordinates(R"("balance": "flops")") == Coordinates{{0}, {1}});
+  CHECK(coordinates(R"("balance": "bytes", "place": "v")") == Coordinates{{0}, {1}, {1}, {0}});
 }
 
 TEST_CASE("assign: places") {
@@ -242,7 +246,6 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
   is_unsupported(rule(R"("ops": {"layer": "0..1"}, ^^"recompute": true)"), "'recompute'");
   is_unsupported(rule(R"("axis": ^^"@batch", "split": "tp")"), "'@batch'");
   is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
-  is_unsupported(place_rule(R"("stages": "pp", "cut_before": ["/head/*"], ^^"place": [[0, 1], [1, 0]])"), "at several coordinates");
   is_unsupported(on("^^\"host\""), "'host'");
   is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0I0", "0W0"]]})"), "'I' and 'W'");
   is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0F0.1"]]})"), "'recycle'");
