@@ -14,6 +14,14 @@
 namespace sscc {
 namespace {
 
+int mesh_index(Module& module, const Mesh& mesh) {
+  std::vector<Mesh>& meshes = module.meshes;
+  const auto known = std::find(meshes.begin() + 1, meshes.end(), mesh);
+  if (known != meshes.end()) return static_cast<int>(known - meshes.begin());
+  meshes.push_back(mesh);
+  return static_cast<int>(meshes.size()) - 1;
+}
+
 class Placer {
  public:
   Placer(Module& module, const Plan& plan, Diagnostics& diagnostics) : module_(module), plan_(plan), diagnostics_(diagnostics) {}
@@ -77,7 +85,7 @@ class Placer {
     for (size_t k = 0; k < stages; ++k) {
       Placement placement;
       if (axis < 0)
-        placement = placement_at(rule.stage_places[k], rule.stage_places[k].where);
+        placement = placement_at(module_, rule.stage_places[k], rule.stage_places[k].where);
       else
         placement.fixed = {{axis, rule.stage_coordinates[k]}};
       if (placement.where.file.empty()) placement.where = rule.where;
@@ -191,7 +199,7 @@ class Placer {
     const std::vector<OpId> selected = rule.ops->select(module_);
     if (selected.empty()) diagnostics_.error(Code::no_match, rule.ops->where, "'ops' " + rule.ops->text + " matches no operator");
     Placement placement;
-    if (rule.on.size() == 1) placement = placement_at(rule.on[0], rule.where);
+    if (rule.on.size() == 1) placement = placement_at(module_, rule.on[0], rule.where);
     placement.where = rule.where;
     if (rule.on.size() > 1)
       for (const Place& place : rule.on) placement.lists.push_back(devices_of(place));
@@ -210,24 +218,8 @@ class Placer {
     return static_cast<int>(module_.placements.size()) - 1;
   }
 
-  int mesh_index(const Mesh& mesh) {
-    std::vector<Mesh>& meshes = module_.meshes;
-    const auto known = std::find(meshes.begin() + 1, meshes.end(), mesh);
-    if (known != meshes.end()) return static_cast<int>(known - meshes.begin());
-    meshes.push_back(mesh);
-    return static_cast<int>(meshes.size()) - 1;
-  }
-
-  Placement placement_at(const Place& place, const Location& where) {
-    Placement placement;
-    placement.where = where;
-    if (place.kind == Place::Kind::devices) placement.mesh = mesh_index(place.mesh);
-    for (const auto& [name, coordinate] : place.coordinates) placement.fixed[module_.meshes[0].find(name)] = {coordinate};
-    return placement;
-  }
-
   std::vector<int32_t> devices_of(const Place& place) {
-    const Placement placement = placement_at(place, {});
+    const Placement placement = placement_at(module_, place, {});
     return devices_at(module_.meshes[static_cast<size_t>(placement.mesh)], placement.fixed, 0);
   }
 
@@ -251,7 +243,7 @@ class Placer {
       if (fresh) {
         Placement placement;
         placement.with_readers = true;
-        placement.mesh = mesh >= 0 ? mesh : mesh_index(Mesh());  // a mesh without axes: nothing is divided
+        placement.mesh = mesh >= 0 ? mesh : mesh_index(module_, Mesh());  // a mesh without axes: nothing is divided
         known->second = add(std::move(placement));
       }
       o.placement = known->second;
@@ -296,6 +288,14 @@ class Placer {
 }  // namespace
 
 void find_places(Module& module, const Plan& plan, Diagnostics& diagnostics) { Placer(module, plan, diagnostics).run(); }
+
+Placement placement_at(Module& module, const Place& place, const Location& where) {
+  Placement placement;
+  placement.where = where;
+  if (place.kind == Place::Kind::devices) placement.mesh = mesh_index(module, place.mesh);
+  for (const auto& [name, coordinate] : place.coordinates) placement.fixed[module.meshes[0].find(name)] = {coordinate};
+  return placement;
+}
 
 std::vector<int32_t> devices_at(const Mesh& mesh, const Fixed& fixed, std::optional<int> turn) {
   std::vector<int32_t> devices;

@@ -7,13 +7,16 @@
 //   and gradients             likewise, every micro-batch's part at once   reduce-scatter in every micro-batch              (ZeRO-2)
 //   parameters                w [0:4] and [4:8] as well                    all-gather before use, nothing after the update  (ZeRO-3)
 //
+// A store at a place is on all devices of the place, divided over the mesh axes that divide it where it is read.
 // The squared norms of gradients follow the updates, each element counted once.
 #include "compiler/passes/storage.h"
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <set>
 
+#include "compiler/passes/places.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
 #include "llvm/ADT/STLExtras.h"
@@ -52,6 +55,20 @@ bool is_replicated_over(const Mesh& mesh, const Homes& homes, const Home& one, i
     same += in_line;
   }
   return same == mesh.axes[static_cast<size_t>(mesh_axis)].length;
+}
+
+// Do devices that differ in this mesh axis alone hold something else?
+bool is_divided_over(const Mesh& mesh, const Homes& homes, int mesh_axis) {
+  std::map<std::vector<int64_t>, Region> by_others;  // the other coordinates -> what is held
+  bool differs = false;
+  for (const Home& home : homes) {
+    if (!mesh.has(home.device)) return false;
+    std::vector<int64_t> others;
+    for (size_t a = 0; a < mesh.axes.size(); ++a)
+      others.push_back(static_cast<int>(a) == mesh_axis ? 0 : mesh.coordinate(home.device, static_cast<int>(a)));
+    differs |= !(by_others.try_emplace(others, home.region).first->second == home.region);
+  }
+  return differs;
 }
 
 // Homes divided further along a dimension over a mesh axis, where devices hold the same. Shares may be empty: such homes go.
@@ -95,7 +112,7 @@ class Storage {
       if (o.phase == Phase::update) continue;
       for (size_t i = 0; i < o.inputs.size(); ++i) {
         if (!o.inputs[i].valid() || !module_.tensors[o.inputs[i]].producers.empty()) continue;
-        mesh_.try_emplace(o.inputs[i], &module_.mesh_of(o));
+        mesh_.try_emplace(o.inputs[i], module_.placements[static_cast<size_t>(o.placement)].mesh);
         auto& by_device = read[o.inputs[i]];
         for (const Piece& piece : o.pieces) {
           const Region region = region_of(module_, o, static_cast<int>(i), piece);
@@ -110,7 +127,7 @@ class Storage {
 
   const Mesh& mesh_of(TensorId tensor) const {
     const auto it = mesh_.find(tensor);
-    return it == mesh_.end() ? module_.meshes[0] : *it->second;
+    return module_.meshes[it == mesh_.end() ? 0 : static_cast<size_t>(it->second)];
   }
 
   // The last rule that moves this of a parameter; none: it stays.
@@ -126,6 +143,7 @@ class Storage {
   Homes stored(TensorId parameter, StoreRule::What what, Homes homes) {
     const StoreRule* rule = rule_for(parameter, what);
     if (!rule) return homes;
+    if (rule->place) return moved_to(*rule->place, parameter, homes);
     const Mesh& mesh = mesh_of(parameter);
     const size_t rank = module_.tensors[parameter].shape.size();
     if (rank == 0) return homes;
@@ -136,6 +154,29 @@ class Storage {
     }
     if (what == StoreRule::What::parameters) module_.tensors[parameter].gather_once = rule->gather_once;
     return homes;
+  }
+
+  // On every device of a place. What a mesh axis divides, it divides there, too, where the place has all of that axis; each device has all of the rest.
+  Homes moved_to(const Place& place, TensorId parameter, const Homes& homes) {
+    const Placement there = placement_at(module_, place, place.where);  // may bring a mesh along
+    const Mesh &from = mesh_of(parameter), &to = module_.meshes[static_cast<size_t>(there.mesh)];
+    std::vector<std::pair<int, int>> dividing;  // axes of `from` and `to`
+    for (size_t a = 0; a < from.axes.size(); ++a) {
+      const int axis = static_cast<int>(a), other = to.find(from.axes[a].name);
+      if (other < 0 || there.fixed.contains(other) || to.axes[static_cast<size_t>(other)] != from.axes[a]) continue;
+      if (is_divided_over(from, homes, axis)) dividing.push_back({axis, other});
+    }
+    Homes result;
+    for (const int32_t device : devices_at(to, there.fixed, 0)) {
+      std::optional<Region> region;
+      for (const Home& home : homes) {
+        const bool is_part =
+            llvm::all_of(dividing, [&](const auto& axes) { return from.coordinate(home.device, axes.first) == to.coordinate(device, axes.second); });
+        if (is_part) region = region ? enclose(*region, home.region) : home.region;
+      }
+      if (region) result.push_back({device, *region});
+    }
+    return result;
   }
 
   // The rule's, else the first that is long enough for as many pieces.
@@ -288,8 +329,8 @@ class Storage {
   Module& module_;
   const Plan& plan_;
   std::map<TensorId, Homes> read_at_;
-  std::map<TensorId, const Mesh*> mesh_;  // of the first reader
-  std::map<TensorId, Homes> updated_;     // parameter -> where which region of it is updated
+  std::map<TensorId, int> mesh_;       // of the first reader
+  std::map<TensorId, Homes> updated_;  // parameter -> where which region of it is updated
 };
 
 }  // namespace

@@ -65,21 +65,22 @@ struct TransformRule {
   bool optional = false;
 };
 
-// `store`: where parameters, gradients or state live between uses.
-struct StoreRule {
-  Location where;
-  enum class What { parameters, gradients, state } what = What::parameters;
-  std::vector<std::string> names;      // globs on parameter names
-  std::vector<std::string> mesh_axes;  // divided over them, one after another
-  std::optional<int64_t> dim;          // along this dimension, negative from the end; none: the first that is long enough
-  bool gather_once = false;            // "gather": "step"
-};
-
 struct Place {
   Location where;
   enum class Kind { coordinates, all, devices } kind = Kind::all;
   std::map<std::string, int64_t> coordinates;  // {"pp": 0}
   Mesh mesh;                                   // devices: with their own axes, `d` by default
+};
+
+// `store`: where parameters, gradients or state live between uses.
+struct StoreRule {
+  Location where;
+  enum class What { parameters, gradients, state } what = What::parameters;
+  std::vector<std::string> names;      // globs on parameter names
+  std::optional<Place> place;          // there, or
+  std::vector<std::string> mesh_axes;  // divided over these, one after another
+  std::optional<int64_t> dim;          // along this dimension, negative from the end; none: the first that is long enough
+  bool gather_once = false;            // "gather": "step"
 };
 
 struct AssignRule {

@@ -55,7 +55,6 @@ void PlanReader::collect_other_meshes(const JsonValue& value) {
 void PlanReader::read_assign(const JsonValue& value) {
   if (!expect_array(value, "a list of rules")) return;
   for (const JsonValue& rule : value.items) read_assign_rule(rule);
-  if (!mesh_given_) make_mesh_of_device_numbers();
 }
 
 void PlanReader::read_assign_rule(const JsonValue& value) {
@@ -206,6 +205,10 @@ std::optional<Place> PlanReader::read_coordinates(const JsonValue& value) {
     auto axis = read_mesh_axis(key);
     auto coordinate = expect_integer(value.items[i], 0, INT32_MAX, "a coordinate of at least 0");
     if (!axis || !coordinate) continue;
+    if (mesh_readable_ && (mesh_given_ ? result_.plan.mesh.find(*axis) < 0 : *axis != "d")) {  // without 'mesh', device numbers make one
+      error(Code::no_place, at(value.items[i]), "the plan's mesh has no axis " + quoted(*axis), "a place by coordinates is a part of 'mesh'");
+      continue;
+    }
     if (*coordinate >= length_of(*axis) && result_.plan.mesh.find(*axis) >= 0)
       error(Code::no_place, at(value.items[i]), "mesh axis " + quoted(*axis) + " has no coordinate " + std::to_string(*coordinate),
             "its coordinates are 0 to " + std::to_string(length_of(*axis) - 1));
@@ -275,10 +278,13 @@ std::optional<Place> PlanReader::read_devices(const JsonValue& value) {
 // Without `mesh`, places by number say how many devices there are: one axis `d`.
 void PlanReader::make_mesh_of_device_numbers() {
   int64_t devices = 1;
+  const auto count = [&](const Place& place) {
+    for (const int32_t device : place.mesh.devices) devices = std::max<int64_t>(devices, device + 1);
+  };
   for (const AssignRule& rule : result_.plan.assign)
-    for (const std::vector<Place>* places : {&rule.on, &rule.stage_places})
-      for (const Place& place : *places)
-        for (const int32_t device : place.mesh.devices) devices = std::max<int64_t>(devices, device + 1);
+    for (const std::vector<Place>* places : {&rule.on, &rule.stage_places}) std::for_each(places->begin(), places->end(), count);
+  for (const StoreRule& rule : result_.plan.stores)
+    if (rule.place) count(*rule.place);
   if (devices > 1) result_.plan.mesh.axes = {{"d", devices}};
 }
 

@@ -112,8 +112,7 @@ void PlanReader::read_store_rule(const JsonValue& value) {
       if (!gather->is(Kind::string) || (gather->string != "use" && gather->string != "step")) wrong_type(*gather, "\"use\" or \"step\"");
     }
   } else {
-    read_place(*store);
-    if (rule_holds_) refuse(Feature::store_at_a_place, at_key(value, "store"));
+    rule.place = read_place(*store);
   }
   if (rule_holds_ && diagnostics_.all().size() == errors_before) result_.plan.stores.push_back(std::move(rule));
 }

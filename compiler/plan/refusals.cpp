@@ -11,7 +11,6 @@ namespace sscc {
 namespace {
 
 const Refusal refusals[] = {
-    {Feature::store_at_a_place, "'store' at a place", "use {\"split\": AXIS}"},
     {Feature::recompute, "'recompute'", ""},
     {Feature::named_axis, "an axis named by what it is,", "name it by a tensor: \"TENSOR:DIM\""},
     {Feature::host, "the place 'host'", ""},

@@ -7,7 +7,6 @@
 namespace sscc {
 
 enum class Feature {
-  store_at_a_place,
   recompute,
   named_axis,
   host,

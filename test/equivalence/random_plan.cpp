@@ -95,6 +95,9 @@ class Planner {
     std::vector<std::string> names = {"*"};
     for (const Tensor& tensor : module_.tensors)
       if (tensor.role == Role::parameter) names.push_back(tensor.name);
+    if (coin(4) == 0)
+      return plan_.transform.push_back("{" + quote(one_of(random_, what)) + ": " + quote(one_of(random_, names)) + ", \"store\": " + one_place() +
+                                       "}");
     const std::string axis = coin(4) == 0 && axes_.size() > 1 ? "[\"b\", \"a\"]" : quote(one_of(random_, axes_).first);
     const std::string more = coin(4) == 0 ? ", \"dim\": -1" : coin(3) == 0 ? ", \"gather\": \"step\"" : "";
     plan_.transform.push_back("{" + quote(one_of(random_, what)) + ": " + quote(one_of(random_, names)) + ", \"store\": {\"split\": " + axis + more +
@@ -248,16 +251,18 @@ class Planner {
     for (int64_t r = 0; r < rules; ++r) plan_.assign.push_back("{\"ops\": " + quote(any_op().name) + ", \"on\": " + place() + "}");
   }
   std::string place() {
+    if (coin(8) > 0) return one_place();
+    std::string list;  // one for each piece, if there are as many
+    const int64_t pieces = one_of(random_, axes_).second;
+    for (int64_t i = 0; i < pieces; ++i) list += (i > 0 ? ", " : "") + std::to_string(coin(devices_));
+    return "[" + list + "]";
+  }
+  std::string one_place() {
     const auto& [axis, length] = one_of(random_, axes_);
-    switch (coin(8)) {
+    switch (coin(7)) {
       case 0: return "{" + quote(axis) + ": " + std::to_string(coin(length)) + "}";
       case 1: return "\"all\"";
-      case 2: {  // one for each piece, if there are as many
-        std::string list;
-        for (int64_t i = 0; i < length; ++i) list += (i > 0 ? ", " : "") + std::to_string(coin(devices_));
-        return "[" + list + "]";
-      }
-      case 3: {
+      case 2: {
         const int64_t first = coin(devices_);
         return R"({"devices": ")" + std::to_string(first) + ".." + std::to_string(first + coin(devices_ - first)) + "\"}";
       }

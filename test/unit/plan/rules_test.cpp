@@ -242,7 +242,7 @@ TEST_CASE("store") {
 TEST_CASE("what this version does not do is checked and then refused by name, where it stands") {
   auto on = [](const std::string& place) { return place_rule(R"("ops": "/head/*", "on": )" + place); };
   auto is_unsupported = [](const std::string& text, const std::string& words) { refused(text, Code::unsupported, words); };
-  is_unsupported(rule(R"("parameters": ["*"], ^^"store": {"pp": 0})"), "'store' at a place");
+  is_unsupported(rule(R"("parameters": ["*"], "store": ^^"host")"), "'host'");
   is_unsupported(rule(R"("ops": {"layer": "0..1"}, ^^"recompute": true)"), "'recompute'");
   is_unsupported(rule(R"("axis": ^^"@batch", "split": "tp")"), "'@batch'");
   is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
