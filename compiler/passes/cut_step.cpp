@@ -279,7 +279,28 @@ class Cutter {
           if (auto it = slices.find(input); it != slices.end()) input = it->second;
       }
     }
-    for (OpId id : module_.order) attach_rule(module_, id);
+    attach_rules();
+  }
+
+  // In a micro-batch of one position the axis is none any more: those after it have other numbers, by which gradients know them.
+  void attach_rules() {
+    std::map<OpId, Rule> before;
+    for (OpId id : module_.order) {
+      before[id] = module_.ops[id].rule;
+      attach_rule(module_, id);
+    }
+    for (OpId id : module_.order) {
+      Op& op = module_.ops[id];
+      const auto forward = before.find(op.forward);
+      if (forward == before.end() || (op.kind == Kind::reshape && module_.ops[op.forward].kind == Kind::reshape)) continue;  // as attach_rule has it
+      const std::vector<Axis>& now = module_.ops[op.forward].rule.axes;
+      for (Axis& axis : op.rule.axes) {
+        if (axis.forward_axis < 0) continue;
+        const std::string& name = forward->second.axes[static_cast<size_t>(axis.forward_axis)].name;
+        const auto found = llvm::find_if(now, [&](const Axis& each) { return each.name == name; });
+        axis.forward_axis = found == now.end() ? -1 : static_cast<int>(found - now.begin());
+      }
+    }
   }
 
   // A slice, or the gradient of one, begins where whole blocks of the axis begin: in a micro-batch each of them is shorter.
