@@ -222,8 +222,11 @@ class Cutter {
                              "use one micro-batch, or leave the operator out of the loss", meeting.name);
           return;
         }
-        for (TensorId output : op.outputs)
-          if (output.valid() && !holds_batch(id, output)) late[output] = id;
+        for (TensorId output : op.outputs) {
+          if (!output.valid() || holds_batch(id, output)) continue;
+          if (module_.tensors[output].join != Join::sum) return refuse(op, "joins them otherwise than by a sum");
+          late[output] = id;
+        }
       } else if (because.valid()) {
         for (TensorId output : op.outputs)
           if (output.valid()) late[output] = id;

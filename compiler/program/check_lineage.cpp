@@ -459,6 +459,10 @@ class Lineage {
 
   // Put fragments into what a view holds already; a fragment that is there is a doubled contribution.
   bool add(const Step& step, const View& place, TensorId tensor, const Region& region, const Fragments& fragments) {
+    if (module_.tensors[tensor].join != Join::sum) {
+      refuse(step, "adds to '" + module_.tensors[tensor].name + "', whose parts are joined otherwise");
+      return false;
+    }
     const View view = as_wide_as(place, region);
     for (Content& content : contents(step.rank, view.buffer, step.micro_batch)) {
       if (content.tensor != tensor || !content.region.contains(region)) continue;
