@@ -243,14 +243,15 @@ Region to_whole(const Module& module, TensorId id, const Region& region, int64_t
   auto it = module.cut.where.find(named);
   if (it == module.cut.where.end()) return region;
   Region whole = region;
-  for (const StepCut::Where& where : it->second) {
-    const int64_t piece = where.length / module.cut.count;  // of the factor
+  for (const StepCut::Where& where : llvm::reverse(it->second)) {
+    const int64_t length = where.length / where.pieces, piece = micro_batch / where.every % where.pieces;  // of the factor
     llvm::SmallVector<Interval, 8> moved;
-    for (const Interval& each : region.dim(static_cast<size_t>(where.dim)).list())
+    const Intervals positions = whole.dim(static_cast<size_t>(where.dim));
+    for (const Interval& each : positions.list())
       for (int64_t at = each.begin; at < each.end;) {  // runs inside one copy of the factor's piece
-        const int64_t block = where.stride * piece;
+        const int64_t block = where.stride * length;
         const int64_t end = std::min(each.end, (at / block + 1) * block);
-        const int64_t shift = (at / block) * (where.stride * where.length - block) + micro_batch * block;
+        const int64_t shift = (at / block) * (where.stride * where.length - block) + piece * block;
         moved.push_back({at + shift, end + shift});
         at = end;
       }

@@ -247,14 +247,16 @@ struct Slot {
 };
 using Timetable = std::vector<std::vector<Slot>>;  // one list a device
 
-// How the step was cut into micro-batches: `count` equal pieces of the range (stride, length) of these dimensions of step tensors.
+// How the step was cut into `count` micro-batches: of these dimensions of step tensors, a range (stride, length) into so many equal pieces. Cut along two
+// axes, micro-batches run through the pieces of the second for each of the first: micro-batch m has piece (m / every) mod pieces.
 struct StepCut {
   int64_t count = 1;
   struct Where {
     int dim = 0;
-    int64_t stride = 1, length = 0;
-  };                                                      // length: of the factor in the whole tensor
-  std::map<TensorId, llvm::SmallVector<Where, 1>> where;  // step tensor (input, label, output) -> the dimensions cut
+    int64_t stride = 1, length = 0;  // length: of the factor in the tensor before this cut
+    int64_t pieces = 1, every = 1;
+  };
+  std::map<TensorId, llvm::SmallVector<Where, 1>> where;  // step tensor (input, label, output) -> what is cut, one cut after another
   // Micro-batches run the same operators, or, by turns, one of several variants: micro-batch m runs variant m mod variants. Each variant has operators
   // and micro-batch tensors of its own, and its addend of what is summed over the step (passes/make_variants.cpp).
   int64_t variants = 1;

@@ -1,4 +1,4 @@
-// Cutting the step, in five moves:
+// Cutting the step along an axis, in five moves (along several, one after another: the first outermost):
 //   1 the class of the named dimension, and which axes of every operator hold it (backward operators through their forward axes)
 //   2 what holds it only where it cannot be cut is refused
 //   3 values that micro-batches need and that depend on inputs alone (the count of labels) are computed once, before the micro-batches
@@ -27,6 +27,8 @@ class Cutter {
     find_holders();
     if (diagnostics_.has_errors()) return;
     hoist_input_values();
+    check_earlier_cut();
+    if (diagnostics_.has_errors()) return;
     check_meetings();
     if (diagnostics_.has_errors()) return;
     rewrite();
@@ -103,6 +105,20 @@ class Cutter {
   }
 
   bool in_micro_batch(OpId id) const { return held_.contains(id); }
+
+  // Of a second cut: what runs for some of the slices of the first, and not for each of the second, or the other way, would live over several
+  // micro-batches.
+  void check_earlier_cut() {
+    if (module_.cut.count == 1) return;
+    for (OpId id : module_.order) {
+      const Op& op = module_.ops[id];
+      if ((op.scope == Scope::micro_batch) != in_micro_batch(id))
+        return refuse(op, in_micro_batch(id) ? "is not cut by the rules before" : "needs all of " + quoted(rule_.axis->text) + " of each of them");
+      for (TensorId output : op.outputs)
+        if (output.valid() && in_micro_batch(id) && (module_.tensors[output].scope == Scope::micro_batch) != holds_batch(id, output))
+          return refuse(op, "sums over one of the axes along which the step is cut, and not over the other");
+    }
+  }
 
   // -- 3 ------------------------------------------------------------------------------------------------------------------------------------------
 
@@ -254,24 +270,27 @@ class Cutter {
       const Op& op = module_.ops[id];
       for (const Occurrence& o : op.rule.occurrences)
         if (auto it = held.find(o.axis); it != held.end())
-          cut[operand(op, o.operand)][o.dim] = {o.dim, o.stride * it->second.stride, it->second.length};
+          cut[operand(op, o.operand)][o.dim] = {o.dim, o.stride * it->second.stride, it->second.length, count_, 1};
     }
-    module_.cut.count = count_;
+    module_.cut.count *= count_;
+    for (auto& [id, wheres] : module_.cut.where)
+      for (StepCut::Where& each : wheres) each.every *= count_;
     std::map<TensorId, TensorId> slices;
     for (const auto& [id, dims] : cut) {
       llvm::SmallVector<StepCut::Where, 1> wheres;
       for (const auto& [dim, each] : dims) wheres.push_back(each);
-      if (module_.tensors[id].producers.empty()) {  // an input: the step's tensor stays, readers in micro-batches get a slice
-        Tensor slice = module_.tensors[id];
+      const Tensor& tensor = module_.tensors[id];
+      const TensorId named = tensor.micro_batch_of.valid() ? tensor.micro_batch_of : id;
+      if (tensor.producers.empty() && named == id) {  // an input: the step's tensor stays, readers in micro-batches get a slice
+        Tensor slice = tensor;
         slice.name += ":micro_batch";
         slice.micro_batch_of = id;
         shrink(slice, wheres);
         slices[id] = module_.tensors.add(std::move(slice));
-        module_.cut.where[id] = wheres;
       } else {
         shrink(module_.tensors[id], wheres);
-        if (std::find(module_.outputs.begin(), module_.outputs.end(), id) != module_.outputs.end()) module_.cut.where[id] = wheres;
       }
+      if (module_.tensors[named].producers.empty() || is_output(module_, named)) llvm::append_range(module_.cut.where[named], wheres);
     }
     for (OpId id : module_.order) {
       Op& op = module_.ops[id];
@@ -342,19 +361,18 @@ bool cuts_the_step(const Module& module, const TransformRule& rule) {
 }
 
 void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
-  const TransformRule* first = nullptr;
-  int64_t count = 1;
+  struct Cut {
+    const TransformRule* rule = nullptr;
+    int64_t count = 1;
+  };
+  std::vector<Cut> cuts;  // one for each axis
   for (const TransformRule& rule : plan.transform) {
     if (!cuts_the_step(module, rule)) continue;
-    if (first && rule.axis->text != first->axis->text) {
-      diagnostics.error(Code::unsupported, rule.where, "the step is cut along a second axis " + quoted(rule.axis->text),
-                        "cut along " + quoted(first->axis->text) + " alone");
-      return;
-    }
-    if (!first) first = &rule;
+    auto cut = llvm::find_if(cuts, [&](const Cut& each) { return each.rule->axis->text == rule.axis->text; });
+    if (cut == cuts.end()) cut = cuts.insert(cut, {&rule, 1});
     for (const SplitOver& split : rule.splits) {
       if (!split.is_time) continue;
-      count *= split.pieces;
+      cut->count *= split.pieces;
       if (!llvm::all_equal(split.sizes))
         diagnostics.error(Code::unsupported, split.where, "micro-batches of different size are not supported by this version of sscc",
                           "use {\"time\": " + std::to_string(split.pieces) + "}");
@@ -364,8 +382,15 @@ void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
                           "restrict the rule with 'within'");
     }
   }
-  if (diagnostics.has_errors()) return;
-  if (first && count > 1) Cutter(module, *first, count, diagnostics).run();
+  const std::string& schedule = plan.order.schedule;
+  if (cuts.size() > 1 && !schedule.empty() && schedule != "gpipe")
+    diagnostics.error(Code::unsupported, cuts[1].rule->where,
+                      "schedule " + quoted(schedule) +
+                          " takes the micro-batches of a second cut of the step as a unit, which is not supported by this "
+                          "version of sscc",
+                      "use 'gpipe'");
+  for (const Cut& cut : cuts)
+    if (!diagnostics.has_errors() && cut.count > 1) Cutter(module, *cut.rule, cut.count, diagnostics).run();
 }
 
 }  // namespace sscc

@@ -151,7 +151,7 @@ Shape whole_shape(const Module& module, TensorId id) {
   Shape shape = module.tensors[id].shape;
   if (module.tensors[id].scope == Scope::step) return shape;
   if (auto it = module.cut.where.find(id); it != module.cut.where.end())
-    for (const StepCut::Where& where : it->second) shape[static_cast<size_t>(where.dim)] *= module.cut.count;
+    for (const StepCut::Where& where : it->second) shape[static_cast<size_t>(where.dim)] *= where.pieces;
   return shape;
 }
 

@@ -143,7 +143,9 @@ class Planner {
     const int64_t batch = module_.tensors[module_.inputs[0]].shape[0];
     const int64_t n = batch % 2 == 0 && coin(4) > 0 ? 2 : batch % 3 == 0 && coin(4) > 0 ? 3 : 2 + coin(3);
     plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + std::to_string(n) + "}}");
-    return n;
+    if (coin(8) > 0) return n;
+    plan_.transform.push_back(R"({"axis": "x0:1", "split": {"time": 2}})");  // along two axes, where the model lets it
+    return 2 * n;
   }
 
   // Several stages at a coordinate of the first axis: round and round, there and back, or anyhow; or stages at several coordinates, by turns.
