@@ -478,6 +478,20 @@ const std::vector<Damage>& damages() {
          schedule.insert(schedule.begin() + static_cast<std::ptrdiff_t>(at), ProgramSlot(schedule[at]));
          return true;
        }},
+      {"a micro-batch runs the other's variant of a segment",
+       [](Patient& p) {
+         for (size_t rank = 0; rank < p.programs.ranks.size(); ++rank) {
+           const Body& body = p.body(rank);
+           for (size_t i = 0; i < body.schedule.size(); ++i)
+             for (size_t s = 0; s < body.segments.size(); ++s) {
+               const ProgramSegment &now = body.segments[static_cast<size_t>(body.schedule[i].segment)], &other = body.segments[s];
+               if (other.name != now.name || other.variant == now.variant || other.instructions.empty()) continue;
+               p.own(rank).schedule[i].segment = static_cast<int32_t>(s);
+               return true;
+             }
+         }
+         return false;
+       }},
       {"backward runs before its forward",
        [](Patient& p) {
          const size_t rank = p.below(p.programs.ranks.size());

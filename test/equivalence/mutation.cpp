@@ -46,6 +46,10 @@ const Fixture fixtures[] = {
                        "assign": [{"stages": "pp", "cut_before": ["/fc3/Gemm"]}], "order": {"schedule": "1f1b"}})"},
     {"models/mlp", R"({"mesh": {"pp": 2, "dp": 2}, "transform": [{"axis": "x:0", "split": {"time": 2}}, {"axis": "x:0", "split": "dp"}],
                        "assign": [{"stages": "pp", "cut_before": ["/fc2/Gemm"]}], "order": {"schedule": "gpipe"}})"},
+    {"models/mlp", R"({"mesh": {"pp": 2}, "transform": [{"axis": "x:0", "split": {"time": 4}}],
+                       "assign": [{"stages": "pp", "cut_before": ["/fc2/Gemm"], "place": [[0, 1], 1]}], "order": {"schedule": "gpipe"}})"},
+    {"models/mlp", R"({"mesh": {"pp": 2}, "transform": [{"axis": "x:0", "split": {"time": 4}}, {"state": "fc1.*", "store": {"pp": 1}}],
+                       "assign": [{"stages": "pp", "cut_before": ["/fc3/Gemm"], "place": [[0, 1], [1, 0]]}]})"},
     {"models/mlp", R"({"mesh": {"dp": 2}, "transform": [{"axis": "x:0", "split": "dp"}, {"ops": {"phase": "update"}, "dim": "d0", "split": "dp"}]})"},
     {"models/gpt", R"({"mesh": {"dp": 2}, "transform": [{"axis": "input_ids:0", "split": "dp"}]})"},
     {"models/gpt",
@@ -200,7 +204,7 @@ int main_of(int argc, char** argv) {
     for (int attempt = 0; attempt < 2; ++attempt) hospital.damage(good, false);
   }
   int accepted = 0;
-  for (const uint64_t last = seed + 100 * static_cast<uint64_t>(wanted); seed < last && !hospital.has_enough(); ++seed) {
+  for (const uint64_t last = seed + 200 * static_cast<uint64_t>(wanted); seed < last && !hospital.has_enough(); ++seed) {
     Random drawn(seed);
     const Model model = random_model(drawn, 2 + static_cast<int>(below(drawn, 9)));
     const RandomPlan plan = random_plan(model.module, drawn);

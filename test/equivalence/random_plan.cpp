@@ -1,6 +1,7 @@
 #include "test/equivalence/random_plan.h"
 
 #include <algorithm>
+#include <set>
 
 namespace sscc::equivalence {
 namespace {
@@ -28,11 +29,12 @@ class Planner {
     plan_.mesh = mesh_of(axes_);
     const int64_t rules = 1 + coin(4);
     for (int64_t r = 0; r < rules; ++r) add_rule();
-    switch (coin(6)) {
+    switch (coin(7)) {
       case 0: stages(); break;
       case 1: places(); break;
       case 2: stages_of_their_own(); break;
-      case 3: folded_stages(); break;
+      case 3:
+      case 4: folded_stages(); break;
       default: break;
     }
     if (plan_.order.empty() && coin(8) == 0) add_before();
@@ -123,9 +125,9 @@ class Planner {
   }
 
   std::string cuts(int64_t stages) {
-    std::vector<size_t> at;
-    for (int64_t s = 1; s < stages; ++s) at.push_back(static_cast<size_t>(coin(static_cast<int64_t>(module_.order.size()))));
-    std::sort(at.begin(), at.end());
+    const auto operators = static_cast<int64_t>(module_.order.size());
+    std::set<size_t> at;  // apart, mostly
+    for (int64_t tries = 0; tries < 8 && static_cast<int64_t>(at.size()) + 1 < stages; ++tries) at.insert(static_cast<size_t>(coin(operators)));
     std::string before;
     for (const size_t cut : at) before += (before.empty() ? "" : ", ") + quote(module_.ops[module_.order[cut]].name);
     return "\"cut_before\": [" + before + "]";
@@ -151,8 +153,10 @@ class Planner {
   // Several stages at a coordinate of the first axis: round and round, there and back, or anyhow; or stages at several coordinates, by turns.
   void folded_stages() {
     const auto& [axis, length] = axes_[0];
-    const int64_t how = coin(5);
-    const int64_t count = how == 4 ? 1 + coin(length) : length + 1 + coin(length);
+    const int64_t how = coin(6);
+    if (how >= 3)  // an axis that fixes places divides nothing
+      std::erase_if(plan_.transform, [&](const std::string& rule) { return rule.find(quote(axis)) != std::string::npos; });
+    const int64_t count = how >= 4 ? 1 + coin(length) : length + 1 + coin(length);
     std::vector<std::vector<int64_t>> turns;  // the coordinates of each stage
     for (int64_t stage = 0; stage < count; ++stage) {
       const int64_t step = stage % (2 * length);
@@ -167,7 +171,7 @@ class Planner {
     }
     const std::string place = how == 0 ? "" : how == 1 ? R"(, "place": "v")" : R"(, "place": [)" + list + "]";
     plan_.assign.push_back("{\"stages\": " + quote(axis) + ", " + cuts(count) + place + "}");
-    if (coin(3) == 0) return;
+    if (how < 3 && coin(3) == 0) return;
     const int64_t n = cut_step();
     if (how >= 3 && coin(2) == 0) return order_by_name();
     std::vector<std::vector<Devices>> devices(static_cast<size_t>(count));
