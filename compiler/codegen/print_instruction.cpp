@@ -128,6 +128,7 @@ void print_communication(Call& call) {
     case Opcode::all_reduce: call.function("rank.all_reduce").outs(1).number(communication.group); break;
     case Opcode::all_gather: call.function("rank.all_gather").outs(1).ins(1).number(communication.group); break;
     case Opcode::reduce_scatter: call.function("rank.reduce_scatter").outs(1).ins(1).number(communication.group); break;
+    case Opcode::all_to_all: call.function("rank.all_to_all").outs(1).ins(1).number(communication.group); break;
     default: SSCC_CHECK(false, "not a communication");
   }
   if (opcode == Opcode::all_reduce || opcode == Opcode::reduce_scatter) call.word(std::string("Join::") + word_of(communication.join));
@@ -204,7 +205,8 @@ void print_arguments(Call& call) {
     case Opcode::receive:
     case Opcode::all_reduce:
     case Opcode::all_gather:
-    case Opcode::reduce_scatter: print_communication(call); break;
+    case Opcode::reduce_scatter:
+    case Opcode::all_to_all: print_communication(call); break;
     case Opcode::capture: print_capture(call); break;
   }
 }

@@ -17,7 +17,7 @@ namespace {
 
 constexpr int longest_list = 8;  // of ranks or groups in a comment
 
-bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::reduce_scatter; }
+bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::all_to_all; }
 
 const char* kind_of(Buffer::Source source) {
   switch (source) {
@@ -207,6 +207,7 @@ class Printer {
                        : instruction.opcode == Opcode::receive    ? "receive "
                        : instruction.opcode == Opcode::all_reduce ? "all-reduce "
                        : instruction.opcode == Opcode::all_gather ? "all-gather "
+                       : instruction.opcode == Opcode::all_to_all ? "all-to-all "
                                                                   : "reduce-scatter ";
     return verb + comment_text(instruction.origin.empty() ? buffer.name : instruction.origin) + ": " + type_and_shape(body_, data) + ", " +
            human_bytes(bytes) + ", " +

@@ -69,6 +69,12 @@ std::string Segment::name() const {
   return "";
 }
 
+const Region* Delivery::left_on(int32_t device) const {
+  const auto at = std::find(devices.begin(), devices.end(), device);
+  if (at == devices.end()) return nullptr;
+  return regions.empty() ? &region : &regions[static_cast<size_t>(at - devices.begin())];
+}
+
 int64_t Module::devices() const {
   int64_t count = 1;
   for (const Mesh& mesh : meshes)

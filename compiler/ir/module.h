@@ -271,10 +271,10 @@ struct Home {
 
 // How values reach those who need them: the result of `materialize`, refined by `form_collectives`.
 //
-// A Contribution is what one piece of a producer (or a home) on `device` gives: `region` of the tensor, `part` of its join.
+// A Contribution is what one piece of a producer, a home, or an earlier delivery on `device` gives: `region` of the tensor, `part` of its join.
 struct Contribution {
   int32_t device = 0;
-  OpId op;  // invalid: the tensor's home on the device
+  OpId op;  // invalid: the tensor's home on the device, or what an earlier delivery left there, whole
   int32_t piece = 0;
   Region region;  // what of it is used here
   Part part;
@@ -291,17 +291,22 @@ struct Message {
 //   exchange        every device of the group gives its message (from == to) and all get the join of all; form_collectives decides how
 //   all_reduce, all_gather   an exchange of partial sums, of equal blocks
 //   reduce_scatter  devices[i] gets regions[i]; each gives its partial sum of all of them
+//   all_to_all      devices[i] gets regions[i]; each gives what it has of all of them, blocks of equal size
 struct Delivery {
-  enum class How { local, point_to_point, exchange, all_reduce, all_gather, reduce_scatter } how = How::local;
+  enum class How { local, point_to_point, exchange, all_reduce, all_gather, reduce_scatter, all_to_all } how = How::local;
   TensorId tensor;
-  Region region;                 // what each receiver has afterwards (reduce_scatter: what all have together)
+  Region region;                 // what each receiver has afterwards (where there are `regions`: what all have together)
   std::vector<int32_t> devices;  // receivers; of collectives the group, in group order
   std::vector<Message> messages;
-  std::vector<Region> regions;  // reduce_scatter: of each device
+  std::vector<Region> regions;  // reduce_scatter, all_to_all: of each device
+  bool on_the_way = false;      // nobody reads what this leaves but later deliveries of the tensor
   // Where it stands: in this segment, before this operator (invalid: at the segment's end). A sender outside that segment sends as soon as it has
   // what it sends.
   int segment = 0;
   OpId before;
+
+  // What it leaves on a device; nothing where that is no receiver.
+  const Region* left_on(int32_t device) const;
 };
 
 struct Module {

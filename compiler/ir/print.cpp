@@ -162,14 +162,16 @@ std::string print_op(const Module& module, OpId id, const Op& o) {
 }
 
 std::string print_delivery(const Module& module, const Delivery& d) {
-  static const char* const names[] = {"local", "point_to_point", "exchange", "all_reduce", "all_gather", "reduce_scatter"};
+  static const char* const names[] = {"local", "point_to_point", "exchange", "all_reduce", "all_gather", "reduce_scatter", "all_to_all"};
   std::string text = std::string(names[static_cast<int>(d.how)]) + " %" + std::to_string(d.tensor.index) + d.region.to_string() + " on " +
                      numbers(d.devices) + " in " + module.segments[static_cast<size_t>(d.segment)].name() +
                      (d.before.valid() ? " before @" + std::to_string(d.before.index) : "") + "\n";
+  const bool is_made = !module.tensors[d.tensor].producers.empty();
   for (const Message& m : d.messages) {
     text += "    " + std::to_string(m.from) + " -> " + std::to_string(m.to) + " " + m.region.to_string() + " from";
     for (const Contribution& c : m.contributions)
-      text += " " + (c.op.valid() ? "@" + std::to_string(c.op.index) : std::string("home")) + c.region.to_string() + c.part.to_string();
+      text += " " + (c.op.valid() ? "@" + std::to_string(c.op.index) : std::string(is_made ? "received" : "home")) + c.region.to_string() +
+              c.part.to_string();
     text += "\n";
   }
   return text;

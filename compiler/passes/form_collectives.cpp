@@ -1,39 +1,147 @@
-// Uniform transfers become collectives.
+// Transfers become collectives.
 //
-//   exchange of partial sums over one region                 ->  all_reduce      2(n-1)B instead of n(n-1)B bytes
-//   exchange of equal blocks that differ in one dimension    ->  all_gather      the same bytes, one call
-//   n receivers, each a message from all n of its region     ->  reduce_scatter  the same bytes, one call
-//   anything else                                            ->  point to point
+// Deliveries of one tensor in one segment that, together, change one layout into another become the cheapest sequence of collectives
+// (collective_paths.h), if that is cheaper than what they are by themselves: all at once, else each set of devices that have to do with each other.
+//
+// By themselves:
+//   exchange of partial sums over one region   ->  all_reduce    2(n-1)B instead of n(n-1)B bytes
+//   exchange of equal blocks                   ->  all_gather    the same bytes, one call
+//   anything else                              ->  point to point
 //
 // Joins other than sum, max and min (log-sum-exp) travel point to point and are joined where they arrive.
 #include <algorithm>
 #include <map>
-#include <set>
+#include <numeric>
+#include <unordered_set>
 
+#include "compiler/passes/collective_paths.h"
 #include "compiler/passes/passes.h"
 #include "compiler/support/check.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 namespace {
 
+constexpr int64_t large_bytes = 64 << 10;
+
 class Collectives {
  public:
-  explicit Collectives(Module& module) : module_(module) {
-    for (size_t i = 0; i < module.order.size(); ++i) position_[module.order[i]] = i;
-  }
+  explicit Collectives(Module& module) : module_(module), paths_(module) {}
 
   void run() {
-    std::vector<Delivery> result;
-    for (Delivery& delivery : module_.deliveries) {
-      if (delivery.how == Delivery::How::exchange)
-        lower_exchange(delivery, result);
-      else
-        result.push_back(std::move(delivery));
+    std::vector<Delivery> all = std::move(module_.deliveries);
+    module_.deliveries.clear();
+    for (size_t begin = 0, end = 0; begin < all.size(); begin = end) {
+      while (end < all.size() && all[end].tensor == all[begin].tensor) ++end;
+      form({&all[begin], end - begin});
     }
-    module_.deliveries = form_reduce_scatters(std::move(result));
   }
 
  private:
+  // A set of deliveries, by index, and what takes their place, where the first of them stood.
+  struct Formed {
+    std::vector<size_t> instead_of;
+    std::vector<Delivery> deliveries;
+  };
+
+  // All deliveries of a tensor.
+  void form(llvm::MutableArrayRef<Delivery> deliveries) {
+    std::map<int, std::vector<size_t>> by_segment;
+    for (size_t i = 0; i < deliveries.size(); ++i)
+      if (deliveries[i].how != Delivery::How::local && !hands_on(deliveries[i])) by_segment[deliveries[i].segment].push_back(i);
+    std::map<size_t, Formed> formed;  // by first index
+    std::vector<char> is_formed(deliveries.size(), 0);
+    for (const auto& [segment, set] : by_segment)
+      for (Formed& each : form_set(deliveries, set)) {
+        for (const size_t i : each.instead_of) is_formed[i] = 1;
+        const size_t first = each.instead_of[0];
+        formed[first] = std::move(each);
+      }
+    for (size_t i = 0; i < deliveries.size(); ++i) {
+      if (const auto it = formed.find(i); it != formed.end())
+        llvm::move(it->second.deliveries, std::back_inserter(module_.deliveries));
+      else if (!is_formed[i])
+        llvm::move(by_itself(deliveries[i]), std::back_inserter(module_.deliveries));
+    }
+  }
+
+  // Does somebody give what an earlier delivery left him?
+  bool hands_on(const Delivery& delivery) const {
+    const auto homes = module_.homes.find(delivery.tensor);
+    const bool has_homes = module_.tensors[delivery.tensor].producers.empty() && homes != module_.homes.end();
+    return llvm::any_of(delivery.messages, [&](const Message& message) {
+      return llvm::any_of(message.contributions, [&](const Contribution& c) {
+        const auto is_home = [&](const Home& home) { return home.device == c.device && home.region.contains(c.region); };
+        return !c.op.valid() && !(has_homes && llvm::any_of(homes->second, is_home));
+      });
+    });
+  }
+
+  // Sets of these deliveries that are cheaper together.
+  std::vector<Formed> form_set(llvm::ArrayRef<Delivery> deliveries, const std::vector<size_t>& set) {
+    std::vector<Formed> result;
+    const bool all_at_best = llvm::all_of(set, [&](size_t i) { return is_at_best(deliveries[i]); });
+    if (all_at_best && !has_large_copies(deliveries, set)) return result;
+    const std::vector<Source> sources = sources_of(module_, deliveries[0].tensor);
+    const auto parts = connected(deliveries, set);
+    if (parts.size() == 1 || has_large_copies(deliveries, set))
+      if (auto cheaper = cheaper_together(deliveries, set, sources)) {
+        result.push_back({set, std::move(*cheaper)});
+        return result;
+      }
+    for (const std::vector<size_t>& part : parts)
+      if (auto cheaper = parts.size() > 1 ? cheaper_together(deliveries, part, sources) : std::nullopt) result.push_back({part, std::move(*cheaper)});
+    return result;
+  }
+
+  // One call among those who need it, in which nobody is sent what he does not lack.
+  bool is_at_best(const Delivery& delivery) const {
+    if (delivery.how != Delivery::How::exchange || delivery.messages.size() != delivery.devices.size()) return false;
+    return by_itself(delivery)[0].how == Delivery::How::all_gather ||
+           llvm::all_of(delivery.messages, [&](const Message& message) { return message.region == delivery.region; });
+  }
+
+  // Do several sets of devices join the same large value? Then each could join a part of it. Ranks have programs of their own then, each for its part,
+  // and small values are sent twice: not worth it for these.
+  bool has_large_copies(llvm::ArrayRef<Delivery> deliveries, const std::vector<size_t>& set) const {
+    const auto size = static_cast<int64_t>(rt::size_of(module_.tensors[deliveries[0].tensor].dtype));
+    std::unordered_set<Region> seen;
+    return llvm::any_of(set,
+                        [&](size_t i) { return deliveries[i].region.elements() * size >= large_bytes && !seen.insert(deliveries[i].region).second; });
+  }
+
+  std::optional<std::vector<Delivery>> cheaper_together(llvm::ArrayRef<Delivery> deliveries, const std::vector<size_t>& set,
+                                                        const std::vector<Source>& sources) {
+    std::vector<const Delivery*> wanted;
+    PathCost alone;
+    for (const size_t i : set) {
+      wanted.push_back(&deliveries[i]);
+      alone = alone + CollectivePaths::cost_of(by_itself(deliveries[i]));
+    }
+    return paths_.find(wanted, sources, alone);
+  }
+
+  // Deliveries that share a device, directly or over others, belong together.
+  std::vector<std::vector<size_t>> connected(llvm::ArrayRef<Delivery> deliveries, const std::vector<size_t>& set) const {
+    std::vector<int32_t> parent(static_cast<size_t>(module_.devices()));
+    std::iota(parent.begin(), parent.end(), 0);
+    const auto root = [&](int32_t device) {
+      while (parent[static_cast<size_t>(device)] != device)
+        device = parent[static_cast<size_t>(device)] = parent[static_cast<size_t>(parent[static_cast<size_t>(device)])];
+      return device;
+    };
+    for (const size_t i : set) {
+      const int32_t first = root(deliveries[i].devices[0]);
+      for (const int32_t device : deliveries[i].devices) parent[static_cast<size_t>(root(device))] = first;
+      for (const Message& message : deliveries[i].messages) parent[static_cast<size_t>(root(message.from))] = first;
+    }
+    std::map<int32_t, std::vector<size_t>> parts;
+    for (const size_t i : set) parts[root(deliveries[i].devices[0])].push_back(i);
+    std::vector<std::vector<size_t>> result;
+    for (auto& [device, part] : parts) result.push_back(std::move(part));
+    return result;
+  }
+
   // Do the contributions, joined by the sender, make up all of the message's region?
   static bool is_whole(const Message& message) {
     std::vector<std::pair<Region, Part>> missing = {{message.region, Part()}};
@@ -71,80 +179,28 @@ class Collectives {
     return delivery.messages.size() == delivery.devices.size();
   }
 
-  void lower_exchange(Delivery& delivery, std::vector<Delivery>& result) {
-    const Join join = module_.tensors[delivery.tensor].join;
-    bool partial = false;
-    for (const Message& message : delivery.messages) partial |= !is_whole(message);
-    if (delivery.devices.size() > 1 && !partial && are_equal_blocks(delivery)) {
-      delivery.how = Delivery::How::all_gather;
-      result.push_back(std::move(delivery));
-    } else if (delivery.devices.size() > 1 && partial && join != Join::logsumexp) {
-      delivery.how = Delivery::How::all_reduce;
-      result.push_back(std::move(delivery));
-    } else {
-      for (int32_t device : delivery.devices) {
-        Delivery one = delivery;
-        one.how = Delivery::How::point_to_point;
-        one.devices = {device};
-        for (Message& message : one.messages) message.to = device;
-        result.push_back(std::move(one));
-      }
-    }
-  }
-
-  size_t position(OpId op) const { return op.valid() ? position_.at(op) : position_.size(); }
-
-  static bool all_send_all_of_it(const Delivery& delivery) {
-    if (delivery.how != Delivery::How::point_to_point || delivery.messages.size() < 2) return false;
-    for (const Message& message : delivery.messages) {
-      if (!(message.region == delivery.region)) return false;
-      if (is_whole(message)) return false;
-    }
-    return true;
-  }
-
-  std::vector<Delivery> form_reduce_scatters(std::vector<Delivery> deliveries) {
-    // By tensor, segment, senders and size of the piece: the receivers that could form one call.
-    using Key = std::tuple<TensorId, int, std::vector<int32_t>, int64_t>;
-    std::map<Key, std::vector<size_t>> sets;
-    for (size_t i = 0; i < deliveries.size(); ++i) {
-      const Delivery& d = deliveries[i];
-      if (!all_send_all_of_it(d) || module_.tensors[d.tensor].join == Join::logsumexp) continue;
-      std::vector<int32_t> senders;
-      for (const Message& message : d.messages) senders.push_back(message.from);
-      sets[{d.tensor, d.segment, senders, d.region.elements()}].push_back(i);
-    }
-    std::set<size_t> gone;
-    for (const auto& [key, members] : sets) {
-      const auto& senders = std::get<2>(key);
-      std::set<int32_t> receivers;
-      for (size_t i : members) receivers.insert(deliveries[i].devices[0]);
-      if (members.size() != senders.size() || !std::equal(senders.begin(), senders.end(), receivers.begin(), receivers.end())) continue;
-      Delivery all = deliveries[members[0]];
-      all.how = Delivery::How::reduce_scatter;
-      all.devices = senders;
-      all.messages.clear();
-      all.regions.resize(senders.size());
-      for (size_t i : members) {
-        Delivery& one = deliveries[i];
-        const size_t k = static_cast<size_t>(std::find(senders.begin(), senders.end(), one.devices[0]) - senders.begin());
-        all.regions[k] = one.region;
-        if (position(one.before) < position(all.before)) all.before = one.before;
-        all.region = enclose(all.region, one.region);
-        for (Message& message : one.messages) all.messages.push_back(std::move(message));
-        gone.insert(i);
-      }
-      gone.erase(members[0]);
-      deliveries[members[0]] = std::move(all);
+  // What a delivery is without others.
+  std::vector<Delivery> by_itself(const Delivery& delivery) const {
+    if (delivery.how != Delivery::How::exchange) return {delivery};
+    const bool is_partial = llvm::any_of(delivery.messages, [](const Message& message) { return !is_whole(message); });
+    if (delivery.devices.size() > 1 && (is_partial ? module_.tensors[delivery.tensor].join != Join::logsumexp : are_equal_blocks(delivery))) {
+      Delivery call = delivery;
+      call.how = is_partial ? Delivery::How::all_reduce : Delivery::How::all_gather;
+      return {call};
     }
     std::vector<Delivery> result;
-    for (size_t i = 0; i < deliveries.size(); ++i)
-      if (!gone.contains(i)) result.push_back(std::move(deliveries[i]));
+    for (int32_t device : delivery.devices) {
+      Delivery one = delivery;
+      one.how = Delivery::How::point_to_point;
+      one.devices = {device};
+      for (Message& message : one.messages) message.to = device;
+      result.push_back(std::move(one));
+    }
     return result;
   }
 
   Module& module_;
-  std::map<OpId, size_t> position_;
+  CollectivePaths paths_;
 };
 
 }  // namespace

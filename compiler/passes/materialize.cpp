@@ -15,19 +15,12 @@
 #include <map>
 #include <set>
 
+#include "compiler/passes/cover.h"
 #include "compiler/passes/passes.h"
 #include "compiler/support/check.h"
 
 namespace sscc {
 namespace {
-
-struct Source {
-  int32_t device = 0;
-  OpId op;  // invalid: a home, or (with received) what a group left
-  int32_t piece = 0;
-  Region region;
-  Part part;
-};
 
 struct Need {
   int32_t device = 0;
@@ -153,76 +146,10 @@ class Materializer {
                       [](const Slot& a, const Slot& b) { return a.segment == b.segment && a.micro_batch == b.micro_batch; });
   }
 
-  std::vector<Source> sources_of(TensorId tensor) {
-    std::vector<Source> sources;
-    const Tensor& t = module_.tensors[tensor];
-    for (OpId producer : t.producers) {
-      const Op& op = module_.ops[producer];
-      for (size_t o = 0; o < op.outputs.size(); ++o) {
-        if (op.outputs[o] != tensor) continue;
-        for (size_t p = 0; p < op.pieces.size(); ++p)
-          sources.push_back({op.pieces[p].device, producer, static_cast<int32_t>(p),
-                             region_of(module_, op, static_cast<int>(op.inputs.size() + o), op.pieces[p]),
-                             part_of(module_, producer, static_cast<int>(o), op.pieces[p])});
-      }
-    }
-    if (t.producers.empty())
-      for (const Home& home : module_.homes[tensor]) sources.push_back({home.device, OpId(), 0, home.region, Part()});
-    return sources;
-  }
-
-  // -- covering -----------------------------------------------------------------------------------------------------------------------------------
-
-  struct Uncovered {
-    Region region;
-    Part part;
-  };
-
-  // Take from `source` what it has of the uncovered; the contributions taken are appended to `taken`.
-  static void take(std::vector<Uncovered>& uncovered, const Source& source, std::vector<Contribution>& taken) {
-    std::vector<Uncovered> rest;
-    for (Uncovered& u : uncovered) {
-      const Region common = intersect(u.region, source.region);
-      if (common.empty() || !u.part.contains(source.part)) {
-        rest.push_back(std::move(u));
-        continue;
-      }
-      taken.push_back({source.device, source.op, source.piece, common, source.part});
-      const Part left = subtract(u.part, source.part);
-      if (!left.empty()) rest.push_back({common, left});
-      for (Region& outside : subtract(u.region, common)) rest.push_back({std::move(outside), u.part});
-    }
-    uncovered = std::move(rest);
-  }
-
-  // Contributions by device, of one covering.
-  static std::vector<Message> as_messages(const std::vector<Contribution>& taken, int32_t to) {
-    std::map<int32_t, Message> by_device;
-    for (const Contribution& c : taken) {
-      Message& message = by_device[c.device];
-      message.from = c.device;
-      message.to = to;
-      message.contributions.push_back(c);
-    }
-    std::vector<Message> result;
-    for (auto& [device, message] : by_device) {
-      message.region = box_of(message.contributions);
-      result.push_back(std::move(message));
-    }
-    return result;
-  }
-
-  // The box that the contributions lie in.
-  static Region box_of(const std::vector<Contribution>& contributions) {
-    Region box = contributions[0].region;
-    for (const Contribution& c : contributions) box = enclose(box, c.region);
-    return box;
-  }
-
   // -- deliveries ---------------------------------------------------------------------------------------------------------------------------------
 
   void deliver(TensorId tensor, const Needs& needs) {
-    std::vector<Source> sources = sources_of(tensor);
+    std::vector<Source> sources = sources_of(module_, tensor);
     SSCC_CHECK(!sources.empty(), "tensor without a source: " + module_.tensors[tensor].name);
     std::map<int32_t, std::vector<const Source*>> by_device;
     for (const Source& source : sources) by_device[source.device].push_back(&source);
@@ -297,7 +224,6 @@ class Materializer {
       delivery.segment = first->segment;
       delivery.before = first->before;
       delivery.messages = as_messages(taken, -1);
-      for (Message& message : delivery.messages) message.to = message.from;
       module_.deliveries.push_back(std::move(delivery));
       for (size_t m = members.size(); m-- > 0;) waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(members[m]));
     }

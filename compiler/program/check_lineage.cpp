@@ -790,15 +790,16 @@ class Lineage {
       if (!is_its_turn(member)) return;
       if (!is_collective(*member.what, members.size())) return refuse(member, "does not read and write what a call of its kind does");
       const TensorId id = claim(member, member.what->reads[0]).tensor;
-      if (opcode != Opcode::all_gather && std::get<Communication>(member.what->expression).join != module_.tensors[id].join)
+      const bool is_join = opcode == Opcode::all_reduce || opcode == Opcode::reduce_scatter;
+      if (is_join && std::get<Communication>(member.what->expression).join != module_.tensors[id].join)
         return refuse(member, "joins '" + module_.tensors[id].name + "' otherwise than its parts are to be joined");
     }
-    std::vector<Content> given;  // by member (reduce_scatter: by member and block)
+    std::vector<Content> given;  // by member (where it gives a block to each: by member and block)
     for (const Step& member : members)
       for (size_t r = 0; r < member.what->reads.size(); ++r) {
         const Claim& c = claim(member, member.what->reads[r]);
         const View& all = member.what->ins[0];
-        auto held = fragments(member, opcode == Opcode::reduce_scatter ? block_of(all, static_cast<int64_t>(r), c.region) : all, c);
+        auto held = fragments(member, gives_blocks(opcode) ? block_of(all, static_cast<int64_t>(r), c.region) : all, c);
         if (!held) return;
         given.push_back({c.tensor, c.region, {}, std::move(*held)});
         if (given.back().tensor != given[0].tensor)
@@ -809,12 +810,17 @@ class Lineage {
     receive_collective(members, given);
   }
 
+  // Does a member give a block to each?
+  static bool gives_blocks(Opcode opcode) { return opcode == Opcode::reduce_scatter || opcode == Opcode::all_to_all; }
+
   // Has it the views and claims of a collective of n members, all contiguous?
   static bool is_collective(const Instruction& i, size_t n) {
     if (i.ins.size() != 1 || i.outs.size() != 1 || !i.ins[0].is_contiguous() || !i.outs[0].is_contiguous()) return false;
     if (i.opcode == Opcode::all_reduce && !same_place(i.ins[0], i.outs[0])) return false;
-    return i.reads.size() == (i.opcode == Opcode::reduce_scatter ? n : 1) &&
-           (i.writes.size() == 1 || (i.opcode == Opcode::all_gather && i.writes.size() == n));
+    if (i.opcode == Opcode::all_to_all && i.ins[0].buffer == i.outs[0].buffer) return false;  // blocks would be overwritten before they are sent
+    if (i.reads.size() != (gives_blocks(i.opcode) ? n : 1)) return false;
+    const bool receives_blocks = i.opcode == Opcode::all_gather || i.opcode == Opcode::all_to_all;
+    return (receives_blocks && i.writes.size() == n) || (i.opcode != Opcode::all_to_all && i.writes.size() == 1);
   }
 
   // Block `index` of blocks that lie one after the other.
@@ -824,7 +830,7 @@ class Lineage {
     return view;
   }
 
-  // The blocks of an all_gather, apart or as its region has them one after the other; what a sum joins.
+  // The blocks of an all_gather, apart or as its region has them one after the other; those of an all_to_all; what a sum joins.
   void receive_collective(const std::vector<Step>& members, const std::vector<Content>& given) {
     const size_t n = members.size();
     const Opcode opcode = members[0].what->opcode;
@@ -834,7 +840,9 @@ class Lineage {
       const Step& member = members[m];
       const Instruction& i = *member.what;
       if (i.writes.size() > 1) {
-        receive_blocks(member, given);
+        std::vector<const Content*> blocks;
+        for (size_t k = 0; k < n; ++k) blocks.push_back(&given[opcode == Opcode::all_to_all ? k * n + m : k]);
+        receive_blocks(member, blocks);
         continue;
       }
       const Claim& c = claim(member, i.writes[0]);
@@ -855,13 +863,13 @@ class Lineage {
     }
   }
 
-  void receive_blocks(const Step& member, const std::vector<Content>& given) {
+  void receive_blocks(const Step& member, const std::vector<const Content*>& given) {
     const Instruction& i = *member.what;
     for (size_t k = 0; k < given.size(); ++k) {
       const Claim& c = claim(member, i.writes[k]);
-      if (c.tensor != given[k].tensor || !(given[k].region == c.region))
-        return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k].region.to_string());
-      write(member, block_of(i.outs[0], static_cast<int64_t>(k), c.region), given[k]);
+      if (c.tensor != given[k]->tensor || !(given[k]->region == c.region))
+        return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k]->region.to_string());
+      write(member, block_of(i.outs[0], static_cast<int64_t>(k), c.region), *given[k]);
     }
   }
 

@@ -1,6 +1,7 @@
 #include "compiler/program/lower.h"
 
 #include <algorithm>
+#include <optional>
 
 #include "compiler/ops/ops.h"
 #include "compiler/program/lower_rank.h"
@@ -102,17 +103,7 @@ class Planner {
         made.position = position(c.op);
         in = segment_of(c.op);
       } else if (!is_at_home(delivery.tensor, message.from, c.region)) {
-        for (const int32_t d : deliveries_of_.at(delivery.tensor)) {  // a group left it here
-          const Delivery& other = module_.deliveries[static_cast<size_t>(d)];
-          if (d == index || !other.region.contains(c.region)) continue;
-          const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && other.segment != 0;  // a stored parameter, after its segment
-          if (is_dropped && other.segment != delivery.segment) continue;
-          if (std::find(other.devices.begin(), other.devices.end(), message.from) == other.devices.end()) continue;
-          made = delivery_key(other, d);
-          made.order_class = made.order_class == 0 ? 0 : 2;
-          made.index += 1 + index;
-          in = other.segment;
-        }
+        std::tie(made, in) = left_here(delivery, index, message.from, c.region);
       }
       if (key < made) {  // segments of one device do not always run in the order of their numbers: backward ones run the other way
         key = made;
@@ -125,6 +116,24 @@ class Planner {
       send.segment = segment;
     }
     add(message.from, send);
+  }
+
+  // When the first of the tensor's other deliveries has left a region on a device, and in which segment.
+  std::pair<Key, int> left_here(const Delivery& delivery, int32_t index, int32_t device, const Region& region) const {
+    std::optional<std::pair<Key, int>> first;
+    for (const int32_t d : deliveries_of_.at(delivery.tensor)) {
+      const Delivery& other = module_.deliveries[static_cast<size_t>(d)];
+      const Region* left = other.left_on(device);
+      if (d == index || !left || !left->contains(region)) continue;
+      const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && other.segment != 0;  // a stored parameter, after its segment
+      if (is_dropped && other.segment != delivery.segment) continue;
+      Key key = delivery_key(other, d);
+      key.order_class = key.order_class == 0 ? 0 : 2;
+      key.index += 1 + index;
+      if (!first || key < first->first) first = {key, other.segment};
+    }
+    SSCC_CHECK(first, "a device sends what it has been given");
+    return *first;
   }
 
   bool is_at_home(TensorId tensor, int32_t device, const Region& region) const {

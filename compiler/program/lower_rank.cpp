@@ -354,6 +354,7 @@ void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
   const TensorId id = delivery.tensor;
   if (delivery.how == Delivery::How::all_gather) return lower_all_gather(delivery, event.delivery);
   if (delivery.how == Delivery::How::reduce_scatter) return lower_reduce_scatter(delivery, event.delivery);
+  if (delivery.how == Delivery::How::all_to_all) return lower_all_to_all(delivery, event.delivery);
   if (delivery.how == Delivery::How::local || delivery.how == Delivery::How::all_reduce) {
     const Message& own = own_message(event.delivery);
     if (delivery.how == Delivery::How::local && !own.contributions[0].op.valid() && tensor(id).producers.empty()) {
@@ -401,23 +402,21 @@ void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
 // New versions of parameters go home; everything else is there for its readers.
 void RankLowering::finish_delivery(const Delivery& delivery, Value value) {
   const TensorId old = tensor(delivery.tensor).next_version_of;
-  if (old.valid()) {
+  if (old.valid() && !delivery.on_the_way) {
     const Value& there = home(old);
     if (value.view.buffer != there.view.buffer) copy(delivery.tensor, there.view, there.region, value.view, value.region, value.region, false);
   }
   // A stored parameter is gathered for one segment, or in the prologue for all.
   if (tensor(delivery.tensor).producers.empty() && delivery.segment != 0) value.segment = delivery.segment;
   values_of(delivery.tensor).push_back(std::move(value));
-  capture_after(delivery.tensor);
+  if (!delivery.on_the_way) capture_after(delivery.tensor);
 }
 
 void RankLowering::lower_all_gather(const Delivery& delivery, int32_t index) {
   const TensorId id = delivery.tensor;
   const Message* own = &own_message(index);
   const View mine = contiguous(id, own->region, assemble(id, own->region, own->contributions, false));
-  Shape stacked = own->region.local_shape();
-  stacked.insert(stacked.begin(), static_cast<int64_t>(delivery.devices.size()));
-  const View all = whole_buffer(new_buffer("t:blocks of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
+  const View all = new_blocks(id, delivery.devices.size(), own->region);
   // Blocks that follow one another in the outermost dimension are the value already.
   std::vector<const Message*> blocks;
   for (int32_t device : delivery.devices)
@@ -439,38 +438,73 @@ void RankLowering::lower_all_gather(const Delivery& delivery, int32_t index) {
     View view = whole_buffer(all.buffer, delivery.region.local_shape());
     return finish_delivery(delivery, {delivery.region, view, false, 0});
   }
-  Value result = new_value(id, delivery.region, "t:");
-  for (size_t b = 0; b < blocks.size(); ++b) {
-    View block = whole_buffer(all.buffer, own->region.local_shape());
-    block.offset = static_cast<int64_t>(b) * own->region.elements();
-    copy(id, result.view, delivery.region, block, blocks[b]->region, blocks[b]->region, false);
+  std::vector<Region> regions;
+  for (const Message* block : blocks) regions.push_back(block->region);
+  finish_delivery(delivery, joined_blocks(id, delivery.region, all, regions));
+}
+
+View RankLowering::new_blocks(TensorId id, size_t count, const Region& block) {
+  Shape stacked = block.local_shape();
+  stacked.insert(stacked.begin(), static_cast<int64_t>(count));
+  return whole_buffer(new_buffer("t:blocks of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
+}
+
+View RankLowering::block_of(const View& blocks, size_t index, const Region& region) {
+  View view = whole_buffer(blocks.buffer, region.local_shape());
+  view.offset = static_cast<int64_t>(index) * region.elements();
+  return view;
+}
+
+RankLowering::Value RankLowering::joined_blocks(TensorId id, const Region& region, const View& blocks, llvm::ArrayRef<Region> regions) {
+  Value result = new_value(id, region, "t:");
+  for (size_t b = 0; b < regions.size(); ++b) copy(id, result.view, region, block_of(blocks, b, regions[b]), regions[b], regions[b], false);
+  return result;
+}
+
+View RankLowering::blocks_for_members(const Delivery& delivery) {
+  const TensorId id = delivery.tensor;
+  View all;
+  for (const Message& message : delivery.messages) {
+    if (message.from != device_) continue;
+    if (all.dims.empty()) all = new_blocks(id, delivery.devices.size(), message.region);
+    const auto member = static_cast<size_t>(llvm::find(delivery.devices, message.to) - delivery.devices.begin());
+    const View value = assemble(id, message.region, message.contributions, false);
+    copy(id, block_of(all, member, message.region), message.region, value, message.region, message.region, false);
   }
-  finish_delivery(delivery, std::move(result));
+  return all;
 }
 
 void RankLowering::lower_reduce_scatter(const Delivery& delivery, int32_t index) {
   const TensorId id = delivery.tensor;
-  const size_t n = delivery.devices.size();
-  const size_t me = static_cast<size_t>(std::find(delivery.devices.begin(), delivery.devices.end(), device_) - delivery.devices.begin());
-  Shape stacked = delivery.regions[me].local_shape();
-  stacked.insert(stacked.begin(), static_cast<int64_t>(n));
-  const View all = whole_buffer(new_buffer("t:blocks of " + tensor(id).name, tensor(id).dtype, elements(stacked)), stacked);
-  for (const Message& message : delivery.messages) {
-    if (message.from != device_) continue;
-    const size_t block = static_cast<size_t>(std::find(delivery.devices.begin(), delivery.devices.end(), message.to) - delivery.devices.begin());
-    View row = whole_buffer(all.buffer, message.region.local_shape());
-    row.offset = static_cast<int64_t>(block) * message.region.elements();
-    const View value = assemble(id, message.region, message.contributions, false);
-    copy(id, row, message.region, value, message.region, message.region, false);
-  }
-  Value mine = new_value(id, delivery.regions[me], "t:");
+  const Region& own = *delivery.left_on(device_);
+  const View all = blocks_for_members(delivery);
+  Value mine = new_value(id, own, "t:");
   Instruction& i = emit(Opcode::reduce_scatter, OpId(), id);
   i.outs.push_back(mine.view);
   i.ins.push_back(all);
   for (const Region& region : delivery.regions) i.reads.push_back(claim(id, region));
-  i.writes.push_back(claim(id, delivery.regions[me]));
+  i.writes.push_back(claim(id, own));
   i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join};
   finish_delivery(delivery, std::move(mine));
+}
+
+void RankLowering::lower_all_to_all(const Delivery& delivery, int32_t index) {
+  const TensorId id = delivery.tensor;
+  const View given = blocks_for_members(delivery);
+  std::vector<Region> sent, received;  // by member
+  for (const int32_t member : delivery.devices)
+    for (const Message& message : delivery.messages) {
+      if (message.from == device_ && message.to == member) sent.push_back(message.region);
+      if (message.from == member && message.to == device_) received.push_back(message.region);
+    }
+  const View blocks = new_blocks(id, delivery.devices.size(), received[0]);
+  Instruction& i = emit(Opcode::all_to_all, OpId(), id);
+  i.outs.push_back(blocks);
+  i.ins.push_back(given);
+  for (const Region& region : sent) i.reads.push_back(claim(id, region));
+  for (const Region& region : received) i.writes.push_back(claim(id, region));
+  i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join};
+  finish_delivery(delivery, joined_blocks(id, *delivery.left_on(device_), blocks, received));
 }
 
 void RankLowering::lower_send(const LoweringPlan::Event& event) {

@@ -84,6 +84,13 @@ class RankLowering {
   void lower_send(const LoweringPlan::Event& event);
   void lower_all_gather(const Delivery& delivery, int32_t index);
   void lower_reduce_scatter(const Delivery& delivery, int32_t index);
+  void lower_all_to_all(const Delivery& delivery, int32_t index);
+  // Blocks of equal size, one after the other: an empty place for them; one of them; what this device gives to each member of a group; and put
+  // together to what they are blocks of.
+  View new_blocks(TensorId id, size_t count, const Region& block);
+  static View block_of(const View& blocks, size_t index, const Region& region);
+  View blocks_for_members(const Delivery& delivery);
+  Value joined_blocks(TensorId id, const Region& region, const View& blocks, llvm::ArrayRef<Region> regions);
   void finish_delivery(const Delivery& delivery, Value value);
 
   // operators

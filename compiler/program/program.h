@@ -67,12 +67,14 @@ enum class Opcode {
   pad,
   update,
   // communication: contiguous views. all_reduce: in place (outs[0]). all_gather: ins[0] is this rank's block, outs[0] the blocks in group order.
-  // reduce_scatter: ins[0] the blocks in group order, outs[0] this rank's. send: ins[0]. receive: outs[0].
+  // reduce_scatter: ins[0] the blocks in group order, outs[0] this rank's. all_to_all: ins[0] a block for each member, outs[0] one from each, in group
+  // order. send: ins[0]. receive: outs[0].
   send,
   receive,
   all_reduce,
   all_gather,
   reduce_scatter,
+  all_to_all,
   // hand a value to the host: `capture` names what
   capture,
 };
@@ -145,7 +147,7 @@ struct Instruction {
   TensorId tensor;
   int32_t piece = -1;  // which of the rank's pieces of `op`; -1: none, or several operators in one
   // What its views are said to hold, for the lineage check: indices of RankProgram::claims, one for each of ins and outs, but one for each block
-  // of an all_gather's output and a reduce_scatter's input where blocks lie apart. A copy may write a part of a value that several copies put
+  // of an all_gather's output, a reduce_scatter's input and both sides of an all_to_all where blocks lie apart. A copy may write a part of a value that several copies put
   // together: then its second claim is the whole of it.
   llvm::SmallVector<int32_t, 4> reads;
   llvm::SmallVector<int32_t, 2> writes;

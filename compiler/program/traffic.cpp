@@ -2,7 +2,7 @@
 
 namespace sscc {
 
-bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::reduce_scatter; }
+bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::all_to_all; }
 
 int64_t bytes_of(const Body& body, const View& view) {
   return elements(view.dims) * static_cast<int64_t>(rt::size_of(body.buffers[view.buffer].dtype));

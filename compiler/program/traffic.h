@@ -1,5 +1,5 @@
 // What travels in a step, counted from the programs by the contract's rules (PLAN_LANGUAGE section 3): all ranks of a call together,
-//   all_reduce 2(n-1)B, B what one rank holds;  all_gather, reduce_scatter (n-1)B, B the whole;  send B.
+//   all_reduce 2(n-1)B, B what one rank holds;  all_gather, reduce_scatter (n-1)B, B the whole;  all_to_all (n-1)B, B what one rank holds;  send B.
 #pragma once
 
 #include <map>

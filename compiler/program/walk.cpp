@@ -140,7 +140,8 @@ class Walker {
       }
       case Opcode::all_reduce:
       case Opcode::all_gather:
-      case Opcode::reduce_scatter: arrive(step); return true;
+      case Opcode::reduce_scatter:
+      case Opcode::all_to_all: arrive(step); return true;
       default: break;
     }
     go_on(rank);

@@ -156,6 +156,23 @@ void Collectives::reduce_scatter(std::span<const int32_t> group, void* mine, con
   wait_sends();
 }
 
+void Collectives::all_to_all(std::span<const int32_t> group, void* received, const void* given, size_t bytes_each, int64_t tag) {
+  const Operation operation(operation_, "all-to-all");
+  const size_t me = index_in(group), n = group.size();
+  const std::byte* const to = static_cast<const std::byte*>(given);
+  std::byte* const from = static_cast<std::byte*>(received);
+  for (size_t k = 1; k < n; ++k) {
+    const size_t i = (me + k) % n;
+    send(group[i], to + i * bytes_each, bytes_each, tag);
+  }
+  std::memcpy(from + me * bytes_each, to + me * bytes_each, bytes_each);
+  for (size_t k = 1; k < n; ++k) {
+    const size_t i = (me + n - k) % n;
+    receive(group[i], from + i * bytes_each, bytes_each, tag);
+  }
+  wait_sends();
+}
+
 void Collectives::barrier() {
   const Operation operation(operation_, "barrier");
   if (rank() != 0) {

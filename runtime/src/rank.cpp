@@ -111,6 +111,13 @@ void Rank::reduce_scatter(const Tensor& mine, const Tensor& all, int32_t group, 
   count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(all));
 }
 
+void Rank::all_to_all(const Tensor& received, const Tensor& given, int32_t group, int32_t transfer, int micro_batch) {
+  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
+  const size_t bytes_each = static_cast<size_t>(bytes_of(given)) / ranks.size();
+  communicate([&] { transport_.all_to_all(ranks, received.data, given.data, bytes_each, tag(transfer, micro_batch, true)); });
+  count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(given));
+}
+
 void Rank::wait_sends() {
   communicate([&] { transport_.wait_sends(); });
 }

@@ -17,7 +17,7 @@ import xml.etree.ElementTree
 
 import numpy as np
 
-from golden import gpt
+from golden import ULYSSES, gpt
 from harness import ENVIRONMENT, MODELS, ROOT, Findings, Subject, compare_losses, compare_outputs, need, read_json, read_log, run, write_json
 from onnx_files import write_tensor
 
@@ -185,6 +185,32 @@ class Figures(Test):
             kinds = self.assert_bytes(plan, (4 * 4 + 2) * 2 * (n - 1) * self.ACTIVATION + 2 * (n - 1) * 4 * 1664, 3 * n * (n - 1) * self.TOKENS)
             self.assertGreaterEqual(kinds["all_gather"]["bytes"], (4 * 4 + 2) * (n - 1) * self.ACTIVATION)
             self.assertGreaterEqual(kinds["reduce_scatter"]["bytes"], (4 * 4 + 2) * (n - 1) * self.ACTIVATION)
+
+    def test_bytes_of_heads_within_sequence(self):
+        for n in 2, 4:
+            plan = {"mesh": {"cp": n}, "transform": [ULYSSES, {"axis": "input_ids:1", "split": "cp"}]}
+            # Queries, keys, values and what attention makes of them, forward and backward: each rank gives away all but its own part of its part.
+            # Positions are divided with the sequence.
+            kinds = self.assert_bytes(plan, 4 * 8 * (n - 1) * self.ACTIVATION // n + 2 * (n - 1) * (self.PARAMETERS - 4 * 32 * 64))
+            self.assertEqual(kinds["all_to_all"], {"count": 4 * 8, "bytes": 4 * 8 * (n - 1) * self.ACTIVATION // n})
+
+    def test_bytes_of_sums_with_copies(self):
+        dp, tp = 4, 2
+        # What tp does not divide is summed over dp by each rank of tp; the table, which is large, by each half of it, and then told to all.
+        divided = 4 * 4 * (2 * 64 * 256 + 256 + 64 * 192 + 192 + 64 * 64)
+        copies = tp * 2 * (dp - 1) * (self.PARAMETERS - divided - self.TABLE)
+        table = (dp - 1) * self.TABLE + (dp * tp - 1) * self.TABLE
+        self.assert_bytes(gpt(dp=dp, tp=tp), 4 * 4 * 2 * (tp - 1) * self.ACTIVATION + 2 * (dp - 1) * divided + copies + table, 256)
+
+    def test_bytes_of_sums_for_others(self):
+        # Two devices have shares of a sum that three others need: joined first, then sent, 1 + 3 instead of 2 x 3 times. What these make of it, the
+        # two need again.
+        down = "/layers.1/mlp/down/"
+        plan = {"mesh": {"d": 5}, "transform": [{"ops": f"{down}MatMul", "dim": "k", "split": "tp"}],
+                "assign": [{"ops": f"{down}MatMul", "on": {"devices": "0..1", "mesh": {"tp": 2}}}, {"ops": f"{down}Add", "on": {"devices": "2..4"}}]}
+        communication = self.subject(GPT, plan, recipe=False).check()["communication"]
+        self.assertEqual(communication["bytes_per_step"], (1 + 3 + 2) * self.ACTIVATION)
+        self.assertEqual(communication["by_kind"]["reduce_scatter"], {"count": 1, "bytes": self.ACTIVATION})
 
     def test_bytes_of_pipelines(self):
         for stages in 2, 4:

@@ -26,6 +26,8 @@ def batch(axes, data=1, micro_batches=1):
     return {"mesh": {"dp": data}, "transform": rules}
 
 
+# Heads within attention; elsewhere the mesh axis is free for the sequence.
+ULYSSES = {"axis": "*/Softmax:-3", "split": "cp", "within": ["/layers.*/attn/[RTMW]*", "/layers.*/attn/Softmax"]}
 TENSOR = [split("layers.*.mlp.up.weight:1", "tp"), split("*/Softmax:-3", "tp")]
 
 
@@ -67,6 +69,12 @@ ANY_LEGAL_PLAN = {
     "gpt.batch512": {"mesh": {"dp": 3}, "transform": [split("input_ids:0", {"over": "dp", "sizes": [5, 1, 2]})]},
     "gpt.contraction": {"mesh": {"tp": 2}, "transform": [{"ops": {"type": "MatMul"}, "dim": "k", "split": "tp"}]},
     "gpt.sequence4": {"mesh": {"cp": 4}, "transform": [split("input_ids:1", "cp")]},
+    "gpt.ulysses4": {"mesh": {"cp": 4}, "transform": [ULYSSES, split("input_ids:1", "cp")]},
+    "gpt.ulysses2.dp2": {"mesh": {"dp": 2, "cp": 2}, "transform": [ULYSSES, split("input_ids:1", "cp"), split("input_ids:0", "dp")]},
+    "gpt.dp4.tp2": gpt(dp=4, tp=2),
+    "gpt.sums_for_others": {"mesh": {"d": 5}, "transform": [{"ops": "/layers.1/mlp/down/MatMul", "dim": "k", "split": "tp"}],
+                            "assign": [{"ops": "/layers.1/mlp/down/MatMul", "on": {"devices": "0..1", "mesh": {"tp": 2}}},
+                                       {"ops": "/layers.1/mlp/down/Add", "on": {"devices": "2..4"}}]},
     "gpt.zigzag": {"mesh": {"cp": 2}, "transform": [split("input_ids:1", {"over": "cp", "deal": [0, 1, 1, 0]})]},
     "gpt.zigzag4": {"mesh": {"dp": 2, "cp": 4}, "transform": [split("input_ids:1", [{"over": "cp", "deal": [0, 1, 2, 3, 3, 2, 1, 0]}, "dp"])]},
     "gpt.ring": {"mesh": {"cp": 2}, "transform": [split("input_ids:1", "cp"),

@@ -66,7 +66,7 @@ class Patient {
 };
 
 bool is_collective(const Instruction& i) {
-  return i.opcode == Opcode::all_reduce || i.opcode == Opcode::all_gather || i.opcode == Opcode::reduce_scatter;
+  return i.opcode == Opcode::all_reduce || i.opcode == Opcode::all_gather || i.opcode == Opcode::reduce_scatter || i.opcode == Opcode::all_to_all;
 }
 bool is_kernel(const Instruction& i) { return i.op.valid() && i.opcode != Opcode::capture; }
 
@@ -304,6 +304,8 @@ const std::vector<Damage>& damages() {
       {"an all-reduce becomes an all-gather", [](Patient& p) { return call_otherwise(p, Opcode::all_reduce, Opcode::all_gather); }},
       {"an all-gather becomes an all-reduce", [](Patient& p) { return call_otherwise(p, Opcode::all_gather, Opcode::all_reduce); }},
       {"a reduce-scatter becomes an all-reduce", [](Patient& p) { return call_otherwise(p, Opcode::reduce_scatter, Opcode::all_reduce); }},
+      {"a reduce-scatter or an all-gather becomes an all-to-all",
+       [](Patient& p) { return call_otherwise(p, p.below(2) == 0 ? Opcode::reduce_scatter : Opcode::all_gather, Opcode::all_to_all); }},
       {"a member makes another call",
        [](Patient& p) {
          return change(p, p.find(is_collective), [](Instruction& i) {
@@ -313,7 +315,7 @@ const std::vector<Damage>& damages() {
        }},
       {"a group has another order",
        [](Patient& p) {
-         const auto site = p.find([](const Instruction& i) { return i.opcode == Opcode::all_gather || i.opcode == Opcode::reduce_scatter; });
+         const auto site = p.find([](const Instruction& i) { return is_collective(i) && i.opcode != Opcode::all_reduce; });
          if (!site) return false;
          const auto right = p.programs.ranks[site->rank].constants.groups[static_cast<size_t>(std::get<Communication>(p.at(*site).expression).group)];
          for (RankProgram& rank : p.programs.ranks)

@@ -1,0 +1,320 @@
+// What devices have of a tensor is one layout, what they need another:
+//
+//   rows on 0 1, columns needed on 0 1                          <D0(2)>        ->  <D1(2)>    all_to_all
+//   x[0:4]{0..1/2} on 0, x[4:8]{0..1/2} on 1, the other half    <V(2) D0(2)>   ->  <R(4)>     two reduce_scatter, one all_gather
+//     of the sum likewise on 2 and 3, x needed on all
+//
+// The cheapest path between the two is written as deliveries, one for each call. After the first call of a device its value is whole, and what it gives
+// to the next is what the call before left there.
+#include "compiler/passes/collective_paths.h"
+
+#include <algorithm>
+#include <set>
+
+#include "compiler/support/check.h"
+#include "llvm/ADT/STLExtras.h"
+
+namespace sscc {
+namespace {
+
+using How = Delivery::How;
+
+constexpr size_t most_digits = 6;  // of a group, after merging: more are not searched
+
+// What each device has: its shares of one region. Nothing if a device has shares of different regions.
+std::optional<std::vector<Holding>> holdings_of(const std::vector<Source>& sources, const std::set<int32_t>& devices) {
+  std::map<int32_t, std::vector<Holding>> by_device;  // by region
+  for (const Source& source : sources) {
+    if (!devices.contains(source.device)) continue;
+    auto& list = by_device[source.device];
+    const auto same = llvm::find_if(list, [&](const Holding& each) { return each.region == source.region; });
+    if (same == list.end())
+      list.push_back({source.device, source.region, source.part});
+    else if (!same->part.contains(source.part))
+      same->part = unite(same->part, source.part);
+  }
+  std::vector<Holding> result;
+  for (auto& [device, list] : by_device) {
+    Holding holding = list[0];
+    int64_t elements = 0;
+    for (const Holding& each : list) {
+      if (!(each.part == holding.part)) return std::nullopt;
+      holding.region = enclose(holding.region, each.region);
+      elements += each.region.elements();
+    }
+    if (elements != holding.region.elements()) return std::nullopt;
+    result.push_back(std::move(holding));
+  }
+  return result;
+}
+
+// Writes the steps of one group as deliveries.
+class Writer {
+ public:
+  Writer(TensorId tensor, const Space& space, const DeviceGroup& group, const std::vector<Holding>& from, const std::vector<Source>& sources)
+      : tensor_(tensor), space_(space), group_(group) {
+    for (const Holding& holding : from) {
+      regions_.push_back(holding.region);
+      parts_.push_back(holding.part);
+      std::vector<Source>& own = own_.emplace_back();
+      for (const Source& source : sources)
+        if (source.device == holding.device) own.push_back(source);
+    }
+  }
+  // Of devices that an earlier delivery has given these regions, whole.
+  Writer(TensorId tensor, const Space& space, const DeviceGroup& group, const Layout& layout) : tensor_(tensor), space_(space), group_(group) {
+    own_.resize(group.devices.size());
+    parts_.resize(group.devices.size());
+    for (size_t i = 0; i < group.devices.size(); ++i) {
+      regions_.push_back(group.region(space, layout, i));
+      is_left(i, regions_[i]);
+    }
+  }
+
+  // `is_last`: what the last step leaves is what is wanted.
+  void write(const std::vector<LayoutStep>& steps, int segment, OpId before, bool is_last, std::vector<Delivery>& result) {
+    for (const LayoutStep& step : steps) {
+      std::vector<Region> after;
+      for (size_t i = 0; i < group_.devices.size(); ++i) after.push_back(group_.region(space_, step.to, i));
+      const size_t first = result.size();
+      if (step.kind != LayoutStep::Kind::slice) {
+        for (const std::vector<size_t>& call : group_.calls(step.moved)) result.push_back(call_of(step.kind, call, after));
+        for (size_t i = 0; i < group_.devices.size(); ++i) is_left(i, after[i]);
+      } else if (is_last && &step == &steps.back()) {
+        for (size_t i = 0; i < group_.devices.size(); ++i) result.push_back(slice_of(i, after[i]));
+      }
+      regions_ = std::move(after);
+      for (size_t d = first; d < result.size(); ++d) {
+        result[d].segment = segment;
+        result[d].before = before;
+        result[d].on_the_way = !is_last || &step != &steps.back();
+      }
+    }
+  }
+
+  // What the group's devices have now.
+  std::vector<Source> sources() const {
+    std::vector<Source> result;
+    for (size_t i = 0; i < regions_.size(); ++i)
+      for (const Source& source : own_[i]) {
+        result.push_back(source);
+        result.back().region = intersect(source.region, regions_[i]);
+      }
+    return result;
+  }
+  const std::vector<Region>& regions() const { return regions_; }
+
+ private:
+  // A delivery has left a whole value on a device.
+  void is_left(size_t device, const Region& region) {
+    own_[device] = {{group_.devices[device], OpId(), 0, region, Part()}};
+    parts_[device] = Part();
+  }
+
+  std::vector<Contribution> given(size_t device, const Region& region) const {
+    std::vector<Uncovered> uncovered = {{region, parts_[device]}};
+    std::vector<Contribution> taken;
+    for (const Source& source : own_[device]) take(uncovered, source, taken);
+    SSCC_CHECK(uncovered.empty(), "a device has what its layout says");
+    return taken;
+  }
+
+  void add_message(Delivery& delivery, size_t from, size_t to, const Region& region) const {
+    std::vector<Message> message = as_messages(given(from, region), group_.devices[to]);
+    delivery.messages.push_back(std::move(message[0]));
+  }
+
+  // A value that is sliced last is no delivery's yet.
+  Delivery slice_of(size_t device, const Region& region) const {
+    Delivery delivery;
+    delivery.how = How::local;
+    delivery.tensor = tensor_;
+    delivery.region = region;
+    delivery.devices = {group_.devices[device]};
+    delivery.messages = as_messages(given(device, region), -1);
+    return delivery;
+  }
+
+  Delivery call_of(LayoutStep::Kind kind, const std::vector<size_t>& call, const std::vector<Region>& after) const {
+    Delivery delivery;
+    delivery.tensor = tensor_;
+    delivery.region = after[call[0]];
+    for (const size_t member : call) delivery.devices.push_back(group_.devices[member]);
+    if (kind == LayoutStep::Kind::all_reduce || kind == LayoutStep::Kind::all_gather) {
+      delivery.how = kind == LayoutStep::Kind::all_reduce ? How::all_reduce : How::all_gather;
+      for (const size_t member : call) add_message(delivery, member, member, regions_[member]);
+      return delivery;
+    }
+    delivery.how = kind == LayoutStep::Kind::reduce_scatter ? How::reduce_scatter : How::all_to_all;
+    for (const size_t to : call) {
+      delivery.region = enclose(delivery.region, after[to]);
+      delivery.regions.push_back(after[to]);
+      for (const size_t from : call) add_message(delivery, from, to, intersect(regions_[from], after[to]));
+    }
+    return delivery;
+  }
+
+  TensorId tensor_;
+  const Space& space_;
+  const DeviceGroup& group_;
+  std::vector<Region> regions_;           // by device of the group: what it has now
+  std::vector<Part> parts_;               // of these
+  std::vector<std::vector<Source>> own_;  // and where from
+};
+
+}  // namespace
+
+struct CollectivePaths::Change {
+  TensorId tensor;
+  const std::vector<Source>& sources;
+  std::vector<Holding> from, to;
+  Place place;
+};
+
+CollectivePaths::CollectivePaths(const Module& module)
+    : module_(module), position_(static_cast<size_t>(module.ops.size()), 0), segment_(static_cast<size_t>(module.ops.size()), -1) {
+  for (size_t i = 0; i < module.order.size(); ++i) position_[static_cast<size_t>(module.order[i].index)] = i;
+  for (size_t s = 0; s < module.segments.size(); ++s)
+    for (OpId id : module.segments[s].ops) segment_[static_cast<size_t>(id.index)] = static_cast<int>(s);
+  std::map<std::vector<std::pair<int, int>>, int> classes;
+  for (const auto& slots : module.timetable) {
+    std::vector<std::pair<int, int>> text;
+    for (const Slot& slot : slots) text.emplace_back(slot.segment, slot.micro_batch);
+    timetable_class_.push_back(classes.try_emplace(std::move(text), static_cast<int>(classes.size())).first->second);
+  }
+}
+
+PathCost CollectivePaths::cost_of(const std::vector<Delivery>& deliveries) {
+  PathCost cost;
+  for (const Delivery& delivery : deliveries) {
+    const auto others = static_cast<int64_t>(delivery.devices.size()) - 1;
+    switch (delivery.how) {
+      case How::all_reduce: cost = cost + PathCost{2 * others * delivery.region.elements(), 1, 1}; break;
+      case How::all_gather: cost = cost + PathCost{others * delivery.region.elements(), 1, 1}; break;
+      default:
+        for (const Message& message : delivery.messages)
+          if (message.from != message.to) cost = cost + PathCost{message.region.elements(), 1, 1};
+    }
+  }
+  return cost;
+}
+
+CollectivePaths::Place CollectivePaths::place_of(const std::vector<const Delivery*>& wanted) const {
+  Place place{wanted[0]->segment, wanted[0]->before};
+  for (const Delivery* each : wanted)
+    if (each->before.valid() &&
+        (!place.before.valid() || position_[static_cast<size_t>(each->before.index)] < position_[static_cast<size_t>(place.before.index)]))
+      place.before = each->before;
+  return place;
+}
+
+bool CollectivePaths::run_alike(const std::vector<Holding>& holdings, int segment) const {
+  const SegmentKind kind = module_.segments[static_cast<size_t>(segment)].kind;
+  if (kind == SegmentKind::prologue || kind == SegmentKind::epilogue) return true;
+  return llvm::all_of(holdings, [&](const Holding& each) {
+    return timetable_class_[static_cast<size_t>(each.device)] == timetable_class_[static_cast<size_t>(holdings[0].device)];
+  });
+}
+
+std::optional<std::vector<Delivery>> CollectivePaths::find(const std::vector<const Delivery*>& wanted, const std::vector<Source>& sources,
+                                                           const PathCost& limit) {
+  std::map<int32_t, Region> needs;
+  std::set<int32_t> senders, holders;
+  for (const Delivery* delivery : wanted) {
+    for (const int32_t device : delivery->devices)
+      if (const auto [it, fresh] = needs.try_emplace(device, delivery->region); !fresh && !(it->second == delivery->region)) return std::nullopt;
+    for (const Message& message : delivery->messages) senders.insert(message.from);
+  }
+  const bool is_within = llvm::all_of(senders, [&](int32_t device) { return needs.contains(device); });
+  for (const Source& source : sources)
+    if (!is_within || needs.contains(source.device)) holders.insert(source.device);
+  std::optional<std::vector<Holding>> from = holdings_of(sources, holders);
+  if (!from) return std::nullopt;
+  Change change{wanted[0]->tensor, sources, std::move(*from), {}, place_of(wanted)};
+  for (const auto& [device, region] : needs) change.to.push_back({device, region, Part()});
+  const bool is_partial = llvm::any_of(change.from, [](const Holding& each) { return !each.part.whole(); });
+  if (is_partial && module_.tensors[change.tensor].join == Join::logsumexp) return std::nullopt;
+  if (!run_alike(change.to, change.place.segment)) return std::nullopt;
+  if (is_within) return change.from.size() == change.to.size() ? within(change, limit) : std::nullopt;
+  return llvm::none_of(holders, [&](int32_t device) { return needs.contains(device); }) ? between(change, limit) : std::nullopt;
+}
+
+namespace {
+
+bool is_cheaper(const PathCost& a, const PathCost& b) { return std::tie(a.elements, a.messages) < std::tie(b.elements, b.messages); }
+
+std::vector<Region> regions_of(const std::vector<Holding>& a, const std::vector<Holding>& b) {
+  std::vector<Region> regions;
+  for (const std::vector<Holding>* holdings : {&a, &b})
+    for (const Holding& each : *holdings) regions.push_back(each.region);
+  return regions;
+}
+
+}  // namespace
+
+std::optional<std::vector<Delivery>> CollectivePaths::within(const Change& change, const PathCost& limit) {
+  const Space space(regions_of(change.from, change.to));
+  const std::optional<GroupLayouts> found = layouts_of(space, change.from, change.to);
+  if (!found || found->group.sizes.size() > most_digits) return std::nullopt;
+  const auto [it, fresh] = paths_.try_emplace({space.lengths(), found->group.sizes, found->from, found->to});
+  if (fresh) it->second = cheapest_path(space.lengths(), found->group.sizes, found->from, found->to);
+  const std::optional<LayoutPath>& path = it->second;
+  if (!path || !is_cheaper(path->cost, limit)) return std::nullopt;
+  std::vector<Delivery> result;
+  Writer(change.tensor, space, found->group, change.from, change.sources).write(path->steps, change.place.segment, change.place.before, true, result);
+  return result;
+}
+
+std::optional<CollectivePaths::Place> CollectivePaths::place_of_senders(const Change& change) const {
+  const Tensor& tensor = module_.tensors[change.tensor];
+  std::set<int> made_in;
+  for (const OpId producer : tensor.producers) made_in.insert(segment_[static_cast<size_t>(producer.index)]);
+  if (made_in.size() != 1 || !run_alike(change.from, *made_in.begin())) return std::nullopt;
+  const Segment& segment = module_.segments[static_cast<size_t>(*made_in.begin())];
+  const bool is_in_micro_batches = segment.kind == SegmentKind::forward || segment.kind == SegmentKind::backward;
+  if (module_.cut.count == 1 || tensor.scope == Scope::micro_batch || !is_in_micro_batches) return Place{*made_in.begin(), OpId()};
+  // What micro-batches add to is complete at the end, which all devices run.
+  if (module_.segments[static_cast<size_t>(change.place.segment)].kind != SegmentKind::epilogue) return std::nullopt;
+  return change.place;
+}
+
+std::optional<std::vector<Delivery>> CollectivePaths::between(const Change& change, const PathCost& limit) {
+  const std::optional<Place> place = place_of_senders(change);
+  if (!place) return std::nullopt;
+  const Space space(regions_of(change.from, change.to));
+  const std::optional<GroupLayouts> there = layouts_of(space, change.from, {}), here = layouts_of(space, {}, change.to);
+  if (!there || !here || there->group.sizes.size() > most_digits || here->group.sizes.size() > most_digits) return std::nullopt;
+  const auto [it, fresh] = crossings_.try_emplace({space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to});
+  if (fresh) it->second = cheapest_crossing(space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to);
+  const std::optional<Crossing>& crossing = it->second;
+  if (!crossing || !is_cheaper(crossing->cost, limit)) return std::nullopt;
+
+  std::vector<Delivery> result;
+  Writer senders(change.tensor, space, there->group, change.from, change.sources);
+  senders.write(crossing->before, place->segment, place->before, false, result);
+  Writer receivers(change.tensor, space, here->group, crossing->arrives);
+  std::vector<Source> sources = senders.sources();
+  std::map<int32_t, int64_t> sent;  // by sender: who has sent least is asked first
+  for (size_t i = 0; i < here->group.devices.size(); ++i) {
+    llvm::stable_sort(sources, [&](const Source& a, const Source& b) { return sent[a.device] < sent[b.device]; });
+    Delivery delivery;
+    delivery.how = How::point_to_point;
+    delivery.tensor = change.tensor;
+    delivery.region = receivers.regions()[i];
+    delivery.devices = {here->group.devices[i]};
+    std::vector<Uncovered> uncovered = {{delivery.region, Part()}};
+    std::vector<Contribution> taken;
+    for (const Source& source : sources) take(uncovered, source, taken);
+    SSCC_CHECK(uncovered.empty(), "senders have all that is needed");
+    delivery.messages = as_messages(taken, delivery.devices[0]);
+    for (const Message& message : delivery.messages) sent[message.from] += message.region.elements();
+    delivery.segment = change.place.segment;
+    delivery.before = change.place.before;
+    delivery.on_the_way = !crossing->after.empty();
+    result.push_back(std::move(delivery));
+  }
+  receivers.write(crossing->after, change.place.segment, change.place.before, true, result);
+  return result;
+}
+
+}  // namespace sscc
