@@ -14,6 +14,9 @@ Programs lower(const Module& module);
 // Pointwise instructions that follow one another over the same elements become one; values that nobody else reads never reach memory.
 void fuse(Programs& programs);
 
+// Moves receives to where no order of sends and receives, and no library that makes a sender wait for its receiver, can bring ranks to a halt.
+void order_transfers(Programs& programs);
+
 // Life, copies and arena offset of every buffer; the size of the arena.
 void plan_buffers(Programs& programs);
 

@@ -2,12 +2,14 @@
 //
 // Time is (slot of the schedule, instruction in its segment). A buffer is live from its first write to its last read: within one run of a segment;
 // over several segments of a micro-batch (then with as many copies as micro-batches are in flight, the fewest K such that m and m + K never overlap);
-// or over the step. What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is free while it lives. Copies of
-// one buffer lie side by side.
+// or over the step. Sends and the receives behind them are one group call (walk.h): what is received has its place while what is sent is still read.
+// What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is free while it lives. Copies of one buffer lie side
+// by side.
 #include <algorithm>
 #include <map>
 
 #include "compiler/program/lower.h"
+#include "compiler/program/walk.h"
 #include "compiler/support/check.h"
 
 namespace sscc {
@@ -56,22 +58,35 @@ class Planner {
     accesses_.resize(static_cast<size_t>(body_.buffers.size()));
     for (size_t s = 0; s < body_.segments.size(); ++s) {
       const auto& instructions = body_.segments[s].instructions;
+      int64_t group = 0;  // where the group call that instruction i belongs to begins
       for (size_t i = 0; i < instructions.size(); ++i) {
-        auto touch = [&](const View& view) {
-          auto [it, fresh] = accesses_[static_cast<size_t>(view.buffer.index)].try_emplace(static_cast<int>(s),
-                                                                                           Range{static_cast<int64_t>(i), static_cast<int64_t>(i)});
-          if (!fresh) it->second.last = static_cast<int64_t>(i);
+        if (i == 0 || !is_message(instructions[i - 1])) group = static_cast<int64_t>(i);
+        auto touch = [&](const View& view, int64_t first) {
+          const Range here{first, static_cast<int64_t>(i)};
+          auto [it, fresh] = accesses_[static_cast<size_t>(view.buffer.index)].try_emplace(static_cast<int>(s), here);
+          if (!fresh) it->second = {std::min(it->second.first, first), here.last};
         };
-        for (const View& view : instructions[i].outs) touch(view);
-        for (const View& view : instructions[i].ins) touch(view);
+        for (const View& view : instructions[i].outs) touch(view, instructions[i].opcode == Opcode::receive ? group : static_cast<int64_t>(i));
+        for (const View& view : instructions[i].ins) touch(view, static_cast<int64_t>(i));
       }
     }
   }
 
-  bool repeats(int segment) const {  // runs once for each micro-batch
-    const int last = static_cast<int>(body_.segments.size()) - 1;
-    return segment != 0 && segment != last;
+  static bool is_message(const Instruction& i) { return i.opcode == Opcode::send || i.opcode == Opcode::receive; }
+
+  // Where the group call begins that slot t begins with: in an earlier slot, if this one continues it.
+  std::pair<int64_t, int64_t> group_begin(int64_t t) const {
+    if (!segment_of(t).continues_group) return {t, 0};
+    for (int64_t before = t; before-- > 0;) {
+      const auto& list = segment_of(before).instructions;
+      auto begin = static_cast<int64_t>(list.size());
+      while (begin > 0 && is_message(list[static_cast<size_t>(begin) - 1])) --begin;
+      if (begin > 0) return begin == static_cast<int64_t>(list.size()) ? std::pair<int64_t, int64_t>(t, 0) : std::pair(before, begin);
+      if (!list.empty()) return group_begin(before);
+    }
+    return {t, 0};
   }
+  const ProgramSegment& segment_of(int64_t t) const { return body_.segments[static_cast<size_t>(body_.schedule[static_cast<size_t>(t)].segment)]; }
 
   void add_item(BufferId id) {
     Buffer& buffer = body_.buffers[id];
@@ -86,7 +101,7 @@ class Planner {
       buffer.life = Buffer::Life::segment;
       item.in_segment = accesses;
     } else {
-      const bool each = std::all_of(accesses.begin(), accesses.end(), [&](const auto& a) { return repeats(a.first); });
+      const bool each = std::all_of(accesses.begin(), accesses.end(), [&](const auto& a) { return !runs_once(body_, a.first); });
       buffer.life = each ? Buffer::Life::micro_batch : Buffer::Life::step;
       find_spans(item, buffer, accesses, each);
     }
@@ -102,7 +117,9 @@ class Planner {
       auto it = accesses.find(body_.schedule[t].segment);
       if (it == accesses.end()) continue;
       const int32_t m = each_micro_batch ? body_.schedule[t].micro_batch : -1;
-      const std::pair<int64_t, int64_t> first{t, it->second.first}, last{t, it->second.last};
+      const auto slot = static_cast<int64_t>(t);
+      const std::pair<int64_t, int64_t> first = it->second.first == 0 ? group_begin(slot) : std::pair(slot, it->second.first),
+                                        last{slot, it->second.last};
       auto [span, fresh] = by_micro_batch.try_emplace(m, Span{first, last});
       if (!fresh) span->second.last = last;
     }
@@ -127,7 +144,7 @@ class Planner {
       spans.back() = &span;
     }
     const size_t n = spans.size();
-    const auto apart = [](const Span* a, const Span* b) { return !a || !b || a->last.first < b->first.first || b->last.first < a->first.first; };
+    const auto apart = [](const Span* a, const Span* b) { return !a || !b || a->last < b->first || b->last < a->first; };
     for (size_t k = 1; k < n; ++k) {
       bool fits = true;
       for (size_t m = 0; fits && m < n; ++m)

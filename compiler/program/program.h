@@ -160,7 +160,8 @@ struct ProgramSegment {
   std::string name;  // "0F"
   int module_segment = 0;
   std::vector<Instruction> instructions;
-  int variant = 0;  // of the micro-batch
+  int variant = 0;               // of the micro-batch
+  bool continues_group = false;  // receives that belong to the group call of sends and receives that ends the slot before (order_transfers)
 };
 
 struct ProgramSlot {

@@ -1,8 +1,11 @@
 // All ranks' programs run in the mind, one step: every instruction is visited once for each slot that runs it, as soon as its rank reaches it and
 // what it waits for has come. The checkers and the cost model read programs through this and nothing else.
 //
-// Rules: a rank's instructions run in order; a send leaves at once; a receive waits for its message (matched by ranks, transfer and micro-batch); a
-// collective waits until every member of its group has reached the same call.
+// Rules, the strictest that a communication library may have (NCCL's, with one stream for everything, and no buffers): a rank's instructions run in
+// order. Sends of a slot, and receives that follow them at once, are one group call, unless a receive writes where a send still reads; receives of a
+// segment that continues a group belong to it, too. The rank goes on when every message of the group is through. A message is through when both ends
+// have it in the group that they stand in; what one rank sends another arrives in the order in which it is sent. A collective waits until every member
+// of its group has reached the same call.
 #pragma once
 
 #include <cstdint>
@@ -41,8 +44,12 @@ struct Stuck {
 struct Walked {
   bool stopped = false;      // by a visit; nothing else is then known
   std::vector<Stuck> stuck;  // none: the step ran through
-  int64_t left_over = 0;     // messages that nobody received
 };
+
+// Is `next`, which follows a group of sends and receives, in one group call with them? An empty group: does it begin one?
+bool joins(const Body& body, llvm::ArrayRef<Step> group, const Step& next);
+// Is the segment prologue or epilogue, or cut off them?
+bool runs_once(const Body& body, int32_t segment);
 
 // `wiring`: all ranks, or one for each class of ranks that cannot be told apart; a collective's members are then one of each class. `micro_batches`:
 // only slots of so many, and what runs once a step.

@@ -87,8 +87,8 @@ Result compile_trial(const Model& model, const std::string& plan, Compilation& c
   c.recipe = std::move(read.recipe);
   c.module.meshes[0] = c.plan.mesh;
   if (!diagnostics.has_errors())
-    run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "plan_buffers", "assign_streams",
-                "check_deadlock", "check_lineage", "check_memory"},
+    run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "order_transfers",
+                "plan_buffers", "assign_streams", "check_deadlock", "check_lineage", "check_memory"},
                c, diagnostics);
   for (const Diagnostic& each : diagnostics.all()) {
     if (each.severity != Severity::error) continue;

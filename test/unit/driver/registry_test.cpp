@@ -219,8 +219,8 @@ Run run(const Module& module, const std::string& plan, const Folder& folder, boo
   c.recipe = std::move(read.recipe);
   c.module.meshes[0] = c.plan.mesh;
   if (!diagnostics.has_errors())
-    run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "plan_buffers", "assign_streams",
-                "check_deadlock", "check_lineage", "check_memory"},
+    run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "order_transfers",
+                "plan_buffers", "assign_streams", "check_deadlock", "check_lineage", "check_memory"},
                c, diagnostics);
   Run result;
   if (diagnostics.has_errors()) {
