@@ -10,14 +10,13 @@
 
 #include "compiler/codegen/print_instruction.h"
 #include "compiler/codegen/source_text.h"
+#include "compiler/program/traffic.h"
 #include "compiler/support/strings.h"
 
 namespace sscc {
 namespace {
 
 constexpr int longest_list = 8;  // of ranks or groups in a comment
-
-bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::all_to_all; }
 
 const char* kind_of(Buffer::Source source) {
   switch (source) {
@@ -235,7 +234,10 @@ class Printer {
         const auto in_flight = [&](int32_t other) { return instructions[static_cast<size_t>(other)].opcode == Opcode::send; };
         const auto& waits = instructions[i].waits;
         if (std::any_of(waits.begin(), waits.end(), in_flight)) text += "  rank.wait_sends();  // a send still reads what is written next\n";
+        const bool goes_on = is_with_previous(instructions, i), has_more = is_with_previous(instructions, i + 1);
+        if (has_more && !goes_on) text += "  rank.begin_call();  // of all that come up to its end\n";
         text += print_instruction(body_, instructions[i], names_, fused_);
+        if (goes_on && !has_more) text += "  rank.end_call();\n";
       }
     }
     text += "}\n\n";

@@ -224,6 +224,26 @@ void reduce(Node& n, Join join, bool mean) {
   n.give(n.builder().named(n.output_name(0)).reduce(n.tensor(0), dims, n.integer("keepdims", 1) != 0, join, mean ? 1 / count : 1));
 }
 
+// The first (or last) position of the extreme: of the positions that hold it, the least (or greatest). Both are joins that can be split, and so the
+// dimension can: pairs of value and index are never formed.
+void arg_extreme(Node& n, Join extreme) {
+  const Shape shape = n.shape(0);
+  const int dim = n.axis(n.integer("axis", 0), shape.size());
+  const bool is_last = n.integer("select_last_index", 0) != 0;
+  const int64_t length = shape[static_cast<size_t>(dim)];
+  Literal positions{DType::f64, Shape(shape.size() - static_cast<size_t>(dim), 1), {}};  // right-aligned
+  positions.shape[0] = length;
+  for (int64_t i = 0; i < length; ++i) positions.values.push_back(static_cast<double>(i));
+  const Literal nowhere{DType::f64, {}, {is_last ? -1.0 : static_cast<double>(length)}};
+
+  const TensorId best = n.builder().reduce(n.tensor(0), {dim}, true, extreme);
+  const TensorId is_best = n.builder().pointwise(Scalar::equal, {n.tensor(0), best});
+  const TensorId found = n.builder().pointwise(
+      Scalar::where, {is_best, make_constant(n.module, n.name + "/positions", positions), make_constant(n.module, n.name + "/nowhere", nowhere)});
+  const TensorId first = n.builder().reduce(found, {dim}, n.integer("keepdims", 1) != 0, is_last ? Join::max : Join::min);
+  n.give(n.builder().named(n.output_name(0)).pointwise(Scalar::identity, {first}, 0, 0, DType::i64));
+}
+
 void softmax(Node& n) { n.give(n.builder().named(n.output_name(0)).softmax(n.tensor(0), n.axis(n.integer("axis", -1), n.shape(0).size()))); }
 
 void log_softmax(Node& n) {

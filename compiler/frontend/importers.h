@@ -20,6 +20,7 @@ void matmul(Node& n);
 void gemm(Node& n);
 void einsum(Node& n);
 void reduce(Node& n, Join join, bool mean);
+void arg_extreme(Node& n, Join extreme);
 void softmax(Node& n);
 void log_softmax(Node& n);
 void layer_norm(Node& n);

@@ -300,6 +300,7 @@ struct Delivery {
   std::vector<Message> messages;
   std::vector<Region> regions;  // reduce_scatter, all_to_all: of each device
   bool on_the_way = false;      // nobody reads what this leaves but later deliveries of the tensor
+  int bucket = -1;              // collectives of one number are one call (passes/form_buckets.h)
   // Where it stands: in this segment, before this operator (invalid: at the segment's end). A sender outside that segment sends as soon as it has
   // what it sends.
   int segment = 0;

@@ -15,6 +15,7 @@
 #include <unordered_set>
 
 #include "compiler/passes/collective_paths.h"
+#include "compiler/passes/form_buckets.h"
 #include "compiler/passes/passes.h"
 #include "compiler/support/check.h"
 #include "llvm/ADT/STLExtras.h"
@@ -205,6 +206,9 @@ class Collectives {
 
 }  // namespace
 
-void form_collectives(Module& module) { Collectives(module).run(); }
+void form_collectives(Module& module) {
+  Collectives(module).run();
+  form_buckets(module);
+}
 
 }  // namespace sscc

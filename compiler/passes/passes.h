@@ -31,7 +31,7 @@ void order(Module& module, const Plan& plan, Diagnostics& diagnostics);
 // what a device has itself is used first; addends are joined where they are.
 void materialize(Module& module);
 
-// Exchanges become all-reduces and all-gathers, matching messages reduce-scatters; the rest is sent point to point.
+// Exchanges become all-reduces and all-gathers, matching messages reduce-scatters; the rest is sent point to point. Those of a step's end become buckets.
 void form_collectives(Module& module);
 
 }  // namespace sscc

@@ -40,6 +40,7 @@ class Planner {
       }
     }
     for (size_t d = 0; d < module_.deliveries.size(); ++d) deliveries_of_[module_.deliveries[d].tensor].push_back(static_cast<int32_t>(d));
+    place_buckets();
     for (size_t d = 0; d < module_.deliveries.size(); ++d) add_delivery(static_cast<int32_t>(d));
     for (auto& events : plan_.events) std::sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.key < b.key; });
     return std::move(plan_);
@@ -50,8 +51,26 @@ class Planner {
   int segment_of(OpId id) const { return plan_.segment_of[static_cast<size_t>(id.index)]; }
   void add(int32_t device, Event event) { plan_.events[static_cast<size_t>(device)].push_back(event); }
 
-  // A delivery without an operator to stand before stands behind the tensor's last producer.
+  // A bucket stands where the first of its deliveries is needed; one of values that are needed later, where the last of them is made.
+  void place_buckets() {
+    for (size_t d = 0; d < module_.deliveries.size(); ++d) {
+      const Delivery& delivery = module_.deliveries[d];
+      if (delivery.bucket < 0) continue;
+      const Key own = key_by_itself(delivery, static_cast<int32_t>(d));
+      const auto [it, fresh] = buckets_.try_emplace(delivery.bucket, own);
+      if (!fresh) it->second = delivery.before.valid() ? std::min(it->second, own) : std::max(it->second, own);
+    }
+  }
+
   Key delivery_key(const Delivery& delivery, int32_t index) const {
+    if (delivery.bucket < 0) return key_by_itself(delivery, index);
+    Key key = buckets_.at(delivery.bucket);
+    key.member = index;
+    return key;
+  }
+
+  // A delivery without an operator to stand before stands behind the tensor's last producer.
+  Key key_by_itself(const Delivery& delivery, int32_t index) const {
     if (delivery.before.valid()) return {position(delivery.before), 0, index * stride()};
     int64_t last = -1;
     for (OpId producer : module_.tensors[delivery.tensor].producers) last = std::max(last, position(producer));
@@ -147,6 +166,7 @@ class Planner {
   LoweringPlan plan_;
   std::map<TensorId, std::vector<int32_t>> deliveries_of_;
   std::vector<int64_t> position_;
+  std::map<int, Key> buckets_;
   std::map<std::pair<TensorId, std::vector<int32_t>>, int32_t> transfers_;
 };
 
@@ -221,7 +241,7 @@ std::string describe(const Body& body) {
       text += '<';
       for (const View& view : i.ins) describe(text, view);
       if (const auto* c = std::get_if<Communication>(&i.expression))
-        text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer);
+        text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer) + (c->with_next ? "+" : "");
       if (const auto* x = std::get_if<IndexExpression>(&i.expression)) text += 'x' + std::to_string(x->offset);
       if (const auto* c = std::get_if<Capture>(&i.expression)) text += 'h' + std::to_string(c->regions);
       for (const int32_t index : i.reads) text += 'r' + std::to_string(index);

@@ -14,14 +14,23 @@ void RankLowering::run() {
   body.micro_batches = module_.cut.count;
   make_segments();
   group_contributions();
+  const auto bucket_of = [&](const LoweringPlan::Event& event) {
+    return event.what == LoweringPlan::Event::What::delivery ? module_.deliveries[static_cast<size_t>(event.delivery)].bucket : -1;
+  };
+  int bucket = -1;   // that is being filled
+  size_t begin = 0;  // where its instructions begin
   for (const LoweringPlan::Event& event : plan_.events[static_cast<size_t>(device_)]) {
+    if (bucket >= 0 && bucket_of(event) != bucket) join_calls(begin);
     segment_ = event.segment;
+    if (bucket_of(event) != bucket) begin = body.segments[static_cast<size_t>(segment_)].instructions.size();
+    bucket = bucket_of(event);
     switch (event.what) {
       case LoweringPlan::Event::What::op: lower_op(event); break;
       case LoweringPlan::Event::What::delivery: lower_delivery(event); break;
       case LoweringPlan::Event::What::send: lower_send(event); break;
     }
   }
+  if (bucket >= 0) join_calls(begin);
   drop_unread();
   number_claims();
 }
@@ -397,6 +406,25 @@ void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
     parts.push_back({device_, OpId(0), name, message.region, Part::none()});
   }
   finish_delivery(delivery, {delivery.region, assemble(id, delivery.region, parts, false), false, 0});
+}
+
+// The collectives of a bucket, from instruction `begin` on, become one call: what they need stands before it, what needs them behind it.
+void RankLowering::join_calls(size_t begin) {
+  auto& list = body.segments[static_cast<size_t>(segment_)].instructions;
+  std::set<BufferId> made;  // by the call, or from what it made
+  std::vector<Instruction> before, call, behind;
+  for (Instruction& i : llvm::make_range(list.begin() + static_cast<std::ptrdiff_t>(begin), list.end())) {
+    const auto is_made = [&](const View& view) { return made.contains(view.buffer); };
+    const bool is_call = i.opcode >= Opcode::all_reduce && i.opcode <= Opcode::all_to_all;
+    const bool is_behind = llvm::any_of(i.ins, is_made) || llvm::any_of(i.outs, is_made);
+    SSCC_CHECK(!(is_call && is_behind), "calls of a bucket do not depend on each other");
+    if (is_call || is_behind)
+      for (const View& view : i.outs) made.insert(view.buffer);
+    (is_call ? call : is_behind ? behind : before).push_back(std::move(i));
+  }
+  for (Instruction& i : llvm::MutableArrayRef(call).drop_back()) std::get<Communication>(i.expression).with_next = true;
+  list.resize(begin);
+  for (std::vector<Instruction>* part : {&before, &call, &behind}) llvm::move(*part, std::back_inserter(list));
 }
 
 // New versions of parameters go home; everything else is there for its readers.

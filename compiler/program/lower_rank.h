@@ -16,6 +16,7 @@ struct LoweringPlan {
     int64_t position = 0;
     int order_class = 0;
     int64_t index = 0;
+    int32_t member = 0;  // of a bucket
     auto operator<=>(const Key&) const = default;
   };
   struct Event {
@@ -81,6 +82,7 @@ class RankLowering {
   // events
   void lower_op(const LoweringPlan::Event& event);
   void lower_delivery(const LoweringPlan::Event& event);
+  void join_calls(size_t begin);
   void lower_send(const LoweringPlan::Event& event);
   void lower_all_gather(const Delivery& delivery, int32_t index);
   void lower_reduce_scatter(const Delivery& delivery, int32_t index);

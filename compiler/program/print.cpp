@@ -30,7 +30,8 @@ std::string print_expression(const Instruction& i) {
   if (const auto* e = std::get_if<ContractExpression>(&i.expression)) return " " + e->equation;
   if (const auto* e = std::get_if<ReduceExpression>(&i.expression)) return " mask " + std::to_string(e->reduced);
   if (const auto* e = std::get_if<Communication>(&i.expression))
-    return (e->group >= 0 ? " group#" + std::to_string(e->group) : " peer#" + std::to_string(e->peer)) + " transfer " + std::to_string(e->transfer);
+    return (e->group >= 0 ? " group#" + std::to_string(e->group) : " peer#" + std::to_string(e->peer)) + " transfer " + std::to_string(e->transfer) +
+           (e->with_next ? " with next" : "");
   if (const auto* e = std::get_if<Capture>(&i.expression)) return " " + e->tensor;
   return "";
 }

@@ -126,6 +126,7 @@ struct Communication {
   int32_t group = -1;    // collectives: index of Constants::groups
   int32_t transfer = 0;  // unique among the transfers of these ranks; the same number at every participant
   Join join = Join::sum;
+  bool with_next = false;  // collectives: one call with the next instruction, which is of the same opcode, group, type and join
 };
 struct Capture {
   enum class What { loss, grad_norm, output, gradient } what = What::loss;

@@ -4,6 +4,11 @@ namespace sscc {
 
 bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::all_to_all; }
 
+bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index) {
+  const auto* previous = index > 0 ? std::get_if<Communication>(&segment[index - 1].expression) : nullptr;
+  return previous && previous->with_next;
+}
+
 int64_t bytes_of(const Body& body, const View& view) {
   return elements(view.dims) * static_cast<int64_t>(rt::size_of(body.buffers[view.buffer].dtype));
 }
@@ -14,8 +19,10 @@ Traffic count_traffic(const Programs& programs) {
     const Body& body = programs.bodies[static_cast<size_t>(rank.body)];
     std::vector<int64_t> runs(body.segments.size(), 0);
     for (const ProgramSlot& slot : body.schedule) ++runs[static_cast<size_t>(slot.segment)];
-    for (size_t s = 0; s < body.segments.size(); ++s)
-      for (const Instruction& i : body.segments[s].instructions) {
+    for (size_t s = 0; s < body.segments.size(); ++s) {
+      const std::vector<Instruction>& instructions = body.segments[s].instructions;
+      for (size_t at = 0; at < instructions.size(); ++at) {
+        const Instruction& i = instructions[at];
         if (!is_communication(i.opcode) || i.opcode == Opcode::receive) continue;  // counted where it is sent
         const auto& c = std::get<Communication>(i.expression);
         int64_t bytes = bytes_of(body, i.opcode == Opcode::send || i.opcode == Opcode::reduce_scatter ? i.ins[0] : i.outs[0]);
@@ -26,11 +33,13 @@ Traffic count_traffic(const Programs& programs) {
           bytes *= i.opcode == Opcode::all_reduce ? 2 * others : others;
         }
         Traffic::Kind& kind = traffic.by_kind[name_of(i.opcode)];
-        kind.count += runs[s];
+        const int64_t calls = is_with_previous(instructions, at) ? 0 : runs[s];
+        kind.count += calls;
         kind.bytes += runs[s] * bytes;
-        traffic.messages += runs[s];
+        traffic.messages += calls;
         traffic.bytes += runs[s] * bytes;
       }
+    }
   }
   return traffic;
 }

@@ -13,12 +13,14 @@ struct Traffic {
   struct Kind {
     int64_t count = 0, bytes = 0;
   };
-  std::map<std::string, Kind> by_kind;  // a collective counts once
+  std::map<std::string, Kind> by_kind;  // a collective counts once, and so does one of several tensors
   int64_t bytes = 0, messages = 0;
 };
 Traffic count_traffic(const Programs& programs);
 
 int64_t bytes_of(const Body& body, const View& view);
 bool is_communication(Opcode opcode);
+// Is an instruction of a segment one call with the one before it?
+bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index);
 
 }  // namespace sscc

@@ -5,6 +5,7 @@
 #include <mutex>
 
 #include "compiler/program/index_bounds.h"
+#include "compiler/program/traffic.h"
 #include "compiler/support/check.h"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/tensor_files.h"
@@ -171,7 +172,8 @@ Call call_of(const Instruction& instruction) {
 
 struct Statement {
   const char* origin;
-  bool waits_for_sends;  // the only instructions that may not have ended when the next one begins
+  bool waits_for_sends;         // the only instructions that may not have ended when the next one begins
+  bool begins_call, ends_call;  // of several collectives
   std::vector<Operand> outs, ins;
   Call call;
 };
@@ -200,8 +202,12 @@ void find_operands(const Body& body, const Instruction& instruction, Statement& 
 
 rt::SegmentInfo segment_info(const Body& body, const ProgramSegment& segment) {
   std::vector<Statement> statements;
-  for (const Instruction& instruction : segment.instructions) {
+  for (size_t i = 0; i < segment.instructions.size(); ++i) {
+    const Instruction& instruction = segment.instructions[i];
     Statement& statement = statements.emplace_back();
+    const bool goes_on = is_with_previous(segment.instructions, i), has_more = is_with_previous(segment.instructions, i + 1);
+    statement.begins_call = has_more && !goes_on;
+    statement.ends_call = goes_on && !has_more;
     statement.origin = instruction.origin.c_str();
     statement.waits_for_sends = std::any_of(instruction.waits.begin(), instruction.waits.end(),
                                             [&](int32_t other) { return segment.instructions[static_cast<size_t>(other)].opcode == Opcode::send; });
@@ -217,7 +223,9 @@ rt::SegmentInfo segment_info(const Body& body, const ProgramSegment& segment) {
               tensors.ins.clear();
               for (const Operand& operand : statement.outs) tensors.outs.push_back(operand.at(rank, micro_batch));
               for (const Operand& operand : statement.ins) tensors.ins.push_back(operand.at(rank, micro_batch));
+              if (statement.begins_call) rank.begin_call();
               statement.call(rank, tensors, micro_batch);
+              if (statement.ends_call) rank.end_call();
             }
           }};
 }

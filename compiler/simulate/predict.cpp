@@ -147,7 +147,9 @@ class Clock {
     const auto n = static_cast<double>(rank.constants.groups[static_cast<size_t>(std::get<Communication>(first.what->expression).group)].size());
     const double bytes = static_cast<double>(bytes_of(body, first.what->opcode == Opcode::reduce_scatter ? first.what->ins[0] : first.what->outs[0]));
     const double rounds = first.what->opcode == Opcode::all_reduce ? 2 : 1;
-    const double end = begin + rounds * ((n - 1) * machine_.link_latency_seconds + bytes * (n - 1) / n / machine_.link_bytes_per_second);
+    const auto& list = body.segments[static_cast<size_t>(first.segment)].instructions;
+    const double latency = is_with_previous(list, static_cast<size_t>(first.instruction)) ? 0 : (n - 1) * machine_.link_latency_seconds;
+    const double end = begin + rounds * (latency + bytes * (n - 1) / n / machine_.link_bytes_per_second);
     for (const Step& member : members) spend(member, begin, end);
   }
 

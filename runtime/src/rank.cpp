@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "call.h"
 #include "captures.h"
 #include "sscc_rt/kernels.h"
 
@@ -40,7 +41,7 @@ std::vector<std::byte> dense_copy(const Tensor& from) {
 }  // namespace
 
 Rank::Rank(std::byte* arena, const ProgramInfo& program, const Constants& constants, Transport& transport)
-    : arena_(arena), program_(program), constants_(constants), transport_(transport) {}
+    : arena_(arena), program_(program), constants_(constants), transport_(transport), call_(std::make_shared<CollectiveCall>()) {}
 
 // -- views ----------------------------------------------------------------------------------------------------------------------------------------
 
@@ -93,29 +94,31 @@ void Rank::receive(const Tensor& data, int32_t peer, int32_t transfer, int micro
   });
 }
 
+void Rank::collective(CollectiveKind kind, const Tensor& out, const Tensor& in, int32_t group, Join join, int32_t transfer, int micro_batch) {
+  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
+  const int64_t whole = std::max(bytes_of(out), bytes_of(in));
+  count_collective(ranks, (kind == CollectiveKind::all_reduce ? 2 : 1) * (static_cast<int64_t>(ranks.size()) - 1) * whole);
+  call_->add({kind, ranks, join, tag(transfer, micro_batch, true)}, {out, in});
+  if (!is_collecting_) communicate([&] { call_->run(transport_); });
+}
+
 void Rank::all_reduce(const Tensor& data, int32_t group, Join join, int32_t transfer, int micro_batch) {
-  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  communicate([&] { transport_.all_reduce(ranks, data.data, data.elements(), data.dtype, join, tag(transfer, micro_batch, true)); });
-  count_collective(ranks, 2 * (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(data));
+  collective(CollectiveKind::all_reduce, data, data, group, join, transfer, micro_batch);
 }
-
 void Rank::all_gather(const Tensor& all, const Tensor& mine, int32_t group, int32_t transfer, int micro_batch) {
-  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  communicate([&] { transport_.all_gather(ranks, all.data, mine.data, static_cast<size_t>(bytes_of(mine)), tag(transfer, micro_batch, true)); });
-  count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(all));
+  collective(CollectiveKind::all_gather, all, mine, group, Join::sum, transfer, micro_batch);
 }
-
 void Rank::reduce_scatter(const Tensor& mine, const Tensor& all, int32_t group, Join join, int32_t transfer, int micro_batch) {
-  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  communicate([&] { transport_.reduce_scatter(ranks, mine.data, all.data, mine.elements(), mine.dtype, join, tag(transfer, micro_batch, true)); });
-  count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(all));
+  collective(CollectiveKind::reduce_scatter, mine, all, group, join, transfer, micro_batch);
+}
+void Rank::all_to_all(const Tensor& received, const Tensor& given, int32_t group, int32_t transfer, int micro_batch) {
+  collective(CollectiveKind::all_to_all, received, given, group, Join::sum, transfer, micro_batch);
 }
 
-void Rank::all_to_all(const Tensor& received, const Tensor& given, int32_t group, int32_t transfer, int micro_batch) {
-  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  const size_t bytes_each = static_cast<size_t>(bytes_of(given)) / ranks.size();
-  communicate([&] { transport_.all_to_all(ranks, received.data, given.data, bytes_each, tag(transfer, micro_batch, true)); });
-  count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(given));
+void Rank::begin_call() { is_collecting_ = true; }
+void Rank::end_call() {
+  is_collecting_ = false;
+  communicate([&] { call_->run(transport_); });
 }
 
 void Rank::wait_sends() {

@@ -19,7 +19,7 @@ import numpy as np
 
 from golden import ULYSSES, gpt
 from harness import ENVIRONMENT, MODELS, ROOT, Findings, Subject, compare_losses, compare_outputs, need, read_json, read_log, run, write_json
-from onnx_files import write_tensor
+from onnx_files import FLOAT, INT64, Graph, read_tensor, write_tensor
 
 SSCC = os.path.abspath(os.environ.get("SSCC", f"{ROOT}/build/sscc"))
 GPT, MLP = f"{MODELS}/gpt", f"{MODELS}/mlp"
@@ -262,6 +262,30 @@ class Inference(Test):
 
     def test_compiled_data_parallel(self):
         self.compare("mpirun", gpt(dp=2))
+
+
+class Extremes(Test):
+    """ArgMax and ArgMin along a dimension that ranks share: which rank has the extreme, and which of several, plays no part."""
+
+    def test_positions(self):
+        kinds = {"first": ("ArgMax", 0), "last": ("ArgMax", 1), "least": ("ArgMin", 0), "last_least": ("ArgMin", 1)}
+        graph = Graph("extremes", 17)
+        x = graph.input("x", FLOAT, [8, 7])
+        for name, (kind, last) in kinds.items():
+            graph.output(graph.node(kind, f"/{name}", [x], [name], axis=1, keepdims=0, select_last_index=last), INT64, [8])
+        with open(f"{self.folder}/model.onnx", "wb") as file:
+            file.write(graph.model("sscc"))
+        data = np.random.RandomState(1).randint(0, 3, (8, 7)).astype(np.float32)
+        os.makedirs(f"{self.folder}/step_0")
+        write_tensor(f"{self.folder}/step_0/input_0.pb", "x", data)
+        mirrored = 6 - np.argmax(data[:, ::-1], 1), 6 - np.argmin(data[:, ::-1], 1)
+        wanted = np.argmax(data, 1), mirrored[0], np.argmin(data, 1), mirrored[1]
+        in_time = {"axis": "x:1", "split": ["tp", {"time": 2}], "within": {"type": "ArgMax"}}
+        for rule in {"axis": "x:1", "split": "tp"}, {"axis": "x:1", "split": {"over": "tp", "sizes": [1, 3, 3]}}, in_time:
+            subject = self.subject(self.folder, {"mesh": {"tp": 3}, "transform": [rule]}, recipe=False)
+            need(run(subject.command("run", "--data", self.folder, "--outputs", f"{self.folder}/outputs")))
+            for i, positions in enumerate(wanted):
+                np.testing.assert_array_equal(read_tensor(f"{self.folder}/outputs/step_0/output_{i}.pb"), positions)
 
 
 class Data(Test):

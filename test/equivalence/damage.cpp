@@ -313,6 +313,16 @@ const std::vector<Damage>& damages() {
            i.ins.resize(1, i.outs[0]);
          });
        }},
+      {"a call of several tensors falls apart on one rank",
+       [](Patient& p) {
+         const auto is_first = [](const Instruction& i) { return is_collective(i) && std::get<Communication>(i.expression).with_next; };
+         return change(p, p.find(is_first), [](Instruction& i) { std::get<Communication>(i.expression).with_next = false; });
+       }},
+      {"a call takes in what comes next on one rank",
+       [](Patient& p) {
+         const auto is_last = [](const Instruction& i) { return is_collective(i) && !std::get<Communication>(i.expression).with_next; };
+         return change(p, p.find(is_last), [](Instruction& i) { std::get<Communication>(i.expression).with_next = true; });
+       }},
       {"a group has another order",
        [](Patient& p) {
          const auto site = p.find([](const Instruction& i) { return is_collective(i) && i.opcode != Opcode::all_reduce; });

@@ -52,6 +52,21 @@ class Scale(unittest.TestCase):
         self.assertLess(result["compile"]["seconds"], 10)
         self.assertLess(result["compile"]["peak_rss_bytes"], 2**30)
 
+    def test_proofs_take_less_than_the_rest(self):
+        """Over the plans of the golden tests: the checkers together against all passes before them."""
+        sys.path.insert(0, f"{HERE}/../e2e")
+        from golden import CASES
+        from harness import MODELS
+        proofs = rest = 0
+        for model, plan in CASES.values():
+            with open(f"{self.folder}/plan.json", "w", encoding="utf-8") as file:
+                json.dump({"version": 1, **plan}, file)
+            for step, seconds in self.check(f"{MODELS}/{model}")["compile"]["steps"].items():
+                proofs += seconds if step.startswith("check_") else 0
+                rest += 0 if step.startswith("check_") else seconds
+        print(f"{len(CASES)} plans: proofs {proofs:.2f} s, the rest {rest:.2f} s")
+        self.assertLess(proofs, rest)
+
     def grows_linearly(self, seconds):
         """Twice the work, at most two and a half times the time."""
         print(" ".join(f"{each:.3f}" for each in seconds))

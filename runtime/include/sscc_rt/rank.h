@@ -134,6 +134,9 @@ int kernel_threads_under_mpi();
 
 // -- what segment code sees -----------------------------------------------------------------------------------------------------------------------
 
+class CollectiveCall;
+enum class CollectiveKind : uint8_t { all_reduce, all_gather, reduce_scatter, all_to_all };
+
 class Rank {
  public:
   Rank(std::byte* arena, const ProgramInfo& program, const Constants& constants, Transport& transport);
@@ -156,6 +159,9 @@ class Rank {
   void all_gather(const Tensor& all, const Tensor& mine, int32_t group, int32_t transfer, int micro_batch);
   void reduce_scatter(const Tensor& mine, const Tensor& all, int32_t group, Join join, int32_t transfer, int micro_batch);
   void all_to_all(const Tensor& received, const Tensor& given, int32_t group, int32_t transfer, int micro_batch);
+  // The collectives between the two are one call, made at its end; all are of one kind, group, type and join.
+  void begin_call();
+  void end_call();
   // All sends so far have left their buffers. Emitted before a buffer that a send reads is written again, and at the end of a step.
   void wait_sends();
 
@@ -175,6 +181,7 @@ class Rank {
     return (transfer * program_.micro_batches + micro_batch) * 2 + is_collective;
   }
   void count_collective(std::span<const int32_t> group, int64_t bytes);
+  void collective(CollectiveKind kind, const Tensor& out, const Tensor& in, int32_t group, Join join, int32_t transfer, int micro_batch);
 
   std::byte* arena_;
   const ProgramInfo& program_;
@@ -186,6 +193,8 @@ class Rank {
   const char* origin_ = "";
   int micro_batch_ = 0;
   std::shared_ptr<Captures> captures_;
+  std::shared_ptr<CollectiveCall> call_;  // that is being made, or put together
+  bool is_collecting_ = false;
 };
 
 // -- running --------------------------------------------------------------------------------------------------------------------------------------

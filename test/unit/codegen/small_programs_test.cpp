@@ -229,6 +229,8 @@ Programs every_opcode() {
   add(overwriting);
   add(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 9, Join::max}));
   add(with(plain(Opcode::all_gather, {matrix}, {row}), Communication{-1, 0, 10, Join::sum}));
+  add(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 13, Join::sum, true}));
+  add(with(plain(Opcode::all_reduce, {row}, {}), Communication{-1, 0, 14, Join::sum}));
   add(with(plain(Opcode::reduce_scatter, {row}, {matrix}), Communication{-1, 0, 11, Join::sum}));
   add(with(plain(Opcode::all_to_all, {other}, {matrix}), Communication{-1, 0, 12, Join::sum}));
   add(with(plain(Opcode::capture, {}, {view_of(b, {})}), Capture{Capture::What::loss, "", -1}));
