@@ -45,7 +45,7 @@ const Step straight_line[] = {
     {"order", [](const Request&, Compilation& c, Diagnostics& d) { order(c.module, c.plan, d); }},
     // Beyond this point no compute operator is added, split, moved or reordered.
     {"materialize", [](const Request&, Compilation& c, Diagnostics&) { materialize(c.module); }},
-    {"form_collectives", [](const Request&, Compilation& c, Diagnostics&) { form_collectives(c.module); }},
+    {"form_collectives", [](const Request&, Compilation& c, Diagnostics& d) { form_collectives(c.module, c.plan, d); }},
     // Beyond this point every byte that crosses devices is an explicit delivery.
     {"lower",
      [](const Request&, Compilation& c, Diagnostics&) {

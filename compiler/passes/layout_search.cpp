@@ -180,14 +180,18 @@ std::optional<LayoutPath> cheapest_path(const Shape& lengths, const DigitSizes& 
 }
 
 std::optional<Crossing> cheapest_crossing(const Shape& lengths, const DigitSizes& senders, const Layout& from, const DigitSizes& receivers,
-                                          const Layout& to) {
+                                          const Layout& to, CrossingKind kind) {
   const auto there = all_paths(lengths, senders, from);
   std::optional<Crossing> best;
   for (const Layout& arrives : complete_layouts(lengths, receivers)) {
     const std::optional<LayoutPath> here = cheapest_path(lengths, receivers, arrives, to);
     if (!here || (best && here->cost >= best->cost)) continue;
+    const bool is_gathered = here->steps.size() == 1 && here->steps[0].kind == LayoutStep::Kind::all_gather && copies(receivers, arrives).empty();
+    if (kind == CrossingKind::in_parts && !is_gathered) continue;
     for (const auto& [leaves, reached] : llvm::reverse(there)) {
       if (!leaves.sum.empty()) continue;
+      if (kind == CrossingKind::in_parts && from.sum.empty() && reached.cost.messages > 0) continue;
+      if (kind == CrossingKind::with_calls && reached.cost.messages + here->cost.messages == 0) continue;
       const PathCost cost = reached.cost + crossing_cost(lengths, senders, leaves, receivers, arrives) + here->cost;
       if (best && best->cost <= cost) continue;
       best = Crossing{cost, {}, leaves, arrives, here->steps};

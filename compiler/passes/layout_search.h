@@ -82,7 +82,12 @@ struct Crossing {
   Layout leaves, arrives;
   std::vector<LayoutStep> after;
 };
+// Of the crossings there are, only those that
+//   with_calls   have a collective on one side at least
+//   in_parts     bring every element over once, and have the copies gathered by one call among the receivers
+// In parts, senders that have nothing to join make no calls.
+enum class CrossingKind { any, with_calls, in_parts };
 std::optional<Crossing> cheapest_crossing(const Shape& lengths, const DigitSizes& senders, const Layout& from, const DigitSizes& receivers,
-                                          const Layout& to);
+                                          const Layout& to, CrossingKind kind = CrossingKind::any);
 
 }  // namespace sscc

@@ -31,7 +31,8 @@ void order(Module& module, const Plan& plan, Diagnostics& diagnostics);
 // what a device has itself is used first; addends are joined where they are.
 void materialize(Module& module);
 
-// Exchanges become all-reduces and all-gathers, matching messages reduce-scatters; the rest is sent point to point.
-void form_collectives(Module& module);
+// Exchanges become all-reduces and all-gathers, matching messages reduce-scatters; the rest is sent point to point. Where the plan has a rule for a
+// communication, it travels as the rule says.
+void form_collectives(Module& module, const Plan& plan, Diagnostics& diagnostics);
 
 }  // namespace sscc

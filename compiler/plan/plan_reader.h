@@ -1,5 +1,5 @@
 // The reader of a plan's parts. One instance reads one plan; each part is one file: read_selector.cpp (selectors and axes), read_transform.cpp,
-// read_assign.cpp, read_order.cpp, read_plan.cpp (the rest).
+// read_assign.cpp, read_order.cpp, read_communication.cpp, read_plan.cpp (the rest).
 #pragma once
 
 #include <map>
@@ -83,10 +83,12 @@ class PlanReader : private Reader {
   void read_timetable(const JsonValue& timetable);
   void read_blocks(const JsonValue& order);
   std::optional<Block> read_block(const JsonValue& value);
-  void check_communication(const JsonValue& value);
-  void check_communication_rule(const JsonValue& value);
+
+  // -- read_communication.cpp
+  void read_communication(const JsonValue& value);
+  std::optional<CommunicationRule> read_communication_rule(const JsonValue& value);
   void check_compression(const JsonValue& value);
-  void check_stage_or_place(const JsonValue& value);
+  std::optional<CommunicationRule::End> read_end(const JsonValue& value);
 
   JsonDocument& plan_document_;
   const Module& module_;

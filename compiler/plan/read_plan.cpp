@@ -106,7 +106,7 @@ PlanAndRecipe PlanReader::read(const std::string& recipe_file, const Settings& s
   read_part("assign", &PlanReader::read_assign);
   if (!mesh_given_) make_mesh_of_device_numbers();
   read_part("order", &PlanReader::read_order);
-  read_part("communication", &PlanReader::check_communication);
+  read_part("communication", &PlanReader::read_communication);
   read_part("memory_limit", &PlanReader::read_memory_limit);
   check_precision(root);
   return std::move(result_);

@@ -141,6 +141,7 @@ class Walker {
       case Opcode::all_reduce:
       case Opcode::all_gather:
       case Opcode::reduce_scatter:
+      case Opcode::broadcast:
       case Opcode::all_to_all: arrive(step); return true;
       default: break;
     }

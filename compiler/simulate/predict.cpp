@@ -145,7 +145,7 @@ class Clock {
     const RankProgram& rank = programs_.ranks[static_cast<size_t>(first.rank)];
     const Body& body = programs_.bodies[static_cast<size_t>(rank.body)];
     const auto n = static_cast<double>(rank.constants.groups[static_cast<size_t>(std::get<Communication>(first.what->expression).group)].size());
-    const double bytes = static_cast<double>(bytes_of(body, first.what->opcode == Opcode::reduce_scatter ? first.what->ins[0] : first.what->outs[0]));
+    const double bytes = static_cast<double>(bytes_of_call(body, *first.what));
     const double rounds = first.what->opcode == Opcode::all_reduce ? 2 : 1;
     const double end = begin + rounds * ((n - 1) * machine_.link_latency_seconds + bytes * (n - 1) / n / machine_.link_bytes_per_second);
     for (const Step& member : members) spend(member, begin, end);

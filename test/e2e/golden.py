@@ -64,6 +64,11 @@ def turns(place, order, *rules, **mesh):
             "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"], "place": place}], "order": order}
 
 
+def by(plan, *rules):
+    """A plan with rules for its communication."""
+    return {**plan, "communication": list(rules)}
+
+
 ANY_LEGAL_PLAN = {
     "gpt.heads3": {"mesh": {"tp": 3}, "transform": TENSOR},
     "gpt.batch512": {"mesh": {"dp": 3}, "transform": [split("input_ids:0", {"over": "dp", "sizes": [5, 1, 2]})]},
@@ -131,6 +136,18 @@ ANY_LEGAL_PLAN = {
                           "transform": [*TENSOR, split("wte.weight:0", "tp"), split("input_ids:0", "dp"), split("input_ids:0", {"time": 4}),
                                         {"parameters": ["layers.*"], "store": {"split": "dp", "dim": -1}}, {"state": "w*", "store": {"split": "dp"}}],
                           "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"]}], "order": {"schedule": "1f1b"}},
+    "gpt.p2p": by(gpt(dp=2, tp=2), {"lowering": "p2p"}),
+    "gpt.p2p.zero3": by(zero("parameters", micro_batches=2), {"lowering": "p2p"}),
+    "gpt.collective": by(gpt("1f1b", micro_batches=4, pp=2, tp=2), {"lowering": "collective"}),
+    "gpt.ring.dp4": by(gpt(dp=4), {"phase": "backward", "lowering": "ring"}),
+    "gpt.ring.tp3": by({"mesh": {"tp": 3}, "transform": TENSOR}, {"over": "tp", "lowering": "ring"}),
+    "gpt.ring.zero1": by(zero("state", micro_batches=2), {"lowering": "ring"}),
+    "gpt.ring.zero3": by(zero("parameters"), {"phase": "forward", "lowering": "ring"}),
+    "gpt.local_all_gather": by(gpt("1f1b", micro_batches=4, pp=2, dp=2, tp=2), *({"over": "stages", "phase": phase, "lowering": "local_all_gather"}
+                                                                                for phase in ("forward", "dgrad")), {"tensor": "loss", "lowering": "auto"}),
+    "gpt.broadcast.stages": by(gpt("1f1b", micro_batches=4, pp=2, tp=2), {"from": 0, "to": 1, "phase": "forward", "lowering": "broadcast"}),
+    "gpt.broadcast.stored": by({"mesh": {"dp": 3}, "transform": [split("input_ids:0", "dp"), {"parameters": "layers.*", "store": 1}]},
+                               {"tensor": "layers.*", "phase": "forward", "lowering": "broadcast"}),
 }
 
 CASES = {
