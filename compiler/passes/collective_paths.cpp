@@ -4,8 +4,8 @@
 //   x[0:4]{0..1/2} on 0, x[4:8]{0..1/2} on 1, the other half    <V(2) D0(2)>   ->  <R(4)>     two reduce_scatter, one all_gather
 //     of the sum likewise on 2 and 3, x needed on all
 //
-// The cheapest path between the two is written as deliveries, one for each call. After the first call of a device its value is whole, and what it gives
-// to the next is what the call before left there.
+// The cheapest path between the two is written as deliveries, one for each call. What a device gives to the next call is what the call before left
+// there: whole, unless the shares are joined by turns (over links of different speed).
 #include "compiler/passes/collective_paths.h"
 
 #include <algorithm>
@@ -67,7 +67,7 @@ class Writer {
     parts_.resize(group.devices.size());
     for (size_t i = 0; i < group.devices.size(); ++i) {
       regions_.push_back(group.region(space, layout, i));
-      is_left(i, regions_[i]);
+      is_left(i, regions_[i], Part());
     }
   }
 
@@ -78,8 +78,10 @@ class Writer {
       for (size_t i = 0; i < group_.devices.size(); ++i) after.push_back(group_.region(space_, step.to, i));
       const size_t first = result.size();
       if (step.kind != LayoutStep::Kind::slice) {
-        for (const std::vector<size_t>& call : group_.calls(step.moved)) result.push_back(call_of(step.kind, call, after));
-        for (size_t i = 0; i < group_.devices.size(); ++i) is_left(i, after[i]);
+        for (const std::vector<size_t>& call : group_.calls(step.moved)) {
+          result.push_back(call_of(step.kind, call, after));
+          for (const size_t member : call) is_left(member, after[member], result.back().part);
+        }
       } else if (is_last && &step == &steps.back()) {
         for (size_t i = 0; i < group_.devices.size(); ++i) result.push_back(slice_of(i, after[i]));
       }
@@ -105,10 +107,10 @@ class Writer {
   const std::vector<Region>& regions() const { return regions_; }
 
  private:
-  // A delivery has left a whole value on a device.
-  void is_left(size_t device, const Region& region) {
-    own_[device] = {{group_.devices[device], OpId(), 0, region, Part()}};
-    parts_[device] = Part();
+  // A delivery has left a value on a device: whole, or, where a sum is joined by turns, the share of those who have been joined.
+  void is_left(size_t device, const Region& region, const Part& part) {
+    own_[device] = {{group_.devices[device], OpId(), 0, region, part}};
+    parts_[device] = part;
   }
 
   std::vector<Contribution> given(size_t device, const Region& region) const {
@@ -139,7 +141,11 @@ class Writer {
     Delivery delivery;
     delivery.tensor = tensor_;
     delivery.region = after[call[0]];
-    for (const size_t member : call) delivery.devices.push_back(group_.devices[member]);
+    delivery.part = parts_[call[0]];
+    for (const size_t member : call) {
+      delivery.devices.push_back(group_.devices[member]);
+      delivery.part = unite(delivery.part, parts_[member]);
+    }
     if (kind == LayoutStep::Kind::all_reduce || kind == LayoutStep::Kind::all_gather) {
       delivery.how = kind == LayoutStep::Kind::all_reduce ? How::all_reduce : How::all_gather;
       for (const size_t member : call) add_message(delivery, member, member, regions_[member]);
@@ -171,19 +177,41 @@ struct CollectivePaths::Change {
   Standing place;
 };
 
-PathCost CollectivePaths::cost_of(const std::vector<Delivery>& deliveries) {
+PathCost CollectivePaths::cost_of(const std::vector<Delivery>& deliveries) const {
   PathCost cost;
+  std::map<int32_t, double> seconds;  // by device
+  const auto spend = [&](llvm::ArrayRef<int32_t> devices, double messages, double bytes_each) {
+    if (!cluster_.is_given()) return;
+    const double taken = cluster_.link_of(devices).seconds(messages, bytes_each);
+    for (const int32_t device : devices) seconds[device] += taken;
+  };
   for (const Delivery& delivery : deliveries) {
     const auto others = static_cast<int64_t>(delivery.devices.size()) - 1;
-    switch (delivery.how) {
-      case How::all_reduce: cost = cost + PathCost{2 * others * delivery.region.elements(), 1, 1}; break;
-      case How::all_gather: cost = cost + PathCost{others * delivery.region.elements(), 1, 1}; break;
-      default:
-        for (const Message& message : delivery.messages)
-          if (message.from != message.to) cost = cost + PathCost{message.region.elements(), 1, 1};
+    const auto size = static_cast<double>(rt::size_of(module_.tensors[delivery.tensor].dtype));
+    if (delivery.how == How::all_reduce || delivery.how == How::all_gather) {
+      const int64_t turns = delivery.how == How::all_reduce ? 2 : 1;
+      cost = cost + PathCost{turns * others * delivery.region.elements(), 1, 1};
+      spend(delivery.devices, static_cast<double>(turns * others),
+            static_cast<double>(delivery.region.elements()) * size / static_cast<double>(others + 1));
+      continue;
+    }
+    for (const Message& message : delivery.messages) {
+      if (message.from == message.to) continue;
+      cost = cost + PathCost{message.region.elements(), 1, 1};
+      spend({message.from, message.to}, 1, static_cast<double>(message.region.elements()) * size);
     }
   }
+  for (const auto& [device, busy] : seconds) cost.picoseconds = std::max(cost.picoseconds, picoseconds(busy));
   return cost;
+}
+
+DigitLinks CollectivePaths::links_of(const DeviceGroup& group, TensorId tensor) const {
+  DigitLinks result;
+  if (!cluster_.is_given()) return result;
+  result.element_bytes = static_cast<int64_t>(rt::size_of(module_.tensors[tensor].dtype));
+  for (int digit = 0; digit < static_cast<int>(group.sizes.size()); ++digit)
+    result.links.push_back(cluster_.levels[group.level(cluster_, digit)].link);
+  return result;
 }
 
 bool CollectivePaths::run_alike(const std::vector<Holding>& holdings, int segment) const {
@@ -222,7 +250,8 @@ namespace {
 const char* const not_uniform = "what devices have, or need, are no equal blocks and copies";
 
 bool fits(const PathCost& cost, const CollectivePaths::Wish& wish) {
-  return !wish.limit || std::tie(cost.elements, cost.messages) < std::tie(wish.limit->elements, wish.limit->messages);
+  const auto key = [](const PathCost& each) { return std::tuple(each.picoseconds, each.elements, each.messages); };
+  return !wish.limit || key(cost) < key(*wish.limit);
 }
 
 std::vector<Region> regions_of(const std::vector<Holding>& a, const std::vector<Holding>& b) {
@@ -237,10 +266,11 @@ std::vector<Region> regions_of(const std::vector<Holding>& a, const std::vector<
 CollectivePaths::Found CollectivePaths::within(const Change& change, const Wish& wish) {
   if (wish.kind == CrossingKind::in_parts) return {{}, "it stays among the devices that have it"};
   const Space space(regions_of(change.from, change.to));
-  const std::optional<GroupLayouts> found = layouts_of(space, change.from, change.to);
+  const std::optional<GroupLayouts> found = layouts_of(space, change.from, change.to, cluster_);
   if (!found || found->group.sizes.size() > most_digits) return {{}, not_uniform};
-  const auto [it, fresh] = paths_.try_emplace({space.lengths(), found->group.sizes, found->from, found->to});
-  if (fresh) it->second = cheapest_path(space.lengths(), found->group.sizes, found->from, found->to);
+  const DigitLinks links = links_of(found->group, change.tensor);
+  const auto [it, fresh] = paths_.try_emplace({space.lengths(), found->group.sizes, found->from, found->to, links});
+  if (fresh) it->second = cheapest_path(space.lengths(), found->group.sizes, found->from, found->to, links);
   const std::optional<LayoutPath>& path = it->second;
   if (!path) return {{}, not_uniform};
   if (!fits(path->cost, wish)) return {{}, "messages cost less"};
@@ -269,10 +299,16 @@ CollectivePaths::Found CollectivePaths::between(const Change& change, const Wish
   // In parts, nobody makes a call who has nothing to join.
   if (!place && !(is_whole && wish.kind == CrossingKind::in_parts)) return {{}, "those who have it do not run the same slots"};
   const Space space(regions_of(change.from, change.to));
-  const std::optional<GroupLayouts> there = layouts_of(space, change.from, {}), here = layouts_of(space, {}, change.to);
+  const std::optional<GroupLayouts> there = layouts_of(space, change.from, {}, cluster_), here = layouts_of(space, {}, change.to, cluster_);
   if (!there || !here || there->group.sizes.size() > most_digits || here->group.sizes.size() > most_digits) return {{}, not_uniform};
-  const auto [it, fresh] = crossings_.try_emplace({space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to, wish.kind});
-  if (fresh) it->second = cheapest_crossing(space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to, wish.kind);
+  CrossingLinks links{links_of(there->group, change.tensor), links_of(here->group, change.tensor), {}};
+  if (cluster_.is_given()) {
+    std::vector<int32_t> all = there->group.devices;
+    llvm::append_range(all, here->group.devices);
+    links.between = cluster_.link_of(all);
+  }
+  const auto [it, fresh] = crossings_.try_emplace({space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to, wish.kind, links});
+  if (fresh) it->second = cheapest_crossing(space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to, wish.kind, links);
   const std::optional<Crossing>& crossing = it->second;
   if (!crossing)
     return {{}, wish.kind == CrossingKind::in_parts ? "no region of it has copies that cut it evenly" : "nothing of it is joined or gathered"};

@@ -16,10 +16,10 @@ namespace sscc {
 
 class CollectivePaths {
  public:
-  CollectivePaths(const Module& module, const Meetings& meetings) : module_(module), meetings_(meetings) {}
+  CollectivePaths(const Module& module, const Meetings& meetings, const Cluster& cluster) : module_(module), meetings_(meetings), cluster_(cluster) {}
 
-  // What deliveries cost as they are: elements that travel, calls and messages.
-  static PathCost cost_of(const std::vector<Delivery>& deliveries);
+  // What deliveries cost as they are: elements that travel, calls and messages; with a cluster, until the last of their devices is done.
+  PathCost cost_of(const std::vector<Delivery>& deliveries) const;
 
   // What is asked for: less than this cost, if there is a limit; between devices, a crossing of this kind.
   struct Wish {
@@ -42,11 +42,13 @@ class CollectivePaths {
   // Where senders join what they have made for somebody else.
   std::optional<Standing> place_of_senders(const Change& change) const;
   bool run_alike(const std::vector<Holding>& holdings, int segment) const;
+  DigitLinks links_of(const DeviceGroup& group, TensorId tensor) const;
 
   const Module& module_;
   const Meetings& meetings_;
-  std::map<std::tuple<Shape, DigitSizes, Layout, Layout>, std::optional<LayoutPath>> paths_;
-  std::map<std::tuple<Shape, DigitSizes, Layout, DigitSizes, Layout, CrossingKind>, std::optional<Crossing>> crossings_;
+  const Cluster& cluster_;
+  std::map<std::tuple<Shape, DigitSizes, Layout, Layout, DigitLinks>, std::optional<LayoutPath>> paths_;
+  std::map<std::tuple<Shape, DigitSizes, Layout, DigitSizes, Layout, CrossingKind, CrossingLinks>, std::optional<Crossing>> crossings_;
 };
 
 }  // namespace sscc

@@ -34,12 +34,13 @@ constexpr int64_t large_bytes = 64 << 10;
 
 class Collectives {
  public:
-  Collectives(Module& module, const std::vector<CommunicationRule>& rules, Diagnostics& diagnostics)
+  Collectives(Module& module, const std::vector<CommunicationRule>& rules, const Cluster& cluster, Diagnostics& diagnostics)
       : module_(module),
         plan_rules_(rules),
         diagnostics_(diagnostics),
         meetings_(module),
-        paths_(module, meetings_),
+        cluster_(cluster),
+        paths_(module, meetings_, cluster),
         rules_(module, meetings_, rules) {}
 
   void run() {
@@ -126,9 +127,10 @@ class Collectives {
     return result;
   }
 
-  // One call among those who need it, in which nobody is sent what he does not lack.
+  // One call among those who need it, in which nobody is sent what he does not lack, over links that are all alike.
   bool is_at_best(const Delivery& delivery) const {
     if (delivery.how != Delivery::How::exchange || delivery.messages.size() != delivery.devices.size()) return false;
+    if (cluster_.level_of(delivery.devices) > 0) return false;
     return by_itself(delivery)[0].how == Delivery::How::all_gather ||
            llvm::all_of(delivery.messages, [&](const Message& message) { return message.region == delivery.region; });
   }
@@ -145,12 +147,12 @@ class Collectives {
   std::optional<std::vector<Delivery>> cheaper_together(llvm::ArrayRef<Delivery> deliveries, const std::vector<size_t>& set,
                                                         const std::vector<Source>& sources) {
     std::vector<const Delivery*> wanted;
-    PathCost alone;
+    std::vector<Delivery> alone;
     for (const size_t i : set) {
       wanted.push_back(&deliveries[i]);
-      alone = alone + CollectivePaths::cost_of(by_itself(deliveries[i]));
+      llvm::move(by_itself(deliveries[i]), std::back_inserter(alone));
     }
-    return paths_.find(wanted, sources, {alone}).deliveries;
+    return paths_.find(wanted, sources, {paths_.cost_of(alone)}).deliveries;
   }
 
   // Deliveries that share a device, directly or over others, belong together.
@@ -368,6 +370,7 @@ class Collectives {
   const std::vector<CommunicationRule>& plan_rules_;
   Diagnostics& diagnostics_;
   Meetings meetings_;
+  const Cluster& cluster_;
   CollectivePaths paths_;
   LoweringRules rules_;
   std::map<int, Unfit> no_calls_;  // by rule that asks for collectives: the first that cannot travel by them
@@ -377,6 +380,8 @@ class Collectives {
 
 }  // namespace
 
-void form_collectives(Module& module, const Plan& plan, Diagnostics& diagnostics) { Collectives(module, plan.communication, diagnostics).run(); }
+void form_collectives(Module& module, const Plan& plan, const Cluster& cluster, Diagnostics& diagnostics) {
+  Collectives(module, plan.communication, cluster, diagnostics).run();
+}
 
 }  // namespace sscc

@@ -2,6 +2,7 @@
 // reports what the plan or the model gets wrong, and goes on where it can; the pipeline stops after a pass that reported an error.
 #pragma once
 
+#include "compiler/ir/cluster.h"
 #include "compiler/ir/module.h"
 #include "compiler/plan/plan.h"
 #include "compiler/support/diagnostics.h"
@@ -32,7 +33,7 @@ void order(Module& module, const Plan& plan, Diagnostics& diagnostics);
 void materialize(Module& module);
 
 // Exchanges become all-reduces and all-gathers, matching messages reduce-scatters; the rest is sent point to point. Where the plan has a rule for a
-// communication, it travels as the rule says.
-void form_collectives(Module& module, const Plan& plan, Diagnostics& diagnostics);
+// communication, it travels as the rule says. Costs are times on the cluster's links, if there is a cluster.
+void form_collectives(Module& module, const Plan& plan, const Cluster& cluster, Diagnostics& diagnostics);
 
 }  // namespace sscc

@@ -24,7 +24,6 @@ class PlanReader : private Reader {
   void read_mesh(const JsonValue& value);
   void read_recipe(const JsonValue* value, const std::string& recipe_file, const FileReader& read);
   void read_memory_limit(const JsonValue& value);
-  std::optional<int64_t> read_bytes(const JsonValue& value);
   void check_precision(const JsonValue& root);
   // Whether a rule's `when` holds. Where not, the rule's form is checked and nothing else.
   bool read_when(const JsonValue& rule);

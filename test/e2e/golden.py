@@ -69,6 +69,13 @@ def by(plan, *rules):
     return {**plan, "communication": list(rules)}
 
 
+def on_nodes(plan, per_node, nodes):
+    """A plan for nodes with fast links within and slow ones between."""
+    levels = [{"devices": per_node, "bytes_per_second": 1e11, "latency_seconds": 1e-7},
+              {"devices": per_node * nodes, "bytes_per_second": 1e9, "latency_seconds": 1e-6}]
+    return {**plan, "cluster": {"version": 1, "device": {"flops_per_second": {"f32": 1e12}, "memory_bytes_per_second": 2e11}, "levels": levels}}
+
+
 ANY_LEGAL_PLAN = {
     "gpt.heads3": {"mesh": {"tp": 3}, "transform": TENSOR},
     "gpt.batch512": {"mesh": {"dp": 3}, "transform": [split("input_ids:0", {"over": "dp", "sizes": [5, 1, 2]})]},
@@ -148,6 +155,9 @@ ANY_LEGAL_PLAN = {
     "gpt.broadcast.stages": by(gpt("1f1b", micro_batches=4, pp=2, tp=2), {"from": 0, "to": 1, "phase": "forward", "lowering": "broadcast"}),
     "gpt.broadcast.stored": by({"mesh": {"dp": 3}, "transform": [split("input_ids:0", "dp"), {"parameters": "layers.*", "store": 1}]},
                                {"tensor": "layers.*", "phase": "forward", "lowering": "broadcast"}),
+    "gpt.nodes.dp4": on_nodes(gpt(dp=4), 2, 2),
+    "gpt.nodes.dp2.tp2": on_nodes(gpt(dp=2, tp=2), 2, 2),
+    "gpt.nodes.zero2": on_nodes(zero("state", "gradients", micro_batches=2), 2, 2),
 }
 
 CASES = {

@@ -39,6 +39,7 @@ class Planner {
     }
     if (plan_.order.empty() && coin(8) == 0) add_before();
     if (coin(2) == 0) add_communication();
+    if (coin(3) == 0) add_cluster();
     return std::move(plan_);
   }
 
@@ -272,6 +273,16 @@ class Planner {
       default: break;
     }
     plan_.communication.push_back("{" + which + "\"lowering\": " + quote(one_of(random_, may_fit)) + "}");
+  }
+
+  // Nodes of two or three devices, often with links so slow between them that sums are joined within first.
+  void add_cluster() {
+    const int64_t node = 2 + coin(2), slower = coin(2) == 0 ? 1000 : 2;
+    const auto level = [](int64_t devices, double rate) {
+      return "{\"devices\": " + std::to_string(devices) + ", \"bytes_per_second\": " + std::to_string(rate) + ", \"latency_seconds\": 1e-9}";
+    };
+    plan_.cluster = R"({"version": 1, "device": {"flops_per_second": {"f32": 1e12}, "memory_bytes_per_second": 1e11}, "levels": [)" +
+                    level(node, 1e10) + ", " + level(24 * node, 1e10 / static_cast<double>(slower)) + "]}";
   }
 
   void places() {

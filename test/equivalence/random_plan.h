@@ -16,6 +16,7 @@ struct RandomPlan {
   std::vector<std::string> assign;
   std::string order;  // empty: none
   std::vector<std::string> communication;
+  std::string cluster;       // a file of its own; empty: none
   std::string text() const;  // the plan
 };
 
