@@ -39,6 +39,7 @@ class Planner {
     }
     if (plan_.order.empty() && coin(8) == 0) add_before();
     if (coin(2) == 0) add_communication();
+    if (plan_.assign.empty() && coin(4) == 0) add_broadcast();
     if (coin(3) == 0) add_cluster();
     return std::move(plan_);
   }
@@ -273,6 +274,13 @@ class Planner {
       default: break;
     }
     plan_.communication.push_back("{" + which + "\"lowering\": " + quote(one_of(random_, may_fit)) + "}");
+  }
+
+  // An operator on one device, whose result all others get from it.
+  void add_broadcast() {
+    const Op& op = any_op();
+    plan_.assign.push_back("{\"ops\": " + quote(op.name) + ", \"on\": " + std::to_string(coin(devices_)) + "}");
+    plan_.communication.push_back("{\"tensor\": " + quote(module_.tensors[op.outputs[0]].name) + R"(, "phase": "forward", "lowering": "broadcast"})");
   }
 
   // Nodes of two or three devices, often with links so slow between them that sums are joined within first.
