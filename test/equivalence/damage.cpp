@@ -334,7 +334,6 @@ const std::vector<Damage>& damages() {
        }},
       {"a member expects a broadcast from another",
        [](Patient& p) { return change(p, p.find(Opcode::broadcast), [](Instruction& i) { std::get<Communication>(i.expression).root ^= 1; }); }},
-      {"a broadcast reads another part of a buffer", [](Patient& p) { return shift(p, is_opcode(Opcode::broadcast), true); }},
       {"a broadcast is received into another buffer",
        [](Patient& p) { return write_elsewhere(p, [](const Instruction& i) { return i.opcode == Opcode::broadcast && !i.outs.empty(); }); }},
       {"a message is sent from another part of a buffer", [](Patient& p) { return shift(p, is_opcode(Opcode::send), true); }},

@@ -39,7 +39,7 @@ class Planner {
     }
     if (plan_.order.empty() && coin(8) == 0) add_before();
     if (coin(2) == 0) add_communication();
-    if (plan_.assign.empty() && coin(4) == 0) add_broadcast();
+    if (plan_.assign.empty() && devices_ > 2 && coin(2) == 0) add_broadcast();
     if (coin(3) == 0) add_cluster();
     return std::move(plan_);
   }
