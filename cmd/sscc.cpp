@@ -38,6 +38,7 @@ class UsageError : public std::runtime_error {
 void add_common(CLI::App& app, CommandLine& line) {
   app.add_option("MODEL", line.request.model, "the ONNX model; - is standard input")->required();
   app.add_option("--train", line.request.recipe, "training recipe (JSON); wins over the plan's own");
+  app.add_option("--cluster", line.request.cluster, "the machine (JSON): devices, links, memory");
   app.add_option("--set", line.settings, "k=v: value of a plan parameter")->allow_extra_args(false);
   app.add_option("--shape", line.shapes, "input=8x128: shape of a graph input")->allow_extra_args(false);
   app.add_option("--target", line.target, "cuda or cpu");

@@ -11,12 +11,13 @@ namespace sscc {
 
 struct EmitOptions {
   std::string folder;
-  bool build = true;      // false (`--emit source`): everything but bin/
-  int jobs = 0;           // of the build; 0: as many as there are processors
-  bool force = false;     // replace a folder that sscc did not write
-  std::string version;    // of sscc
-  std::string onnx_hash;  // SHA-256 of the .onnx file, in hexadecimal
-  std::string plan_hash;  // SHA-256 of the plan
+  bool build = true;         // false (`--emit source`): everything but bin/
+  int jobs = 0;              // of the build; 0: as many as there are processors
+  bool force = false;        // replace a folder that sscc did not write
+  std::string version;       // of sscc
+  std::string onnx_hash;     // SHA-256 of the .onnx file, in hexadecimal
+  std::string plan_hash;     // SHA-256 of the plan
+  std::string cluster_hash;  // SHA-256 of the cluster file; empty: there was none
   // Texts of the files beside the program; an empty one is not written.
   std::string plan_expanded_json, schedule_svg, trace_json;
   std::function<std::string(const std::string& sources)> check_json;  // given the hash of all sources

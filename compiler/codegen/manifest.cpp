@@ -140,6 +140,7 @@ std::string manifest_json(const Programs& programs, const EmitOptions& options, 
     json.attributeObject("hashes", [&] {
       json.attribute("onnx", options.onnx_hash);
       json.attribute("plan", options.plan_hash);
+      if (!options.cluster_hash.empty()) json.attribute("cluster", options.cluster_hash);
       json.attributeObject("sources", [&] {
         for (const TextFile& file : sources) json.attribute(file.path, sha256(file.text));
       });

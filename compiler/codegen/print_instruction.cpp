@@ -128,6 +128,12 @@ void print_communication(Call& call) {
     case Opcode::all_reduce: call.function("rank.all_reduce").outs(1).number(communication.group); break;
     case Opcode::all_gather: call.function("rank.all_gather").outs(1).ins(1).number(communication.group); break;
     case Opcode::reduce_scatter: call.function("rank.reduce_scatter").outs(1).ins(1).number(communication.group); break;
+    case Opcode::broadcast: {
+      const bool is_root = call.instruction.outs.empty();
+      call.function("rank.broadcast").operands(is_root ? llvm::ArrayRef<View>(call.instruction.ins) : call.instruction.outs, 1);
+      call.number(communication.group).number(communication.root);
+      break;
+    }
     case Opcode::all_to_all: call.function("rank.all_to_all").outs(1).ins(1).number(communication.group); break;
     default: SSCC_CHECK(false, "not a communication");
   }
@@ -206,6 +212,7 @@ void print_arguments(Call& call) {
     case Opcode::all_reduce:
     case Opcode::all_gather:
     case Opcode::reduce_scatter:
+    case Opcode::broadcast:
     case Opcode::all_to_all: print_communication(call); break;
     case Opcode::capture: print_capture(call); break;
   }

@@ -199,7 +199,8 @@ class Printer {
     const bool sends = instruction.opcode == Opcode::send;
     const bool point_to_point = sends || instruction.opcode == Opcode::receive;
     // Of a gather the whole result is told, of a scatter the whole input.
-    const View& data = sends || instruction.opcode == Opcode::reduce_scatter ? instruction.ins[0] : instruction.outs[0];
+    const bool is_told_by_input = sends || instruction.opcode == Opcode::reduce_scatter || instruction.outs.empty();
+    const View& data = is_told_by_input ? instruction.ins[0] : instruction.outs[0];
     const Buffer& buffer = body_.buffers[data.buffer];
     const int64_t bytes = elements(data.dims) * static_cast<int64_t>(rt::size_of(buffer.dtype));
     const char* verb = sends                                      ? "send "
@@ -207,6 +208,7 @@ class Printer {
                        : instruction.opcode == Opcode::all_reduce ? "all-reduce "
                        : instruction.opcode == Opcode::all_gather ? "all-gather "
                        : instruction.opcode == Opcode::all_to_all ? "all-to-all "
+                       : instruction.opcode == Opcode::broadcast  ? "broadcast "
                                                                   : "reduce-scatter ";
     return verb + comment_text(instruction.origin.empty() ? buffer.name : instruction.origin) + ": " + type_and_shape(body_, data) + ", " +
            human_bytes(bytes) + ", " +

@@ -41,7 +41,8 @@ CheckFacts facts_of(const Compilation& c) {
   facts.deadlock_free = c.deadlock_free;
   facts.makespan_seconds = c.prediction.makespan_seconds;
   facts.bubble_fraction = c.prediction.bubble_fraction;
-  facts.reference_device = "1 TFLOP/s, 200 GB/s memory, 20 GB/s links, 10 us latency";
+  facts.device = c.cluster.name;
+  facts.reference_device = c.cluster.is_given() ? "" : "1 TFLOP/s, 200 GB/s memory, 20 GB/s links, 10 us latency";
   return facts;
 }
 
@@ -56,9 +57,12 @@ void build(const BuildRequest& request, const Compilation& c, const Diagnostics&
   options.version = request.version;
   options.onnx_hash = request.model == "-" ? "" : hash_of_file(request.model);
   options.plan_hash = hash_of_text(c.plan.text);
+  options.cluster_hash = c.cluster.is_given() ? hash_of_text(c.cluster.text) : "";
   options.check_json = [&, check = check_json(c.programs, facts_of(c), diagnostics)](const std::string& sources) {
-    return with_hashes(check,
-                       {{"onnx", options.onnx_hash}, {"plan", options.plan_hash}, {"recipe", hash_of_text(c.recipe.text)}, {"sources", sources}});
+    std::vector<std::pair<std::string, std::string>> hashes = {
+        {"onnx", options.onnx_hash}, {"plan", options.plan_hash}, {"recipe", hash_of_text(c.recipe.text)}, {"sources", sources}};
+    if (c.cluster.is_given()) hashes.emplace_back("cluster", options.cluster_hash);
+    return with_hashes(check, hashes);
   };
   options.schedule_svg = schedule_svg(c.programs, c.prediction);
   options.trace_json = trace_json(c.programs, c.prediction);

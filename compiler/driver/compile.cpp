@@ -7,6 +7,7 @@
 #include "compiler/frontend/read_onnx.h"
 #include "compiler/ops/verify.h"
 #include "compiler/passes/passes.h"
+#include "compiler/plan/read_cluster.h"
 #include "compiler/program/check.h"
 #include "compiler/program/lower.h"
 #include "compiler/simulate/predict.h"
@@ -37,15 +38,20 @@ const Step straight_line[] = {
        c.plan = std::move(read.plan);
        c.recipe = std::move(read.recipe);
        c.module.meshes[0] = c.plan.mesh;
+       if (!request.cluster.empty()) c.cluster = read_cluster(request.cluster, d);
      }},
     {"differentiate", [](const Request&, Compilation& c, Diagnostics& d) { differentiate(c.module, c.recipe, d); }},
     // Beyond this point the set of logical tensors is fixed, but for micro-batches of inputs, variants, and the statistics that a decomposed operator joins.
     {"transform", [](const Request&, Compilation& c, Diagnostics& d) { transform(c.module, c.plan, d); }},
-    {"assign", [](const Request&, Compilation& c, Diagnostics& d) { assign(c.module, c.plan, d); }},
+    {"assign",
+     [](const Request&, Compilation& c, Diagnostics& d) {
+       assign(c.module, c.plan, d);
+       check_size(c.cluster, c.module.devices(), d);
+     }},
     {"order", [](const Request&, Compilation& c, Diagnostics& d) { order(c.module, c.plan, d); }},
     // Beyond this point no compute operator is added, split, moved or reordered.
     {"materialize", [](const Request&, Compilation& c, Diagnostics&) { materialize(c.module); }},
-    {"form_collectives", [](const Request&, Compilation& c, Diagnostics&) { form_collectives(c.module); }},
+    {"form_collectives", [](const Request&, Compilation& c, Diagnostics& d) { form_collectives(c.module, c.plan, c.cluster, d); }},
     // Beyond this point every byte that crosses devices is an explicit delivery.
     {"lower",
      [](const Request&, Compilation& c, Diagnostics&) {
@@ -63,10 +69,13 @@ const Step straight_line[] = {
      [](const Request&, Compilation& c, Diagnostics& d) {
        check_memory(c.programs, d);
        check_races(c.programs, d);
-       check_memory_limit(c.programs, c.plan.memory_limit, c.plan.memory_limit_where, d);
+       if (c.plan.memory_limit.empty() && c.cluster.device.memory_bytes > 0)
+         check_memory_limit(c.programs, {c.cluster.device.memory_bytes}, c.cluster.memory_where, d);
+       else
+         check_memory_limit(c.programs, c.plan.memory_limit, c.plan.memory_limit_where, d);
      },
      true},
-    {"predict", [](const Request&, Compilation& c, Diagnostics&) { c.prediction = predict(c.programs); }, true},
+    {"predict", [](const Request&, Compilation& c, Diagnostics&) { c.prediction = predict(c.programs, c.cluster); }, true},
 };
 
 double timed(const Step& step, const Request& request, Compilation& c, Diagnostics& diagnostics) {

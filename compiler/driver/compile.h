@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "compiler/ir/cluster.h"
 #include "compiler/plan/plan.h"
 #include "compiler/program/program.h"
 #include "compiler/simulate/predict.h"
@@ -16,6 +17,7 @@ namespace sscc {
 
 struct Request {
   std::string model, plan, recipe;                     // paths; "-": standard input; empty recipe: the plan's own, or inference
+  std::string cluster;                                 // path; empty: the reference device
   Settings settings;                                   // --set
   std::map<std::string, std::vector<int64_t>> shapes;  // --shape
   bool needs_weights = false;                          // the weights' data must be there (everything but check)
@@ -26,6 +28,7 @@ struct Compilation {
   Module module;
   Plan plan;
   Recipe recipe;
+  Cluster cluster;
   Programs programs;
   bool equivalent = false, deadlock_free = false;
   Prediction prediction;

@@ -71,7 +71,7 @@ std::string Segment::name() const {
 
 const Region* Delivery::left_on(int32_t device) const {
   const auto at = std::find(devices.begin(), devices.end(), device);
-  if (at == devices.end()) return nullptr;
+  if (at == devices.end() || (how == How::broadcast && device == messages[0].from)) return nullptr;
   return regions.empty() ? &region : &regions[static_cast<size_t>(at - devices.begin())];
 }
 

@@ -274,7 +274,7 @@ struct Home {
 // A Contribution is what one piece of a producer, a home, or an earlier delivery on `device` gives: `region` of the tensor, `part` of its join.
 struct Contribution {
   int32_t device = 0;
-  OpId op;  // invalid: the tensor's home on the device, or what an earlier delivery left there, whole
+  OpId op;  // invalid: the tensor's home on the device, or what an earlier delivery left there
   int32_t piece = 0;
   Region region;  // what of it is used here
   Part part;
@@ -285,17 +285,19 @@ struct Message {
   Region region;
   std::vector<Contribution> contributions;  // all on `from`
 };
-// One way in which `region` of `tensor` comes to be, complete, on `devices`.
+// One way in which `region` of `tensor` comes to be on `devices`, complete unless it is on its way to a later delivery.
 //   local           joined from what the device itself has: one message from == to
 //   point_to_point  one receiver; a message from each contributor, its own (from == to) among them
 //   exchange        every device of the group gives its message (from == to) and all get the join of all; form_collectives decides how
 //   all_reduce, all_gather   an exchange of partial sums, of equal blocks
 //   reduce_scatter  devices[i] gets regions[i]; each gives its partial sum of all of them
 //   all_to_all      devices[i] gets regions[i]; each gives what it has of all of them, blocks of equal size
+//   broadcast       one message, from == to: the root, which is of the group, gives it to all others
 struct Delivery {
-  enum class How { local, point_to_point, exchange, all_reduce, all_gather, reduce_scatter, all_to_all } how = How::local;
+  enum class How { local, point_to_point, exchange, all_reduce, all_gather, reduce_scatter, all_to_all, broadcast } how = How::local;
   TensorId tensor;
   Region region;                 // what each receiver has afterwards (where there are `regions`: what all have together)
+  Part part;                     // of the join; where it is not whole, later deliveries of the tensor take it from there
   std::vector<int32_t> devices;  // receivers; of collectives the group, in group order
   std::vector<Message> messages;
   std::vector<Region> regions;  // reduce_scatter, all_to_all: of each device
@@ -306,7 +308,7 @@ struct Delivery {
   int segment = 0;
   OpId before;
 
-  // What it leaves on a device; nothing where that is no receiver.
+  // What it leaves on a device; nothing where that is no receiver, as the root of a broadcast.
   const Region* left_on(int32_t device) const;
 };
 

@@ -162,9 +162,9 @@ std::string print_op(const Module& module, OpId id, const Op& o) {
 }
 
 std::string print_delivery(const Module& module, const Delivery& d) {
-  static const char* const names[] = {"local", "point_to_point", "exchange", "all_reduce", "all_gather", "reduce_scatter", "all_to_all"};
-  std::string text = std::string(names[static_cast<int>(d.how)]) + " %" + std::to_string(d.tensor.index) + d.region.to_string() + " on " +
-                     numbers(d.devices) + " in " + module.segments[static_cast<size_t>(d.segment)].name() +
+  static const char* const names[] = {"local", "point_to_point", "exchange", "all_reduce", "all_gather", "reduce_scatter", "all_to_all", "broadcast"};
+  std::string text = std::string(names[static_cast<int>(d.how)]) + " %" + std::to_string(d.tensor.index) + d.region.to_string() + d.part.to_string() +
+                     " on " + numbers(d.devices) + " in " + module.segments[static_cast<size_t>(d.segment)].name() +
                      (d.before.valid() ? " before @" + std::to_string(d.before.index) : "") +
                      (d.bucket >= 0 ? " bucket " + std::to_string(d.bucket) : "") + "\n";
   const bool is_made = !module.tensors[d.tensor].producers.empty();

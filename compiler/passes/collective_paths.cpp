@@ -4,8 +4,8 @@
 //   x[0:4]{0..1/2} on 0, x[4:8]{0..1/2} on 1, the other half    <V(2) D0(2)>   ->  <R(4)>     two reduce_scatter, one all_gather
 //     of the sum likewise on 2 and 3, x needed on all
 //
-// The cheapest path between the two is written as deliveries, one for each call. After the first call of a device its value is whole, and what it gives
-// to the next is what the call before left there.
+// The cheapest path between the two is written as deliveries, one for each call. What a device gives to the next call is what the call before left
+// there: whole, unless the shares are joined by turns (over links of different speed).
 #include "compiler/passes/collective_paths.h"
 
 #include <algorithm>
@@ -67,7 +67,7 @@ class Writer {
     parts_.resize(group.devices.size());
     for (size_t i = 0; i < group.devices.size(); ++i) {
       regions_.push_back(group.region(space, layout, i));
-      is_left(i, regions_[i]);
+      is_left(i, regions_[i], Part());
     }
   }
 
@@ -78,8 +78,10 @@ class Writer {
       for (size_t i = 0; i < group_.devices.size(); ++i) after.push_back(group_.region(space_, step.to, i));
       const size_t first = result.size();
       if (step.kind != LayoutStep::Kind::slice) {
-        for (const std::vector<size_t>& call : group_.calls(step.moved)) result.push_back(call_of(step.kind, call, after));
-        for (size_t i = 0; i < group_.devices.size(); ++i) is_left(i, after[i]);
+        for (const std::vector<size_t>& call : group_.calls(step.moved)) {
+          result.push_back(call_of(step.kind, call, after));
+          for (const size_t member : call) is_left(member, after[member], result.back().part);
+        }
       } else if (is_last && &step == &steps.back()) {
         for (size_t i = 0; i < group_.devices.size(); ++i) result.push_back(slice_of(i, after[i]));
       }
@@ -105,10 +107,10 @@ class Writer {
   const std::vector<Region>& regions() const { return regions_; }
 
  private:
-  // A delivery has left a whole value on a device.
-  void is_left(size_t device, const Region& region) {
-    own_[device] = {{group_.devices[device], OpId(), 0, region, Part()}};
-    parts_[device] = Part();
+  // A delivery has left a value on a device: whole, or, where a sum is joined by turns, the share of those who have been joined.
+  void is_left(size_t device, const Region& region, const Part& part) {
+    own_[device] = {{group_.devices[device], OpId(), 0, region, part}};
+    parts_[device] = part;
   }
 
   std::vector<Contribution> given(size_t device, const Region& region) const {
@@ -139,7 +141,11 @@ class Writer {
     Delivery delivery;
     delivery.tensor = tensor_;
     delivery.region = after[call[0]];
-    for (const size_t member : call) delivery.devices.push_back(group_.devices[member]);
+    delivery.part = parts_[call[0]];
+    for (const size_t member : call) {
+      delivery.devices.push_back(group_.devices[member]);
+      delivery.part = unite(delivery.part, parts_[member]);
+    }
     if (kind == LayoutStep::Kind::all_reduce || kind == LayoutStep::Kind::all_gather) {
       delivery.how = kind == LayoutStep::Kind::all_reduce ? How::all_reduce : How::all_gather;
       for (const size_t member : call) add_message(delivery, member, member, regions_[member]);
@@ -168,80 +174,85 @@ struct CollectivePaths::Change {
   TensorId tensor;
   const std::vector<Source>& sources;
   std::vector<Holding> from, to;
-  Place place;
+  Standing place;
 };
 
-CollectivePaths::CollectivePaths(const Module& module)
-    : module_(module), position_(static_cast<size_t>(module.ops.size()), 0), segment_(static_cast<size_t>(module.ops.size()), -1) {
-  for (size_t i = 0; i < module.order.size(); ++i) position_[static_cast<size_t>(module.order[i].index)] = i;
-  for (size_t s = 0; s < module.segments.size(); ++s)
-    for (OpId id : module.segments[s].ops) segment_[static_cast<size_t>(id.index)] = static_cast<int>(s);
-  std::map<std::vector<std::pair<int, int>>, int> classes;
-  for (const auto& slots : module.timetable) {
-    std::vector<std::pair<int, int>> text;
-    for (const Slot& slot : slots) text.emplace_back(slot.segment, slot.micro_batch);
-    timetable_class_.push_back(classes.try_emplace(std::move(text), static_cast<int>(classes.size())).first->second);
-  }
-}
-
-PathCost CollectivePaths::cost_of(const std::vector<Delivery>& deliveries) {
+PathCost CollectivePaths::cost_of(const std::vector<Delivery>& deliveries) const {
   PathCost cost;
+  std::map<int32_t, double> seconds;  // by device
+  const auto spend = [&](llvm::ArrayRef<int32_t> devices, double messages, double bytes_each) {
+    if (!cluster_.is_given()) return;
+    const double taken = cluster_.link_of(devices).seconds(messages, bytes_each);
+    for (const int32_t device : devices) seconds[device] += taken;
+  };
   for (const Delivery& delivery : deliveries) {
     const auto others = static_cast<int64_t>(delivery.devices.size()) - 1;
-    switch (delivery.how) {
-      case How::all_reduce: cost = cost + PathCost{2 * others * delivery.region.elements(), 1, 1}; break;
-      case How::all_gather: cost = cost + PathCost{others * delivery.region.elements(), 1, 1}; break;
-      default:
-        for (const Message& message : delivery.messages)
-          if (message.from != message.to) cost = cost + PathCost{message.region.elements(), 1, 1};
+    const auto size = static_cast<double>(rt::size_of(module_.tensors[delivery.tensor].dtype));
+    if (delivery.how == How::all_reduce || delivery.how == How::all_gather) {
+      const int64_t turns = delivery.how == How::all_reduce ? 2 : 1;
+      cost = cost + PathCost{turns * others * delivery.region.elements(), 1, 1};
+      spend(delivery.devices, static_cast<double>(turns * others),
+            static_cast<double>(delivery.region.elements()) * size / static_cast<double>(others + 1));
+      continue;
+    }
+    for (const Message& message : delivery.messages) {
+      if (message.from == message.to) continue;
+      cost = cost + PathCost{message.region.elements(), 1, 1};
+      spend({message.from, message.to}, 1, static_cast<double>(message.region.elements()) * size);
     }
   }
+  for (const auto& [device, busy] : seconds) cost.picoseconds = std::max(cost.picoseconds, picoseconds(busy));
   return cost;
 }
 
-CollectivePaths::Place CollectivePaths::place_of(const std::vector<const Delivery*>& wanted) const {
-  Place place{wanted[0]->segment, wanted[0]->before};
-  for (const Delivery* each : wanted)
-    if (each->before.valid() &&
-        (!place.before.valid() || position_[static_cast<size_t>(each->before.index)] < position_[static_cast<size_t>(place.before.index)]))
-      place.before = each->before;
-  return place;
+DigitLinks CollectivePaths::links_of(const DeviceGroup& group, TensorId tensor) const {
+  DigitLinks result;
+  if (!cluster_.is_given()) return result;
+  result.element_bytes = static_cast<int64_t>(rt::size_of(module_.tensors[tensor].dtype));
+  for (int digit = 0; digit < static_cast<int>(group.sizes.size()); ++digit)
+    result.links.push_back(cluster_.levels[group.level(cluster_, digit)].link);
+  return result;
 }
 
 bool CollectivePaths::run_alike(const std::vector<Holding>& holdings, int segment) const {
-  const SegmentKind kind = module_.segments[static_cast<size_t>(segment)].kind;
-  if (kind == SegmentKind::prologue || kind == SegmentKind::epilogue) return true;
-  return llvm::all_of(holdings, [&](const Holding& each) {
-    return timetable_class_[static_cast<size_t>(each.device)] == timetable_class_[static_cast<size_t>(holdings[0].device)];
-  });
+  std::vector<int32_t> devices;
+  for (const Holding& each : holdings) devices.push_back(each.device);
+  return meetings_.run_alike(devices, segment);
 }
 
-std::optional<std::vector<Delivery>> CollectivePaths::find(const std::vector<const Delivery*>& wanted, const std::vector<Source>& sources,
-                                                           const PathCost& limit) {
+CollectivePaths::Found CollectivePaths::find(const std::vector<const Delivery*>& wanted, const std::vector<Source>& sources, const Wish& wish) {
   std::map<int32_t, Region> needs;
   std::set<int32_t> senders, holders;
   for (const Delivery* delivery : wanted) {
     for (const int32_t device : delivery->devices)
-      if (const auto [it, fresh] = needs.try_emplace(device, delivery->region); !fresh && !(it->second == delivery->region)) return std::nullopt;
+      if (const auto [it, fresh] = needs.try_emplace(device, delivery->region); !fresh && !(it->second == delivery->region))
+        return {{}, "a device needs two different regions of it"};
     for (const Message& message : delivery->messages) senders.insert(message.from);
   }
   const bool is_within = llvm::all_of(senders, [&](int32_t device) { return needs.contains(device); });
   for (const Source& source : sources)
     if (!is_within || needs.contains(source.device)) holders.insert(source.device);
   std::optional<std::vector<Holding>> from = holdings_of(sources, holders);
-  if (!from) return std::nullopt;
-  Change change{wanted[0]->tensor, sources, std::move(*from), {}, place_of(wanted)};
+  if (!from) return {{}, "a device has different shares of different regions of it"};
+  Change change{wanted[0]->tensor, sources, std::move(*from), {}, meetings_.first_of(wanted)};
   for (const auto& [device, region] : needs) change.to.push_back({device, region, Part()});
   const bool is_partial = llvm::any_of(change.from, [](const Holding& each) { return !each.part.whole(); });
-  if (is_partial && module_.tensors[change.tensor].join == Join::logsumexp) return std::nullopt;
-  if (!run_alike(change.to, change.place.segment)) return std::nullopt;
-  if (is_within) return change.from.size() == change.to.size() ? within(change, limit) : std::nullopt;
-  return llvm::none_of(holders, [&](int32_t device) { return needs.contains(device); }) ? between(change, limit) : std::nullopt;
+  if (is_partial && module_.tensors[change.tensor].join == Join::logsumexp) return {{}, "no collective joins log-sum-exps"};
+  if (!run_alike(change.to, change.place.segment)) return {{}, "those who need it do not run the same slots"};
+  if (is_within && change.from.size() == change.to.size()) return within(change, wish);
+  if (is_within || llvm::any_of(holders, [&](int32_t device) { return needs.contains(device); }))
+    return {{}, "some devices have of it and others do not, of those who need it"};
+  return between(change, wish);
 }
 
 namespace {
 
-bool is_cheaper(const PathCost& a, const PathCost& b) { return std::tie(a.elements, a.messages) < std::tie(b.elements, b.messages); }
+const char* const not_uniform = "what devices have, or need, are no equal blocks and copies";
+
+bool fits(const PathCost& cost, const CollectivePaths::Wish& wish) {
+  const auto key = [](const PathCost& each) { return std::tuple(each.picoseconds, each.elements, each.messages); };
+  return !wish.limit || key(cost) < key(*wish.limit);
+}
 
 std::vector<Region> regions_of(const std::vector<Holding>& a, const std::vector<Holding>& b) {
   std::vector<Region> regions;
@@ -252,46 +263,61 @@ std::vector<Region> regions_of(const std::vector<Holding>& a, const std::vector<
 
 }  // namespace
 
-std::optional<std::vector<Delivery>> CollectivePaths::within(const Change& change, const PathCost& limit) {
+CollectivePaths::Found CollectivePaths::within(const Change& change, const Wish& wish) {
+  if (wish.kind == CrossingKind::in_parts) return {{}, "it stays among the devices that have it"};
   const Space space(regions_of(change.from, change.to));
-  const std::optional<GroupLayouts> found = layouts_of(space, change.from, change.to);
-  if (!found || found->group.sizes.size() > most_digits) return std::nullopt;
-  const auto [it, fresh] = paths_.try_emplace({space.lengths(), found->group.sizes, found->from, found->to});
-  if (fresh) it->second = cheapest_path(space.lengths(), found->group.sizes, found->from, found->to);
+  const std::optional<GroupLayouts> found = layouts_of(space, change.from, change.to, cluster_);
+  if (!found || found->group.sizes.size() > most_digits) return {{}, not_uniform};
+  const DigitLinks links = links_of(found->group, change.tensor);
+  const auto [it, fresh] = paths_.try_emplace({space.lengths(), found->group.sizes, found->from, found->to, links});
+  if (fresh) it->second = cheapest_path(space.lengths(), found->group.sizes, found->from, found->to, links);
   const std::optional<LayoutPath>& path = it->second;
-  if (!path || !is_cheaper(path->cost, limit)) return std::nullopt;
-  std::vector<Delivery> result;
-  Writer(change.tensor, space, found->group, change.from, change.sources).write(path->steps, change.place.segment, change.place.before, true, result);
+  if (!path) return {{}, not_uniform};
+  if (!fits(path->cost, wish)) return {{}, "messages cost less"};
+  Found result{std::vector<Delivery>(), ""};
+  Writer(change.tensor, space, found->group, change.from, change.sources)
+      .write(path->steps, change.place.segment, change.place.before, true, *result.deliveries);
   return result;
 }
 
-std::optional<CollectivePaths::Place> CollectivePaths::place_of_senders(const Change& change) const {
+std::optional<Standing> CollectivePaths::place_of_senders(const Change& change) const {
   const Tensor& tensor = module_.tensors[change.tensor];
   std::set<int> made_in;
-  for (const OpId producer : tensor.producers) made_in.insert(segment_[static_cast<size_t>(producer.index)]);
+  for (const OpId producer : tensor.producers) made_in.insert(meetings_.segment_of(producer));
   if (made_in.size() != 1 || !run_alike(change.from, *made_in.begin())) return std::nullopt;
   const Segment& segment = module_.segments[static_cast<size_t>(*made_in.begin())];
   const bool is_in_micro_batches = segment.kind == SegmentKind::forward || segment.kind == SegmentKind::backward;
-  if (module_.cut.count == 1 || tensor.scope == Scope::micro_batch || !is_in_micro_batches) return Place{*made_in.begin(), OpId()};
+  if (module_.cut.count == 1 || tensor.scope == Scope::micro_batch || !is_in_micro_batches) return Standing{*made_in.begin(), OpId()};
   // What micro-batches add to is complete at the end, which all devices run.
   if (module_.segments[static_cast<size_t>(change.place.segment)].kind != SegmentKind::epilogue) return std::nullopt;
   return change.place;
 }
 
-std::optional<std::vector<Delivery>> CollectivePaths::between(const Change& change, const PathCost& limit) {
-  const std::optional<Place> place = place_of_senders(change);
-  if (!place) return std::nullopt;
+CollectivePaths::Found CollectivePaths::between(const Change& change, const Wish& wish) {
+  const std::optional<Standing> place = place_of_senders(change);
+  const bool is_whole = llvm::all_of(change.from, [](const Holding& each) { return each.part.whole(); });
+  // In parts, nobody makes a call who has nothing to join.
+  if (!place && !(is_whole && wish.kind == CrossingKind::in_parts)) return {{}, "those who have it do not run the same slots"};
   const Space space(regions_of(change.from, change.to));
-  const std::optional<GroupLayouts> there = layouts_of(space, change.from, {}), here = layouts_of(space, {}, change.to);
-  if (!there || !here || there->group.sizes.size() > most_digits || here->group.sizes.size() > most_digits) return std::nullopt;
-  const auto [it, fresh] = crossings_.try_emplace({space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to});
-  if (fresh) it->second = cheapest_crossing(space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to);
+  const std::optional<GroupLayouts> there = layouts_of(space, change.from, {}, cluster_), here = layouts_of(space, {}, change.to, cluster_);
+  if (!there || !here || there->group.sizes.size() > most_digits || here->group.sizes.size() > most_digits) return {{}, not_uniform};
+  CrossingLinks links{links_of(there->group, change.tensor), links_of(here->group, change.tensor), {}};
+  if (cluster_.is_given()) {
+    std::vector<int32_t> all = there->group.devices;
+    llvm::append_range(all, here->group.devices);
+    links.between = cluster_.link_of(all);
+  }
+  const auto [it, fresh] = crossings_.try_emplace({space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to, wish.kind, links});
+  if (fresh) it->second = cheapest_crossing(space.lengths(), there->group.sizes, there->from, here->group.sizes, here->to, wish.kind, links);
   const std::optional<Crossing>& crossing = it->second;
-  if (!crossing || !is_cheaper(crossing->cost, limit)) return std::nullopt;
+  if (!crossing)
+    return {{}, wish.kind == CrossingKind::in_parts ? "no region of it has copies that cut it evenly" : "nothing of it is joined or gathered"};
+  if (!fits(crossing->cost, wish)) return {{}, "messages cost less"};
 
-  std::vector<Delivery> result;
+  Found found{std::vector<Delivery>(), ""};
+  std::vector<Delivery>& result = *found.deliveries;
   Writer senders(change.tensor, space, there->group, change.from, change.sources);
-  senders.write(crossing->before, place->segment, place->before, false, result);
+  if (place) senders.write(crossing->before, place->segment, place->before, false, result);
   Writer receivers(change.tensor, space, here->group, crossing->arrives);
   std::vector<Source> sources = senders.sources();
   std::map<int32_t, int64_t> sent;  // by sender: who has sent least is asked first
@@ -314,7 +340,7 @@ std::optional<std::vector<Delivery>> CollectivePaths::between(const Change& chan
     result.push_back(std::move(delivery));
   }
   receivers.write(crossing->after, change.place.segment, change.place.before, true, result);
-  return result;
+  return found;
 }
 
 }  // namespace sscc

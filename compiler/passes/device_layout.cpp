@@ -145,13 +145,14 @@ void merge(GroupLayouts& layouts, int a, int b) {
   }
 }
 
-void merge_digits(GroupLayouts& layouts) {
+void merge_digits(GroupLayouts& layouts, const Cluster& cluster) {
   for (bool merged = true; merged;) {
     merged = false;
     const int count = static_cast<int>(layouts.group.sizes.size());
     for (int a = 0; a < count && !merged; ++a)
       for (int b = 0; b < count && !merged; ++b)
-        if (a != b && belong_together(layouts.from, a, b) && belong_together(layouts.to, a, b)) {
+        if (a != b && belong_together(layouts.from, a, b) && belong_together(layouts.to, a, b) &&
+            layouts.group.level(cluster, a) == layouts.group.level(cluster, b)) {
           merge(layouts, a, b);
           merged = true;
         }
@@ -161,7 +162,8 @@ void merge_digits(GroupLayouts& layouts) {
 // -- devices --------------------------------------------------------------------------------------------------------------------------------------
 
 // The devices in this order.
-std::optional<GroupLayouts> layouts_in_order(const std::vector<Holding>& from, const std::vector<Holding>& to, const std::vector<size_t>& order) {
+std::optional<GroupLayouts> layouts_in_order(const std::vector<Holding>& from, const std::vector<Holding>& to, const std::vector<size_t>& order,
+                                             const Cluster& cluster) {
   std::optional<Numbering> there, here;
   for (auto& [holdings, numbering] : {std::pair{&from, &there}, std::pair{&to, &here}}) {
     if (holdings->empty()) continue;
@@ -185,7 +187,7 @@ std::optional<GroupLayouts> layouts_in_order(const std::vector<Holding>& from, c
       for (size_t digit = sizes.size(); digit-- > 0; rest /= sizes[digit])
         result.group.digits[digit][order[i]] = static_cast<int32_t>(rest % sizes[digit]);
     }
-    merge_digits(result);
+    merge_digits(result, cluster);
     return result;
   } while (std::next_permutation(sizes.begin(), sizes.end()));
   return std::nullopt;
@@ -253,14 +255,25 @@ std::vector<std::vector<size_t>> DeviceGroup::calls(const Digits& moved) const {
   return result;
 }
 
-std::optional<GroupLayouts> layouts_of(const Space& space, const std::vector<Holding>& from, const std::vector<Holding>& to) {
+size_t DeviceGroup::level(const Cluster& cluster, int digit) const {
+  if (cluster.is_flat()) return 0;
+  size_t level = 0;
+  for (const std::vector<size_t>& call : calls({digit})) {
+    std::vector<int32_t> members;
+    for (const size_t member : call) members.push_back(devices[member]);
+    level = std::max(level, cluster.level_of(members));
+  }
+  return level;
+}
+
+std::optional<GroupLayouts> layouts_of(const Space& space, const std::vector<Holding>& from, const std::vector<Holding>& to, const Cluster& cluster) {
   const size_t count = std::max(from.size(), to.size());
   std::vector<size_t> order(count);
   std::iota(order.begin(), order.end(), size_t{0});
   const auto exact = [&](const std::optional<GroupLayouts>& found) {
     return found && is_exact(space, found->group, found->from, from) && is_exact(space, found->group, found->to, to);
   };
-  std::optional<GroupLayouts> found = layouts_in_order(from, to, order);
+  std::optional<GroupLayouts> found = layouts_in_order(from, to, order, cluster);
   if (exact(found)) return found;
   const auto first_positions = [](const Holding& holding) {
     Shape positions;
@@ -275,7 +288,7 @@ std::optional<GroupLayouts> layouts_of(const Space& space, const std::vector<Hol
     }
     return false;
   });
-  found = layouts_in_order(from, to, order);
+  found = layouts_in_order(from, to, order, cluster);
   return exact(found) ? found : std::nullopt;
 }
 

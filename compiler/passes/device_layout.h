@@ -7,6 +7,7 @@
 #include <optional>
 #include <vector>
 
+#include "compiler/ir/cluster.h"
 #include "compiler/ir/region.h"
 #include "compiler/passes/layout_search.h"
 
@@ -40,6 +41,8 @@ struct DeviceGroup {
   Region region(const Space& space, const Layout& layout, size_t device) const;
   // The devices (by index) that differ in `moved` only: the calls of a step.
   std::vector<std::vector<size_t>> calls(const Digits& moved) const;
+  // The level of the cluster over which devices that differ in this digit reach each other.
+  size_t level(const Cluster& cluster, int digit) const;
 };
 
 struct GroupLayouts {
@@ -47,7 +50,8 @@ struct GroupLayouts {
   Layout from, to;
 };
 // `from` and `to` of the same devices, both ascending; one of the two may be empty, its layout is then without meaning. Digits that `from` and `to`
-// treat alike are one.
-std::optional<GroupLayouts> layouts_of(const Space& space, const std::vector<Holding>& from, const std::vector<Holding>& to);
+// treat alike are one, unless they are of different levels of the cluster.
+std::optional<GroupLayouts> layouts_of(const Space& space, const std::vector<Holding>& from, const std::vector<Holding>& to,
+                                       const Cluster& cluster = {});
 
 }  // namespace sscc

@@ -2,6 +2,7 @@
 // reports what the plan or the model gets wrong, and goes on where it can; the pipeline stops after a pass that reported an error.
 #pragma once
 
+#include "compiler/ir/cluster.h"
 #include "compiler/ir/module.h"
 #include "compiler/plan/plan.h"
 #include "compiler/support/diagnostics.h"
@@ -31,7 +32,9 @@ void order(Module& module, const Plan& plan, Diagnostics& diagnostics);
 // what a device has itself is used first; addends are joined where they are.
 void materialize(Module& module);
 
-// Exchanges become all-reduces and all-gathers, matching messages reduce-scatters; the rest is sent point to point. Those of a step's end become buckets.
-void form_collectives(Module& module);
+// Exchanges become all-reduces and all-gathers, matching messages reduce-scatters; the rest is sent point to point. Where the plan has a rule for a
+// communication, it travels as the rule says. Costs are times on the cluster's links, if there is a cluster. Those of a step's end
+// become buckets.
+void form_collectives(Module& module, const Plan& plan, const Cluster& cluster, Diagnostics& diagnostics);
 
 }  // namespace sscc

@@ -59,6 +59,16 @@ const std::vector<const Keys*>& all_keys() {
   return list;
 }
 
+const Keys cluster = {"cluster", {"version", "name", "note", "device", "levels"}};
+const Keys cluster_device = {"device", {"flops_per_second", "memory_bytes_per_second", "memory", "kernel_seconds"}};
+const Keys cluster_flops = {"flops_per_second", {"f32", "bf16", "f16"}};
+const Keys cluster_level = {"level", {"name", "devices", "groups", "bytes_per_second", "latency_seconds"}};
+
+const std::vector<const Keys*>& cluster_keys() {
+  static const std::vector<const Keys*> list = {&cluster, &cluster_device, &cluster_flops, &cluster_level};
+  return list;
+}
+
 const Words schedules = {
     "schedule",
     {"gpipe", "1f1b", "interleaved_1f1b", "1f1b_eager", "zb_h1", "zb_h2", "zb_v", "dualpipe_v", "chimera", "interlaced", "nf1b", "infer"}};

@@ -1,5 +1,5 @@
-// The words of the plan language and of the recipe format: which keys each object has, and the names that stand for something.
-// The one table that the reader checks against; plans/plan.schema.json holds the same words, and test/unit/plan compares the two.
+// The words of the plan language, of the recipe's format and of the cluster file's: which keys each object has, and the names that stand for something.
+// The one table that the reader checks against; plans/plan.schema.json and plans/cluster.schema.json hold the same words, and test/unit/plan compares.
 // PLAN_LANGUAGE (docs) section 2 says what they mean; the recipe's format is that of train.json.
 #pragma once
 
@@ -23,6 +23,10 @@ extern const Keys state_entry, recycle, feedback;
 
 // All of the above.
 const std::vector<const Keys*>& all_keys();
+
+// The cluster file.
+extern const Keys cluster, cluster_device, cluster_flops, cluster_level;
+const std::vector<const Keys*>& cluster_keys();
 
 // A list of words that a string may be. `name` is that of the schema's definition. Kinds of loss and of optimizer have none: there each kind
 // is an object of its own, above.

@@ -27,6 +27,11 @@ struct Selector {
   std::vector<OpId> select(const Module& module) const;  // in the module's order
 };
 
+// Is an operator of this phase, by the words that selectors have for it?
+bool in_phase(const Module& module, const Op& op, const std::string& phase);
+// Has a tensor, or what it is a micro-batch or a variant of, a name that the glob matches?
+bool has_name(const Module& module, TensorId tensor, const std::string& glob);
+
 // What a rule divides: `TENSOR:DIM[.FACTOR]` (a range and its class), or operators by a dimension of output 0 or an axis name.
 struct AxisName {
   Location where;
@@ -117,6 +122,21 @@ struct Order {
   std::vector<std::pair<Selector, Selector>> before;
 };
 
+// `communication`: how values travel that every given key matches.
+struct CommunicationRule {
+  Location where;
+  std::optional<std::string> tensor;  // glob
+  std::optional<std::string> phase;
+  std::string over;  // mesh axis, or "stages"; empty: any
+  struct End {
+    std::optional<int64_t> stage;  // or
+    Place place;
+  };
+  std::optional<End> from, to;
+  enum class Lowering { automatic, collective, point_to_point, ring, local_all_gather, broadcast } lowering = Lowering::automatic;
+  std::string word;  // the lowering, as written
+};
+
 struct Plan {
   std::string file, text;  // for locations and hashes
   std::string name;
@@ -127,6 +147,7 @@ struct Plan {
   std::vector<StoreRule> stores;
   std::vector<AssignRule> assign;
   Order order;
+  std::vector<CommunicationRule> communication;
   std::vector<int64_t> memory_limit;  // bytes by device; one entry: all; empty: none
   Location memory_limit_where;
 };

@@ -1,5 +1,5 @@
 // The reader of a plan's parts. One instance reads one plan; each part is one file: read_selector.cpp (selectors and axes), read_transform.cpp,
-// read_assign.cpp, read_order.cpp, read_plan.cpp (the rest).
+// read_assign.cpp, read_order.cpp, read_communication.cpp, read_plan.cpp (the rest).
 #pragma once
 
 #include <map>
@@ -24,7 +24,6 @@ class PlanReader : private Reader {
   void read_mesh(const JsonValue& value);
   void read_recipe(const JsonValue* value, const std::string& recipe_file, const FileReader& read);
   void read_memory_limit(const JsonValue& value);
-  std::optional<int64_t> read_bytes(const JsonValue& value);
   void check_precision(const JsonValue& root);
   // Whether a rule's `when` holds. Where not, the rule's form is checked and nothing else.
   bool read_when(const JsonValue& rule);
@@ -83,10 +82,12 @@ class PlanReader : private Reader {
   void read_timetable(const JsonValue& timetable);
   void read_blocks(const JsonValue& order);
   std::optional<Block> read_block(const JsonValue& value);
-  void check_communication(const JsonValue& value);
-  void check_communication_rule(const JsonValue& value);
+
+  // -- read_communication.cpp
+  void read_communication(const JsonValue& value);
+  std::optional<CommunicationRule> read_communication_rule(const JsonValue& value);
   void check_compression(const JsonValue& value);
-  void check_stage_or_place(const JsonValue& value);
+  std::optional<CommunicationRule::End> read_end(const JsonValue& value);
 
   JsonDocument& plan_document_;
   const Module& module_;

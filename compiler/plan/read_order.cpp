@@ -1,4 +1,4 @@
-// order and communication.
+// order: schedules, timetables, what ends before what begins.
 #include <algorithm>
 
 #include "compiler/plan/plan_reader.h"
@@ -120,51 +120,6 @@ void PlanReader::read_blocks(const JsonValue& order) {
     if (range && (range->size() != 2 || (*range)[0] >= (*range)[1])) return wrong_type(*repetend, "two steps [a, b] with a < b");
     if (range) result_.plan.order.repetend = {(*range)[0], (*range)[1]};
   }
-}
-
-// -- what is checked and then refused -------------------------------------------------------------------------------------------------------------
-
-void PlanReader::check_communication(const JsonValue& value) {
-  if (!expect_array(value, "a list of rules")) return;
-  bool any_holds = false;
-  for (const JsonValue& rule : value.items) {
-    if (!expect_object(rule, language::communication_rule, "a rule: an object with 'lowering' or 'compress'")) continue;
-    rule_holds_ = read_when(rule);
-    any_holds = any_holds || rule_holds_;
-    check_communication_rule(rule);
-    rule_holds_ = true;
-  }
-  if (any_holds) refuse(Feature::communication, at_key(document_.root(), "communication"));
-}
-
-void PlanReader::check_communication_rule(const JsonValue& rule) {
-  if (const JsonValue* tensor = rule.find("tensor")) expect_string(*tensor, "a glob on tensor names");
-  if (const JsonValue* phase = rule.find("phase")) expect_word(*phase, language::phases);
-  const JsonValue* over = rule.find("over");
-  if (over && !(over->is(Kind::string) && over->string == "stages")) read_mesh_axis(*over);
-  if (const JsonValue* from = rule.find("from")) check_stage_or_place(*from);
-  if (const JsonValue* to = rule.find("to")) check_stage_or_place(*to);
-  if (const JsonValue* lowering = rule.find("lowering")) expect_word(*lowering, language::lowerings);
-  if (const JsonValue* compress = rule.find("compress")) check_compression(*compress);
-  if (!rule.find("lowering") && !rule.find("compress")) expect_key(rule, "lowering", "or 'compress'");
-}
-
-void PlanReader::check_stage_or_place(const JsonValue& value) {
-  // A number is that of a stage here.
-  if (value.is(Kind::integer))
-    expect_integer(value, 0, INT32_MAX, "a stage of at least 0, or a place");
-  else
-    read_place(value);
-}
-
-void PlanReader::check_compression(const JsonValue& value) {
-  const std::string expected = "\"bf16\", {\"top_k\": SHARE} or {\"int8_block\": LENGTH}";
-  if (value.is(Kind::string) && value.string == "bf16") return;
-  if (!value.is(Kind::object)) return wrong_type(value, expected);
-  expect_object(value, language::compression);
-  if (value.items.size() != 1) wrong_type(value, expected);
-  if (const JsonValue* share = value.find("top_k")) expect_number(*share, 1e-12, 1, "a share of the elements above 0 and below 1");
-  if (const JsonValue* length = value.find("int8_block")) expect_integer(*length, 1, INT32_MAX, "a number of elements of at least 1");
 }
 
 }  // namespace sscc

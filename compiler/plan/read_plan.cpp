@@ -106,7 +106,7 @@ PlanAndRecipe PlanReader::read(const std::string& recipe_file, const Settings& s
   read_part("assign", &PlanReader::read_assign);
   if (!mesh_given_) make_mesh_of_device_numbers();
   read_part("order", &PlanReader::read_order);
-  read_part("communication", &PlanReader::check_communication);
+  read_part("communication", &PlanReader::read_communication);
   read_part("memory_limit", &PlanReader::read_memory_limit);
   check_precision(root);
   return std::move(result_);
@@ -154,31 +154,14 @@ void PlanReader::read_recipe(const JsonValue* value, const std::string& recipe_f
 
 // -- small parts ----------------------------------------------------------------------------------------------------------------------------------
 
-std::optional<int64_t> PlanReader::read_bytes(const JsonValue& value) {
-  static const std::pair<const char*, double> units[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"KB", 1e3},
-                                                         {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},    {"B", 1}};
-  const std::string expected = "a number of bytes above 0, or a size like \"80GiB\"";
-  if (!value.is(Kind::string)) return expect_integer(value, 1, largest, expected);
-  size_t digits = std::min(value.string.find_first_not_of("0123456789."), value.string.size());
-  std::string_view unit = std::string_view(value.string).substr(digits);
-  unit.remove_prefix(std::min(unit.find_first_not_of(' '), unit.size()));
-  char* end = nullptr;
-  double amount = std::strtod(value.string.c_str(), &end);
-  for (const auto& [name, bytes] : units)
-    if (unit == name && end == value.string.c_str() + digits && amount * bytes >= 1 && amount * bytes < 0x1p62)
-      return static_cast<int64_t>(std::llround(amount * bytes));
-  wrong_type(value, expected);
-  return {};
-}
-
 void PlanReader::read_memory_limit(const JsonValue& value) {
   result_.plan.memory_limit_where = at(value);
   if (!value.is(Kind::array)) {
-    if (auto bytes = read_bytes(value)) result_.plan.memory_limit = {*bytes};
+    if (auto bytes = expect_bytes(value)) result_.plan.memory_limit = {*bytes};
     return;
   }
   for (const JsonValue& item : value.items)
-    if (auto bytes = read_bytes(item)) result_.plan.memory_limit.push_back(*bytes);
+    if (auto bytes = expect_bytes(item)) result_.plan.memory_limit.push_back(*bytes);
   int64_t devices = result_.plan.mesh.size();
   if (mesh_readable_ && static_cast<int64_t>(value.items.size()) != devices)
     error(Code::wrong_type, at(value), std::to_string(value.items.size()) + " memory limits for " + std::to_string(devices) + " devices",

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "compiler/support/strings.h"
 
@@ -105,6 +106,23 @@ std::optional<std::vector<int64_t>> Reader::expect_integers(const JsonValue& val
     result.push_back(*number);
   }
   if (!result.empty()) return result;
+  wrong_type(value, expected);
+  return {};
+}
+
+std::optional<int64_t> Reader::expect_bytes(const JsonValue& value) {
+  static const std::pair<const char*, double> units[] = {{"KiB", 0x1p10}, {"MiB", 0x1p20}, {"GiB", 0x1p30}, {"TiB", 0x1p40}, {"KB", 1e3},
+                                                         {"MB", 1e6},     {"GB", 1e9},     {"TB", 1e12},    {"B", 1}};
+  const std::string expected = "a number of bytes above 0, or a size like \"80GiB\"";
+  if (!value.is(Kind::string)) return expect_integer(value, 1, largest, expected);
+  size_t digits = std::min(value.string.find_first_not_of("0123456789."), value.string.size());
+  std::string_view unit = std::string_view(value.string).substr(digits);
+  unit.remove_prefix(std::min(unit.find_first_not_of(' '), unit.size()));
+  char* end = nullptr;
+  double amount = std::strtod(value.string.c_str(), &end);
+  for (const auto& [name, bytes] : units)
+    if (unit == name && end == value.string.c_str() + digits && amount * bytes >= 1 && amount * bytes < 0x1p62)
+      return static_cast<int64_t>(std::llround(amount * bytes));
   wrong_type(value, expected);
   return {};
 }

@@ -49,6 +49,8 @@ class Reader {
   std::optional<std::string> expect_word(const JsonValue& value, const language::Words& words);
   std::vector<std::string> expect_strings(const JsonValue& value, const std::string& expected);
   std::optional<std::vector<int64_t>> expect_integers(const JsonValue& value, int64_t lowest, int64_t highest, const std::string& expected);
+  // A number of bytes, or a size like "80GiB".
+  std::optional<int64_t> expect_bytes(const JsonValue& value);
 
   const JsonDocument& document_;
   Diagnostics& diagnostics_;

@@ -17,7 +17,7 @@ const Refusal refusals[] = {
     {Feature::divided_backward, "a backward pass in two parts, 'I' and 'W',", "use 'B'"},
     {Feature::precision_bf16, "precision 'bf16'", "use 'f32'"},
     {Feature::precision_f16, "precision 'f16'", "use 'f32'"},
-    {Feature::communication, "'communication'", "leave it out: the compiler chooses"},
+    {Feature::compression, "'compress', which changes results,", "leave it out: values travel as they are"},
     {Feature::recycle, "'recycle' in a recipe", ""},
     {Feature::state, "'state' in a recipe", ""},
 };

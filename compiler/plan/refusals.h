@@ -13,7 +13,7 @@ enum class Feature {
   divided_backward,
   precision_bf16,
   precision_f16,
-  communication,
+  compression,
   recycle,
   state,
 };

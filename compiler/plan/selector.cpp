@@ -40,6 +40,12 @@ bool makes_weight_gradient(const Module& module, const Op& op) {
   });
 }
 
+bool touches(const Module& module, llvm::ArrayRef<TensorId> tensors, const std::string& glob) {
+  return std::any_of(tensors.begin(), tensors.end(), [&](TensorId id) { return has_name(module, id, glob); });
+}
+
+}  // namespace
+
 bool in_phase(const Module& module, const Op& op, const std::string& phase) {
   if (phase == "forward") return op.phase == Phase::forward;
   if (phase == "update") return op.phase == Phase::update;
@@ -47,15 +53,11 @@ bool in_phase(const Module& module, const Op& op, const std::string& phase) {
   return phase == "backward" || (phase == "wgrad") == makes_weight_gradient(module, op);
 }
 
-bool touches(const Module& module, llvm::ArrayRef<TensorId> tensors, const std::string& glob) {
-  return std::any_of(tensors.begin(), tensors.end(), [&](TensorId id) {
-    const Tensor& tensor = module.tensors[id];
-    if (glob_match(glob, module.tensors[in_first_variant(module, id)].name)) return true;
-    return tensor.micro_batch_of.valid() && glob_match(glob, module.tensors[tensor.micro_batch_of].name);
-  });
+bool has_name(const Module& module, TensorId id, const std::string& glob) {
+  const Tensor& tensor = module.tensors[id];
+  if (glob_match(glob, module.tensors[in_first_variant(module, id)].name)) return true;
+  return tensor.micro_batch_of.valid() && glob_match(glob, module.tensors[tensor.micro_batch_of].name);
 }
-
-}  // namespace
 
 bool Selector::matches(const Module& module, const Op& op) const {
   auto matched = [&](const Selector& each) { return each.matches(module, op); };

@@ -16,7 +16,7 @@ bool check_calls(const Body& body, Diagnostics& diagnostics) {
       const Instruction& i = segment.instructions[at - 1];
       const auto& call = std::get<Communication>(i.expression);
       const Instruction* next = at < segment.instructions.size() ? &segment.instructions[at] : nullptr;
-      const auto* other = next && next->opcode == i.opcode ? std::get_if<Communication>(&next->expression) : nullptr;
+      const auto* other = next && next->opcode == i.opcode && i.opcode != Opcode::broadcast ? std::get_if<Communication>(&next->expression) : nullptr;
       if (other && other->group == call.group && other->join == call.join && type_of(*next) == type_of(i)) continue;
       diagnostics.error(Code::deadlock, {},
                         std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " + segment.name +

@@ -786,6 +786,7 @@ class Lineage {
 
   void visit_collective(const std::vector<Step>& members) {
     const Opcode opcode = members[0].what->opcode;
+    if (opcode == Opcode::broadcast) return visit_broadcast(members);
     for (const Step& member : members) {
       if (!is_its_turn(member)) return;
       if (!is_collective(*member.what, members.size())) return refuse(member, "does not read and write what a call of its kind does");
@@ -808,6 +809,32 @@ class Lineage {
           return refuse(member, "meets a call whose blocks have another length, " + given[0].region.to_string());
       }
     receive_collective(members, given);
+  }
+
+  // One member gives, all others get what it gives.
+  void visit_broadcast(const std::vector<Step>& members) {
+    const int32_t root = std::get<Communication>(members[0].what->expression).root;
+    for (size_t m = 0; m < members.size(); ++m) {
+      const Instruction& i = *members[m].what;
+      if (!is_its_turn(members[m])) return;
+      const bool gives = static_cast<int32_t>(m) == root;
+      const llvm::ArrayRef<View> views = gives ? llvm::ArrayRef<View>(i.ins) : llvm::ArrayRef<View>(i.outs);
+      const bool is_sound = i.ins.size() == gives && i.outs.size() == !gives && i.reads.size() == gives && i.writes.size() == !gives;
+      if (!is_sound || !views[0].is_contiguous()) return refuse(members[m], "does not read and write what a call of its kind does");
+      if (std::get<Communication>(i.expression).root != root) return refuse(members[m], "expects its value from another member than the others");
+    }
+    if (root < 0 || root >= static_cast<int32_t>(members.size())) return refuse(members[0], "expects its value from nobody");
+    const Step& giver = members[static_cast<size_t>(root)];
+    const Claim& given = claim(giver, giver.what->reads[0]);
+    const auto held = fragments(giver, giver.what->ins[0], given);
+    for (const Step& member : members) {
+      if (!held || member.rank == giver.rank) continue;
+      const Claim& c = claim(member, member.what->writes[0]);
+      if (c.tensor != given.tensor || !(c.region == given.region))
+        return refuse(member, "expects " + c.region.to_string() + " of '" + module_.tensors[c.tensor].name + "' and is given " +
+                                  given.region.to_string() + " of '" + module_.tensors[given.tensor].name + "'");
+      write(member, member.what->outs[0], {given.tensor, given.region, {}, *held});
+    }
   }
 
   // Does a member give a block to each?

@@ -78,7 +78,7 @@ void check_memory_limit(const Programs& programs, const std::vector<int64_t>& li
     const int64_t limit = limits.size() == 1 ? limits[0] : limits[static_cast<size_t>(rank.rank)];
     if (body.arena_bytes <= limit) continue;
     diagnostics.error(Code::memory_limit, where,
-                      "rank " + std::to_string(rank.rank) + " needs " + human_bytes(body.arena_bytes) + ", the plan allows " + human_bytes(limit),
+                      "rank " + std::to_string(rank.rank) + " needs " + human_bytes(body.arena_bytes) + ", the limit is " + human_bytes(limit),
                       "the largest that live at the peak: " + largest_at_peak(body));
     return;  // the others are no smaller news
   }

@@ -122,7 +122,7 @@ class Planner {
         made.position = position(c.op);
         in = segment_of(c.op);
       } else if (!is_at_home(delivery.tensor, message.from, c.region)) {
-        std::tie(made, in) = left_here(delivery, index, message.from, c.region);
+        std::tie(made, in) = left_here(delivery, index, message.from, c);
       }
       if (key < made) {  // segments of one device do not always run in the order of their numbers: backward ones run the other way
         key = made;
@@ -137,13 +137,13 @@ class Planner {
     add(message.from, send);
   }
 
-  // When the first of the tensor's other deliveries has left a region on a device, and in which segment.
-  std::pair<Key, int> left_here(const Delivery& delivery, int32_t index, int32_t device, const Region& region) const {
+  // When the first of the tensor's other deliveries has left a contribution on a device, and in which segment.
+  std::pair<Key, int> left_here(const Delivery& delivery, int32_t index, int32_t device, const Contribution& contribution) const {
     std::optional<std::pair<Key, int>> first;
     for (const int32_t d : deliveries_of_.at(delivery.tensor)) {
       const Delivery& other = module_.deliveries[static_cast<size_t>(d)];
       const Region* left = other.left_on(device);
-      if (d == index || !left || !left->contains(region)) continue;
+      if (d == index || !left || !left->contains(contribution.region) || !(other.part == contribution.part)) continue;
       const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && other.segment != 0;  // a stored parameter, after its segment
       if (is_dropped && other.segment != delivery.segment) continue;
       Key key = delivery_key(other, d);
@@ -241,7 +241,7 @@ std::string describe(const Body& body) {
       text += '<';
       for (const View& view : i.ins) describe(text, view);
       if (const auto* c = std::get_if<Communication>(&i.expression))
-        text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer) + (c->with_next ? "+" : "");
+        text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer) + ',' + std::to_string(c->root) + (c->with_next ? "+" : "");
       if (const auto* x = std::get_if<IndexExpression>(&i.expression)) text += 'x' + std::to_string(x->offset);
       if (const auto* c = std::get_if<Capture>(&i.expression)) text += 'h' + std::to_string(c->regions);
       for (const int32_t index : i.reads) text += 'r' + std::to_string(index);

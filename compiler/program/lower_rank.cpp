@@ -284,7 +284,12 @@ View RankLowering::as_contribution(TensorId id, const Contribution& c, Region& r
   }
   region = c.region;
   owned = false;
-  return complete(id, c.region);
+  if (c.part.whole()) return complete(id, c.region);
+  const auto shares = llvm::reverse(shares_[id]);
+  const auto left = llvm::find_if(shares, [&](const Share& share) { return share.part == c.part && share.value.region.contains(c.region); });
+  SSCC_CHECK(left != shares.end(), "a share of a join is left by the delivery before: " + tensor(id).name);
+  region = left->value.region;
+  return left->value.view;
 }
 
 View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Contribution> contributions, bool fresh) {
@@ -364,9 +369,11 @@ void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
   if (delivery.how == Delivery::How::all_gather) return lower_all_gather(delivery, event.delivery);
   if (delivery.how == Delivery::How::reduce_scatter) return lower_reduce_scatter(delivery, event.delivery);
   if (delivery.how == Delivery::How::all_to_all) return lower_all_to_all(delivery, event.delivery);
+  if (delivery.how == Delivery::How::broadcast) return lower_broadcast(delivery, event.delivery);
   if (delivery.how == Delivery::How::local || delivery.how == Delivery::How::all_reduce) {
     const Message& own = own_message(event.delivery);
-    if (delivery.how == Delivery::How::local && !own.contributions[0].op.valid() && tensor(id).producers.empty()) {
+    const bool is_one_value = own.contributions.size() == 1 && !own.contributions[0].op.valid();
+    if (delivery.how == Delivery::How::local && is_one_value && tensor(id).producers.empty()) {
       complete(id, delivery.region);
       return;
     }
@@ -429,6 +436,7 @@ void RankLowering::join_calls(size_t begin) {
 
 // New versions of parameters go home; everything else is there for its readers.
 void RankLowering::finish_delivery(const Delivery& delivery, Value value) {
+  if (!delivery.part.whole()) return shares_[delivery.tensor].push_back({delivery.part, std::move(value)});
   const TensorId old = tensor(delivery.tensor).next_version_of;
   if (old.valid() && !delivery.on_the_way) {
     const Value& there = home(old);
@@ -533,6 +541,27 @@ void RankLowering::lower_all_to_all(const Delivery& delivery, int32_t index) {
   for (const Region& region : received) i.writes.push_back(claim(id, region));
   i.expression = Communication{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join};
   finish_delivery(delivery, joined_blocks(id, *delivery.left_on(device_), blocks, received));
+}
+
+void RankLowering::lower_broadcast(const Delivery& delivery, int32_t index) {
+  const TensorId id = delivery.tensor;
+  const Message& message = delivery.messages[0];
+  const auto root = static_cast<int32_t>(llvm::find(delivery.devices, message.from) - delivery.devices.begin());
+  const Communication call{-1, add_group(delivery.devices), plan_.transfer[static_cast<size_t>(index)], tensor(id).join, root};
+  if (message.from == device_) {
+    const View view = contiguous(id, delivery.region, assemble(id, delivery.region, message.contributions, false));
+    Instruction& i = emit(Opcode::broadcast, OpId(), id);
+    i.ins.push_back(view);
+    i.reads.push_back(claim(id, delivery.region));
+    i.expression = call;
+    return;
+  }
+  Value value = new_value(id, delivery.region, "r:");
+  Instruction& i = emit(Opcode::broadcast, OpId(), id);
+  i.outs.push_back(value.view);
+  i.writes.push_back(claim(id, delivery.region));
+  i.expression = call;
+  finish_delivery(delivery, std::move(value));
 }
 
 void RankLowering::lower_send(const LoweringPlan::Event& event) {

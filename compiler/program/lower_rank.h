@@ -87,6 +87,7 @@ class RankLowering {
   void lower_all_gather(const Delivery& delivery, int32_t index);
   void lower_reduce_scatter(const Delivery& delivery, int32_t index);
   void lower_all_to_all(const Delivery& delivery, int32_t index);
+  void lower_broadcast(const Delivery& delivery, int32_t index);
   // Blocks of equal size, one after the other: an empty place for them; one of them; what this device gives to each member of a group; and put
   // together to what they are blocks of.
   View new_blocks(TensorId id, size_t count, const Region& block);
@@ -134,6 +135,12 @@ class RankLowering {
   // The share of a contribution that is a value of its own; whole for one that others were added to.
   Part share_of(TensorId id, const Contribution& contribution) const;
 
+  // What an earlier delivery has left here of a share of a join.
+  struct Share {
+    Part part;
+    Value value;
+  };
+
   // The message that this device gives to a delivery of which it is a member.
   const Message& own_message(int32_t delivery) const;
 
@@ -154,6 +161,7 @@ class RankLowering {
   std::unordered_map<TensorId, Value> homes_;
   std::unordered_map<TensorId, std::vector<Sum>> sums_;
   std::map<std::tuple<TensorId, OpId, int32_t>, int> sum_of_;  // contribution -> index in sums_
+  std::unordered_map<TensorId, std::vector<Share>> shares_;
   std::vector<std::pair<TensorId, Region>> captured_;
 };
 

@@ -25,6 +25,7 @@ const char* name_of(Opcode opcode) {
     case Opcode::all_reduce: return "all_reduce";
     case Opcode::all_gather: return "all_gather";
     case Opcode::reduce_scatter: return "reduce_scatter";
+    case Opcode::broadcast: return "broadcast";
     case Opcode::all_to_all: return "all_to_all";
     case Opcode::capture: return "capture";
   }

@@ -67,13 +67,14 @@ enum class Opcode {
   pad,
   update,
   // communication: contiguous views. all_reduce: in place (outs[0]). all_gather: ins[0] is this rank's block, outs[0] the blocks in group order.
-  // reduce_scatter: ins[0] the blocks in group order, outs[0] this rank's. all_to_all: ins[0] a block for each member, outs[0] one from each, in group
-  // order. send: ins[0]. receive: outs[0].
+  // reduce_scatter: ins[0] the blocks in group order, outs[0] this rank's. broadcast: ins[0] at the root, outs[0] at the others. all_to_all: ins[0] a
+  // block for each member, outs[0] one from each, in group order. send: ins[0]. receive: outs[0].
   send,
   receive,
   all_reduce,
   all_gather,
   reduce_scatter,
+  broadcast,
   all_to_all,
   // hand a value to the host: `capture` names what
   capture,
@@ -126,6 +127,7 @@ struct Communication {
   int32_t group = -1;    // collectives: index of Constants::groups
   int32_t transfer = 0;  // unique among the transfers of these ranks; the same number at every participant
   Join join = Join::sum;
+  int32_t root = -1;       // broadcast: which member of the group gives
   bool with_next = false;  // collectives: one call with the next instruction, which is of the same opcode, group, type and join
 };
 struct Capture {

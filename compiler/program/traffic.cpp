@@ -13,6 +13,11 @@ int64_t bytes_of(const Body& body, const View& view) {
   return elements(view.dims) * static_cast<int64_t>(rt::size_of(body.buffers[view.buffer].dtype));
 }
 
+int64_t bytes_of_call(const Body& body, const Instruction& i) {
+  const bool is_told_by_input = i.opcode == Opcode::send || i.opcode == Opcode::reduce_scatter || i.outs.empty();  // no outs: the root of a broadcast
+  return bytes_of(body, is_told_by_input ? i.ins[0] : i.outs[0]);
+}
+
 Traffic count_traffic(const Programs& programs) {
   Traffic traffic;
   for (const RankProgram& rank : programs.ranks) {
@@ -25,7 +30,7 @@ Traffic count_traffic(const Programs& programs) {
         const Instruction& i = instructions[at];
         if (!is_communication(i.opcode) || i.opcode == Opcode::receive) continue;  // counted where it is sent
         const auto& c = std::get<Communication>(i.expression);
-        int64_t bytes = bytes_of(body, i.opcode == Opcode::send || i.opcode == Opcode::reduce_scatter ? i.ins[0] : i.outs[0]);
+        int64_t bytes = bytes_of_call(body, i);
         if (i.opcode != Opcode::send) {
           const std::vector<int32_t>& group = rank.constants.groups[static_cast<size_t>(c.group)];
           if (group[0] != rank.rank) continue;

@@ -1,5 +1,6 @@
 // What travels in a step, counted from the programs by the contract's rules (PLAN_LANGUAGE section 3): all ranks of a call together,
-//   all_reduce 2(n-1)B, B what one rank holds;  all_gather, reduce_scatter (n-1)B, B the whole;  all_to_all (n-1)B, B what one rank holds;  send B.
+//   all_reduce 2(n-1)B, B what one rank holds;  all_gather, reduce_scatter (n-1)B, B the whole;  all_to_all (n-1)B, B what one rank holds;
+//   broadcast (n-1)B, B the value;  send B.
 #pragma once
 
 #include <map>
@@ -19,6 +20,8 @@ struct Traffic {
 Traffic count_traffic(const Programs& programs);
 
 int64_t bytes_of(const Body& body, const View& view);
+// What the rules above call B.
+int64_t bytes_of_call(const Body& body, const Instruction& communication);
 bool is_communication(Opcode opcode);
 // Is an instruction of a segment one call with the one before it?
 bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index);

@@ -133,6 +133,7 @@ class Walker {
       case Opcode::all_reduce:
       case Opcode::all_gather:
       case Opcode::reduce_scatter:
+      case Opcode::broadcast:
       case Opcode::all_to_all: arrive(step); return true;
       default: go_on(rank); return visitor_.instruction(step);
     }

@@ -58,8 +58,9 @@ std::string check_json(const Programs& programs, const CheckFacts& facts, const 
   json["communication"] = {{"bytes_per_step", traffic.bytes}, {"by_kind", by_kind}, {"messages_per_step", traffic.messages}};
   json["flops_per_step"] = flops;
   json["replicated_flops_fraction"] = replicated_fraction(programs);
-  json["schedule"] = {
-      {"makespan_s", facts.makespan_seconds}, {"bubble_fraction", facts.bubble_fraction}, {"reference_device", facts.reference_device}};
+  json["schedule"] = {{"makespan_s", facts.makespan_seconds}, {"bubble_fraction", facts.bubble_fraction}};
+  const bool is_reference = !facts.reference_device.empty();
+  json["schedule"][is_reference ? "reference_device" : "cluster"] = is_reference ? facts.reference_device : facts.device;
   json["distinct_programs"] = programs.bodies.size();
   return json.dump(1) + "\n";
 }
@@ -92,9 +93,8 @@ std::string check_summary(const Programs& programs, const CheckFacts& facts) {
   text += "a step sends " + human_bytes(traffic.bytes) + " in " + std::to_string(traffic.messages) + " messages";
   for (const auto& [name, kind] : traffic.by_kind) text += "; " + name + " " + std::to_string(kind.count) + " x, " + human_bytes(kind.bytes);
   char line[160];
-  snprintf(line, sizeof line, "\nrepeated work %.1f %%, bubble %.1f %% (on the reference device)\n", 100 * replicated_fraction(programs),
-           100 * facts.bubble_fraction);
-  return text + line;
+  snprintf(line, sizeof line, "\nrepeated work %.1f %%, bubble %.1f %% (on ", 100 * replicated_fraction(programs), 100 * facts.bubble_fraction);
+  return text + line + facts.device + ")\n";
 }
 
 }  // namespace sscc

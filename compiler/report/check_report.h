@@ -10,8 +10,9 @@ namespace sscc {
 
 struct CheckFacts {
   bool equivalent = false, deadlock_free = false;
-  double makespan_seconds = 0, bubble_fraction = 0;  // on the reference device
-  std::string reference_device;
+  double makespan_seconds = 0, bubble_fraction = 0;
+  std::string device;            // which these times are of: "the reference device", or the cluster's name
+  std::string reference_device;  // in figures; empty: a cluster was given
 };
 
 // A refusal: {"ok": false, "diagnostics": [...]}.

@@ -44,6 +44,13 @@ std::vector<int32_t> rows_of(const Programs& programs) {
   return rows;
 }
 
+// As text of an XML element.
+std::string escaped(const std::string& text) {
+  std::string result;
+  for (const char c : text) result += c == '<' ? "&lt;" : c == '&' ? "&amp;" : std::string(1, c);
+  return result;
+}
+
 }  // namespace
 
 std::string schedule_svg(const Programs& programs, const Prediction& prediction) {
@@ -55,8 +62,8 @@ std::string schedule_svg(const Programs& programs, const Prediction& prediction)
 
   std::string svg = "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"" + number(left + width + 10) + "\" height=\"" + number(height + 10) +
                     "\" font-family=\"sans-serif\" font-size=\"11\">\n";
-  svg += "<text x=\"" + number(left) + "\" y=\"18\">" + number(prediction.makespan_seconds * 1e3) + " ms on the reference device, bubble " +
-         number(prediction.bubble_fraction * 100) + " %</text>\n";
+  svg += "<text x=\"" + number(left) + "\" y=\"18\">" + number(prediction.makespan_seconds * 1e3) + " ms on " + escaped(prediction.device) +
+         ", bubble " + number(prediction.bubble_fraction * 100) + " %</text>\n";
   for (const int32_t rank : rows) {
     const double y = top + static_cast<double>(row_of[rank]) * (row_height + row_gap);
     svg += "<text x=\"4\" y=\"" + number(y + 16) + "\">rank " + std::to_string(rank) + "</text>\n";

@@ -97,6 +97,8 @@ Call communication_call(const Instruction& instruction) {
     case Opcode::receive: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.receive(t.outs[0], c.peer, c.transfer, m); };
     case Opcode::all_reduce: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.all_reduce(t.outs[0], c.group, c.join, c.transfer, m); };
     case Opcode::all_gather: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.all_gather(t.outs[0], t.ins[0], c.group, c.transfer, m); };
+    case Opcode::broadcast:
+      return [=](rt::Rank& rank, const Tensors& t, int m) { rank.broadcast(t.outs.empty() ? t.ins[0] : t.outs[0], c.group, c.root, c.transfer, m); };
     case Opcode::all_to_all: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.all_to_all(t.outs[0], t.ins[0], c.group, c.transfer, m); };
     default: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.reduce_scatter(t.outs[0], t.ins[0], c.group, c.join, c.transfer, m); };
   }
@@ -162,6 +164,7 @@ Call call_of(const Instruction& instruction) {
     case Opcode::all_reduce:
     case Opcode::all_gather:
     case Opcode::reduce_scatter:
+    case Opcode::broadcast:
     case Opcode::all_to_all: return communication_call(instruction);
     case Opcode::capture: return capture_call(instruction);
   }

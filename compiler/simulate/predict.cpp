@@ -1,6 +1,7 @@
 #include "compiler/simulate/predict.h"
 
 #include <algorithm>
+#include <cmath>
 #include <map>
 
 #include "compiler/program/traffic.h"
@@ -11,7 +12,7 @@ namespace {
 
 class Clock {
  public:
-  Clock(const Programs& programs, const Machine& machine) : programs_(programs), machine_(machine), ranks_(programs.ranks.size()) {
+  Clock(const Programs& programs, const Cluster& cluster) : programs_(programs), cluster_(cluster), ranks_(programs.ranks.size()) {
     durations_.resize(programs.bodies.size());
     for (size_t b = 0; b < programs.bodies.size(); ++b)
       for (const ProgramSegment& segment : programs.bodies[b].segments) {
@@ -30,10 +31,12 @@ class Clock {
       visit_collective(members);
       return true;
     };
-    const std::optional<Wiring> classes = folded(programs_);
+    // Ranks that cannot be told apart by what they do can still be by their links.
+    const std::optional<Wiring> classes = cluster_.is_flat() ? folded(programs_) : std::nullopt;
     const Wiring wiring = classes ? *classes : wiring_of(programs_);
     walk(programs_, wiring, visitor);
     Prediction result;
+    result.device = cluster_.name;
     double busy = 0;
     for (size_t r = 0; r < ranks_.size(); ++r) {
       Rank& rank = ranks_[static_cast<size_t>(wiring.representative[r])];
@@ -67,8 +70,9 @@ class Clock {
       flops = 2;
       for (const auto& [label, length] : lengths) flops *= static_cast<double>(length);
     }
-    if (is_communication(i.opcode)) return machine_.kernel_seconds;
-    return machine_.kernel_seconds + std::max(flops / machine_.flops_per_second, bytes / machine_.memory_bytes_per_second);
+    const Cluster::Device& device = cluster_.device;
+    if (is_communication(i.opcode)) return device.kernel_seconds;
+    return device.kernel_seconds + std::max(flops / device.flops_per_second, bytes / device.memory_bytes_per_second);
   }
 
   // A rank's clock: a slot begins when the one before it has ended; in it every stream goes on by itself, but for waits.
@@ -127,13 +131,15 @@ class Clock {
   const std::vector<double>& durations_of(const Step& step) const {
     return durations_[static_cast<size_t>(programs_.ranks[static_cast<size_t>(step.rank)].body)][static_cast<size_t>(step.segment)];
   }
-  double transfer_time(double bytes) const { return machine_.link_latency_seconds + bytes / machine_.link_bytes_per_second; }
 
   void visit(const Step& step) {
     const size_t r = static_cast<size_t>(step.rank);
     const Body& body = programs_.bodies[static_cast<size_t>(programs_.ranks[r].body)];
     double begin = earliest(step);
-    if (step.what->opcode == Opcode::send) arrives_[step.message] = begin + transfer_time(static_cast<double>(bytes_of(body, step.what->ins[0])));
+    if (step.what->opcode == Opcode::send) {
+      const int32_t peer = programs_.ranks[r].constants.peers[static_cast<size_t>(std::get<Communication>(step.what->expression).peer)];
+      arrives_[step.message] = begin + cluster_.link_of({step.rank, peer}).seconds(1, static_cast<double>(bytes_of_call(body, *step.what)));
+    }
     if (step.what->opcode == Opcode::receive) begin = std::max(begin, arrives_[step.message]);
     spend(step, begin, begin + durations_of(step)[static_cast<size_t>(step.instruction)]);
   }
@@ -144,17 +150,23 @@ class Clock {
     const Step& first = members[0];
     const RankProgram& rank = programs_.ranks[static_cast<size_t>(first.rank)];
     const Body& body = programs_.bodies[static_cast<size_t>(rank.body)];
-    const auto n = static_cast<double>(rank.constants.groups[static_cast<size_t>(std::get<Communication>(first.what->expression).group)].size());
-    const double bytes = static_cast<double>(bytes_of(body, first.what->opcode == Opcode::reduce_scatter ? first.what->ins[0] : first.what->outs[0]));
-    const double rounds = first.what->opcode == Opcode::all_reduce ? 2 : 1;
-    const auto& list = body.segments[static_cast<size_t>(first.segment)].instructions;
-    const double latency = is_with_previous(list, static_cast<size_t>(first.instruction)) ? 0 : (n - 1) * machine_.link_latency_seconds;
-    const double end = begin + rounds * (latency + bytes * (n - 1) / n / machine_.link_bytes_per_second);
+    const std::vector<int32_t>& group = rank.constants.groups[static_cast<size_t>(std::get<Communication>(first.what->expression).group)];
+    const bool goes_on = is_with_previous(body.segments[static_cast<size_t>(first.segment)].instructions, static_cast<size_t>(first.instruction));
+    const double end = begin + seconds_of_call(first.what->opcode, group, static_cast<double>(bytes_of_call(body, *first.what)), goes_on);
     for (const Step& member : members) spend(member, begin, end);
   }
 
+  // Rings, over the slowest link of the group; a broadcast along a tree. `goes_on`: in one call with what came before.
+  double seconds_of_call(Opcode opcode, const std::vector<int32_t>& group, double bytes, bool goes_on) const {
+    const auto n = static_cast<double>(group.size());
+    Link link = cluster_.link_of(group);
+    if (goes_on) link.latency_seconds = 0;
+    if (opcode == Opcode::broadcast) return link.seconds(std::ceil(std::log2(n)), bytes);
+    return link.seconds((opcode == Opcode::all_reduce ? 2 : 1) * (n - 1), bytes / n);
+  }
+
   const Programs& programs_;
-  const Machine& machine_;
+  const Cluster& cluster_;
   std::vector<Rank> ranks_;
   std::vector<std::vector<std::vector<double>>> durations_;  // by body, segment, instruction
   std::map<int64_t, double> arrives_;
@@ -162,6 +174,6 @@ class Clock {
 
 }  // namespace
 
-Prediction predict(const Programs& programs, const Machine& machine) { return Clock(programs, machine).run(); }
+Prediction predict(const Programs& programs, const Cluster& cluster) { return Clock(programs, cluster).run(); }
 
 }  // namespace sscc

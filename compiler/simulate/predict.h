@@ -1,20 +1,14 @@
-// Predicted time of a step: every rank's program on a reference device, instruction by instruction (roofline per kernel, latency and bandwidth per
+// Predicted time of a step: every rank's program on the devices and links of a cluster, instruction by instruction (roofline per kernel, latency and bandwidth per
 // transfer), streams running side by side as the program lets them. Good for comparing plans, not for promising seconds.
 #pragma once
 
+#include "compiler/ir/cluster.h"
 #include "compiler/program/program.h"
 
 namespace sscc {
 
-struct Machine {
-  double flops_per_second = 1e12;
-  double memory_bytes_per_second = 2e11;
-  double link_bytes_per_second = 2e10;
-  double link_latency_seconds = 1e-5;
-  double kernel_seconds = 2e-6;  // launch
-};
-
 struct Prediction {
+  std::string device;  // what times are of: the cluster's name
   double makespan_seconds = 0;
   double bubble_fraction = 0;  // 1 - busy / (ranks x makespan); busy: some stream works
   struct Bar {
@@ -23,6 +17,6 @@ struct Prediction {
   };
   std::vector<Bar> bars;  // one for each slot of each rank
 };
-Prediction predict(const Programs& programs, const Machine& machine = {});
+Prediction predict(const Programs& programs, const Cluster& cluster = {});
 
 }  // namespace sscc

@@ -173,6 +173,18 @@ void Collectives::all_to_all(std::span<const int32_t> group, void* received, con
   wait_sends();
 }
 
+// Along a tree: whoever has the value gives it to the member that is a power of two further on, so that it is everywhere after log2(n) rounds.
+void Collectives::broadcast(std::span<const int32_t> group, size_t root, void* data, size_t bytes, int64_t tag) {
+  const Operation operation(operation_, "broadcast");
+  const size_t n = group.size(), place = (index_in(group) + n - root) % n;
+  const auto member = [&](size_t at) { return group[(at + root) % n]; };
+  size_t reach = 1;  // members below it have the value
+  while (reach <= place) reach *= 2;
+  if (place > 0) receive(member(place - reach / 2), data, bytes, tag);
+  for (; place + reach < n; reach *= 2) send(member(place + reach), data, bytes, tag);
+  wait_sends();
+}
+
 void Collectives::barrier() {
   const Operation operation(operation_, "barrier");
   if (rank() != 0) {

@@ -2,7 +2,7 @@
 // do not depend on what carries them.
 //
 // Bytes that travel, all ranks together: all_reduce 2(n-1)B, all_gather and reduce_scatter (n-1) times the whole, all_to_all (n-1) times what one
-// rank holds.
+// rank holds, broadcast (n-1) times the value.
 #pragma once
 
 #include "sscc_rt/rank.h"
@@ -15,6 +15,7 @@ class Collectives : public Transport {
   void all_gather(std::span<const int32_t> group, void* all, const void* mine, size_t bytes_each, int64_t tag) final;
   void reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join, int64_t tag) final;
   void all_to_all(std::span<const int32_t> group, void* received, const void* given, size_t bytes_each, int64_t tag) final;
+  void broadcast(std::span<const int32_t> group, size_t root, void* data, size_t bytes, int64_t tag) final;
   void barrier() final;
   void at(const char* segment, const char* origin, int micro_batch) final;
 

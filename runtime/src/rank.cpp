@@ -121,6 +121,14 @@ void Rank::end_call() {
   communicate([&] { call_->run(transport_); });
 }
 
+void Rank::broadcast(const Tensor& data, int32_t group, int32_t root, int32_t transfer, int micro_batch) {
+  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
+  communicate([&] {
+    transport_.broadcast(ranks, static_cast<size_t>(root), data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch, true));
+  });
+  count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(data));
+}
+
 void Rank::wait_sends() {
   communicate([&] { transport_.wait_sends(); });
 }

@@ -64,6 +64,18 @@ def turns(place, order, *rules, **mesh):
             "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"], "place": place}], "order": order}
 
 
+def by(plan, *rules):
+    """A plan with rules for its communication."""
+    return {**plan, "communication": list(rules)}
+
+
+def on_nodes(plan, per_node, nodes):
+    """A plan for nodes with fast links within and slow ones between."""
+    levels = [{"devices": per_node, "bytes_per_second": 1e11, "latency_seconds": 1e-7},
+              {"devices": per_node * nodes, "bytes_per_second": 1e9, "latency_seconds": 1e-6}]
+    return {**plan, "cluster": {"version": 1, "device": {"flops_per_second": {"f32": 1e12}, "memory_bytes_per_second": 2e11}, "levels": levels}}
+
+
 ANY_LEGAL_PLAN = {
     "gpt.heads3": {"mesh": {"tp": 3}, "transform": TENSOR},
     "gpt.batch512": {"mesh": {"dp": 3}, "transform": [split("input_ids:0", {"over": "dp", "sizes": [5, 1, 2]})]},
@@ -131,6 +143,21 @@ ANY_LEGAL_PLAN = {
                           "transform": [*TENSOR, split("wte.weight:0", "tp"), split("input_ids:0", "dp"), split("input_ids:0", {"time": 4}),
                                         {"parameters": ["layers.*"], "store": {"split": "dp", "dim": -1}}, {"state": "w*", "store": {"split": "dp"}}],
                           "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"]}], "order": {"schedule": "1f1b"}},
+    "gpt.p2p": by(gpt(dp=2, tp=2), {"lowering": "p2p"}),
+    "gpt.p2p.zero3": by(zero("parameters", micro_batches=2), {"lowering": "p2p"}),
+    "gpt.collective": by(gpt("1f1b", micro_batches=4, pp=2, tp=2), {"lowering": "collective"}),
+    "gpt.ring.dp4": by(gpt(dp=4), {"phase": "backward", "lowering": "ring"}),
+    "gpt.ring.tp3": by({"mesh": {"tp": 3}, "transform": TENSOR}, {"over": "tp", "lowering": "ring"}),
+    "gpt.ring.zero1": by(zero("state", micro_batches=2), {"lowering": "ring"}),
+    "gpt.ring.zero3": by(zero("parameters"), {"phase": "forward", "lowering": "ring"}),
+    "gpt.local_all_gather": by(gpt("1f1b", micro_batches=4, pp=2, dp=2, tp=2), *({"over": "stages", "phase": phase, "lowering": "local_all_gather"}
+                                                                                for phase in ("forward", "dgrad")), {"tensor": "loss", "lowering": "auto"}),
+    "gpt.broadcast.stages": by(gpt("1f1b", micro_batches=4, pp=2, tp=2), {"from": 0, "to": 1, "phase": "forward", "lowering": "broadcast"}),
+    "gpt.broadcast.stored": by({"mesh": {"dp": 3}, "transform": [split("input_ids:0", "dp"), {"parameters": "layers.*", "store": 1}]},
+                               {"tensor": "layers.*", "phase": "forward", "lowering": "broadcast"}),
+    "gpt.nodes.dp4": on_nodes(gpt(dp=4), 2, 2),
+    "gpt.nodes.dp2.tp2": on_nodes(gpt(dp=2, tp=2), 2, 2),
+    "gpt.nodes.zero2": on_nodes(zero("state", "gradients", micro_batches=2), 2, 2),
 }
 
 CASES = {

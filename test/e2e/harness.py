@@ -54,8 +54,12 @@ class Subject:
 
     def __init__(self, sscc, folder, model, plan, recipe=True):
         self.sscc, self.folder, self.model = os.path.abspath(sscc), folder, model
-        self.plan = write_json(f"{folder}/plan.json", {"version": 1, **plan})
+        plan = {"version": 1, **plan}
+        cluster = plan.pop("cluster", None)  # no part of a plan: a file of its own
+        self.plan = write_json(f"{folder}/plan.json", plan)
         self.words = [f"{model}/model.onnx", "--plan", self.plan] + (["--train", f"{model}/train.json"] if recipe else [])
+        if cluster:
+            self.words += ["--cluster", write_json(f"{folder}/cluster.json", cluster)]
 
     def check(self):
         """The JSON object of `sscc check`."""

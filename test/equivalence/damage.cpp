@@ -335,6 +335,17 @@ const std::vector<Damage>& damages() {
        }},
       {"a collective reads another part of a buffer", [](Patient& p) { return shift(p, is_collective, true); }},
       {"a collective writes another buffer", [](Patient& p) { return write_elsewhere(p, is_collective); }},
+      {"a broadcast comes from another member",
+       [](Patient& p) {
+         return change_everywhere(p, p.find(Opcode::broadcast), [](std::vector<Instruction>& list, size_t i) {
+           std::get<Communication>(list[i].expression).root ^= 1;
+           return 0;
+         });
+       }},
+      {"a member expects a broadcast from another",
+       [](Patient& p) { return change(p, p.find(Opcode::broadcast), [](Instruction& i) { std::get<Communication>(i.expression).root ^= 1; }); }},
+      {"a broadcast is received into another buffer",
+       [](Patient& p) { return write_elsewhere(p, [](const Instruction& i) { return i.opcode == Opcode::broadcast && !i.outs.empty(); }); }},
       {"a message is sent from another part of a buffer", [](Patient& p) { return shift(p, is_opcode(Opcode::send), true); }},
       {"a message is received into another buffer", [](Patient& p) { return write_elsewhere(p, is_opcode(Opcode::receive)); }},
       {"a collective begins before its data is there", [](Patient& p) { return run_early(p, is_collective); }},

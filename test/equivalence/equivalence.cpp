@@ -23,7 +23,7 @@ namespace {
 Result compare(const Pair& pair, uint64_t seed, const Folder& folder) {
   Random random(seed);
   write_data(pair.model, folder / "data", random);
-  Result many = run_trial(pair.model, pair.plan.text(), folder, "many");
+  Result many = run_trial(pair.model, pair.plan.text(), folder, "many", pair.plan.cluster);
   if (many.outcome != Outcome::equal) return many;
   const Result one = run_trial(pair.model, one_rank, folder, "one");
   if (one.outcome != Outcome::equal) return {Outcome::failed, "on one rank: " + one.why};
@@ -50,6 +50,7 @@ std::string write_failure(const Pair& pair, const std::string& why, uint64_t see
   std::filesystem::create_directories(path);
   std::ofstream(path + "/model.txt") << print(smallest.model.module);
   std::ofstream(path + "/plan.json") << smallest.plan.text();
+  if (!smallest.plan.cluster.empty()) std::ofstream(path + "/cluster.json") << smallest.plan.cluster;
   std::ofstream(path + "/recipe.json") << smallest.model.recipe << "\n";
   std::ofstream(path + "/why.txt") << why << "\nand, shrunk:\n" << outcome(smallest).why << "\n";
   return path;

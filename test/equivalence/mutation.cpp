@@ -75,6 +75,10 @@ const Fixture fixtures[] = {
     {"models/triplane_ar",
      R"({"mesh": {"dp": 2}, "transform": [{"axis": "class_id:0", "split": "dp"}, {"axis": "class_id:0", "split": {"time": 2}}]})"},
     {"models/mlp", R"({"mesh": {"d": 2}, "assign": [{"ops": "/fc2/*", "on": 1}]})"},
+    {"models/mlp",
+     R"({"mesh": {"dp": 3}, "transform": [{"axis": "x:0", "split": "dp"}], "communication": [{"phase": "wgrad", "lowering": "ring"}]})"},
+    {"models/mlp", R"({"mesh": {"dp": 3}, "transform": [{"axis": "x:0", "split": "dp"}, {"parameters": "*", "store": 0}],
+                       "communication": [{"tensor": "fc*", "phase": "forward", "lowering": "broadcast"}]})"},
 };
 
 const std::string models = std::string(SSCC_SOURCE_DIR) + "/test/data/";
@@ -216,7 +220,7 @@ int main_of(int argc, char** argv) {
     good.name = "seed " + std::to_string(seed) + ": " + plan.text();
     good.data = folder / "data";
     good.steps = model.steps;
-    const Result result = compile_trial(model, plan.text(), good.compilation);
+    const Result result = compile_trial(model, plan.text(), good.compilation, plan.cluster);
     if (result.outcome == Outcome::failed) hospital.fail("undamaged", result.why + "\n-- in " + good.name);
     if (result.outcome != Outcome::equal || result.ranks < 2) continue;
     ++accepted;

@@ -38,6 +38,9 @@ class Planner {
       default: break;
     }
     if (plan_.order.empty() && coin(8) == 0) add_before();
+    if (coin(2) == 0) add_communication();
+    if (plan_.assign.empty() && devices_ > 2 && coin(2) == 0) add_broadcast();
+    if (coin(3) == 0) add_cluster();
     return std::move(plan_);
   }
 
@@ -252,6 +255,44 @@ class Planner {
     return "[" + text + "]";
   }
 
+  // Any lowering that always fits, for all; then another for some: a phase, an axis, stages, a tensor.
+  void add_communication() {
+    static const std::vector<std::string> fit = {"p2p", "collective"}, may_fit = {"ring", "ring", "broadcast", "local_all_gather", "auto"};
+    if (coin(2) == 0) plan_.communication.push_back("{\"lowering\": " + quote(one_of(random_, fit)) + "}");
+    if (coin(2) == 0) return;
+    static const std::vector<std::string> phases = {"forward", "backward", "wgrad", "update"};
+    std::string which;
+    switch (coin(5)) {
+      case 0: which = "\"phase\": " + quote(one_of(random_, phases)) + ", "; break;
+      case 1: which = "\"over\": " + quote(one_of(random_, axes_).first) + ", "; break;
+      case 2: which = "\"over\": \"stages\", "; break;
+      case 3: {
+        const std::string tensor = any_tensor();
+        which = "\"tensor\": " + quote(tensor.substr(0, tensor.rfind(':'))) + ", ";
+        break;
+      }
+      default: break;
+    }
+    plan_.communication.push_back("{" + which + "\"lowering\": " + quote(one_of(random_, may_fit)) + "}");
+  }
+
+  // An operator on one device, whose result all others get from it.
+  void add_broadcast() {
+    const Op& op = any_op();
+    plan_.assign.push_back("{\"ops\": " + quote(op.name) + ", \"on\": " + std::to_string(coin(devices_)) + "}");
+    plan_.communication.push_back("{\"tensor\": " + quote(module_.tensors[op.outputs[0]].name) + R"(, "phase": "forward", "lowering": "broadcast"})");
+  }
+
+  // Nodes of two or three devices, often with links so slow between them that sums are joined within first.
+  void add_cluster() {
+    const int64_t node = 2 + coin(2), slower = coin(2) == 0 ? 1000 : 2;
+    const auto level = [](int64_t devices, double rate) {
+      return "{\"devices\": " + std::to_string(devices) + ", \"bytes_per_second\": " + std::to_string(rate) + ", \"latency_seconds\": 1e-9}";
+    };
+    plan_.cluster = R"({"version": 1, "device": {"flops_per_second": {"f32": 1e12}, "memory_bytes_per_second": 1e11}, "levels": [)" +
+                    level(node, 1e10) + ", " + level(24 * node, 1e10 / static_cast<double>(slower)) + "]}";
+  }
+
   void places() {
     const int64_t rules = 1 + coin(3);
     for (int64_t r = 0; r < rules; ++r) plan_.assign.push_back("{\"ops\": " + quote(any_op().name) + ", \"on\": " + place() + "}");
@@ -291,6 +332,7 @@ std::string RandomPlan::text() const {
   text += ",\n  \"transform\": " + joined(transform);
   if (!assign.empty()) text += ",\n  \"assign\": " + joined(assign);
   if (!order.empty()) text += ",\n  \"order\": " + order;
+  if (!communication.empty()) text += ",\n  \"communication\": " + joined(communication);
   return text + "}\n";
 }
 

@@ -93,6 +93,8 @@ class Shrinker {
       is_smaller_ = false;
       leave_out(&RandomPlan::transform);
       leave_out(&RandomPlan::assign);
+      leave_out(&RandomPlan::communication);
+      if (!pair_.plan.cluster.empty()) attempt([](Pair& pair) { pair.plan.cluster.clear(); });
       if (!pair_.plan.order.empty()) attempt([](Pair& pair) { pair.plan.order.clear(); });
       leave_out_operators();
       lessen([](RandomPlan& plan) { return &plan.mesh; });

@@ -12,6 +12,7 @@
 #include <iostream>
 #include <sstream>
 
+#include "compiler/plan/read_cluster.h"
 #include "compiler/plan/read_text.h"
 #include "compiler/program/check.h"
 #include "compiler/simulate/interpret.h"
@@ -78,7 +79,7 @@ Folder::~Folder() {
   fs::remove_all(path_, ignored);
 }
 
-Result compile_trial(const Model& model, const std::string& plan, Compilation& c) {
+Result compile_trial(const Model& model, const std::string& plan, Compilation& c, const std::string& cluster) {
   c.module = model.module;
   Diagnostics diagnostics;
   PlanAndRecipe read = read_plan_text(plan, "plan.json", model.recipe.empty() ? "" : "recipe", {}, c.module, diagnostics,
@@ -86,6 +87,7 @@ Result compile_trial(const Model& model, const std::string& plan, Compilation& c
   c.plan = std::move(read.plan);
   c.recipe = std::move(read.recipe);
   c.module.meshes[0] = c.plan.mesh;
+  if (!cluster.empty()) c.cluster = read_cluster_text(cluster, "cluster.json", diagnostics);
   if (!diagnostics.has_errors())
     run_passes({"differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "order_transfers",
                 "plan_buffers", "assign_streams", "check_deadlock", "check_lineage", "check_memory"},
@@ -121,9 +123,9 @@ Result run_programs(const Programs& programs, const std::string& data, int64_t s
   return {Outcome::equal, "", programs.ranks.size()};
 }
 
-Result run_trial(const Model& model, const std::string& plan, const Folder& folder, const std::string& name) {
+Result run_trial(const Model& model, const std::string& plan, const Folder& folder, const std::string& name, const std::string& cluster) {
   Compilation compilation;
-  const Result compiled = compile_trial(model, plan, compilation);
+  const Result compiled = compile_trial(model, plan, compilation, cluster);
   return compiled.outcome == Outcome::equal ? run_programs(compilation.programs, folder / "data", model.steps, folder, name) : compiled;
 }
 

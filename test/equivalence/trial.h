@@ -31,7 +31,7 @@ struct Result {
 };
 
 // Every step from the plan to checked programs. refused: by a diagnostic of the plan or the model; failed: by a checker.
-Result compile_trial(const Model& model, const std::string& plan, Compilation& compilation);
+Result compile_trial(const Model& model, const std::string& plan, Compilation& compilation, const std::string& cluster = "");
 
 // The first refusal of the checkers; empty: all accept.
 std::string refusal_of(const Module& module, const Programs& programs);
@@ -40,7 +40,7 @@ std::string refusal_of(const Module& module, const Programs& programs);
 Result run_programs(const Programs& programs, const std::string& data, int64_t steps, const Folder& folder, const std::string& name);
 
 // Both, on FOLDER/data.
-Result run_trial(const Model& model, const std::string& plan, const Folder& folder, const std::string& name);
+Result run_trial(const Model& model, const std::string& plan, const Folder& folder, const std::string& name, const std::string& cluster = "");
 
 // The plan that divides nothing.
 extern const char* const one_rank;

@@ -114,6 +114,8 @@ class Transport {
                               int64_t tag) = 0;
   // Block i of `given` goes to the group's member i, block i of `received` comes from it.
   virtual void all_to_all(std::span<const int32_t> group, void* received, const void* given, size_t bytes_each, int64_t tag) = 0;
+  // `data` of the group's member `root` becomes that of all members.
+  virtual void broadcast(std::span<const int32_t> group, size_t root, void* data, size_t bytes, int64_t tag) = 0;
   virtual void barrier() = 0;
   // A channel of its own for what is no part of the program: reports, outputs, gradients. Messages of any length, in the order of sending.
   virtual void send_message(int peer, std::vector<std::byte> message) = 0;
@@ -159,6 +161,7 @@ class Rank {
   void all_gather(const Tensor& all, const Tensor& mine, int32_t group, int32_t transfer, int micro_batch);
   void reduce_scatter(const Tensor& mine, const Tensor& all, int32_t group, Join join, int32_t transfer, int micro_batch);
   void all_to_all(const Tensor& received, const Tensor& given, int32_t group, int32_t transfer, int micro_batch);
+  void broadcast(const Tensor& data, int32_t group, int32_t root, int32_t transfer, int micro_batch);  // root: a member's place in the group
   // The collectives between the two are one call, made at its end; all are of one kind, group, type and join.
   void begin_call();
   void end_call();

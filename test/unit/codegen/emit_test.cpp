@@ -65,6 +65,7 @@ EmitOptions options_for(const fs::path& folder) {
   options.version = "0.0";
   options.onnx_hash = "00";
   options.plan_hash = "11";
+  options.cluster_hash = "22";
   options.check_json = [](const std::string& sources) { return "{\"sources\": \"" + sources + "\"}\n"; };
   return options;
 }
@@ -157,6 +158,7 @@ TEST_CASE("a build folder has its files, and the same bytes twice") {
   CHECK(read_text(scratch / "a" / "src/runtime/include/sscc_rt/rank.h") == read_text(fs::path(SSCC_SOURCE_DIR) / "runtime/include/sscc_rt/rank.h"));
   const std::string& manifest = files.at("manifest.json");
   CHECK(manifest.find("\"arena_bytes\": 832") != std::string::npos);
+  CHECK(manifest.find("\"cluster\": \"22\"") != std::string::npos);
   CHECK(manifest.find("\"ranks\": \"0..1\"") != std::string::npos);
   CHECK(manifest.find("[2:3, 0:3]") != std::string::npos);
   CHECK(manifest.find(scratch.operator/("a").string()) == std::string::npos);

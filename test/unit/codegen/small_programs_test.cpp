@@ -232,6 +232,8 @@ Programs every_opcode() {
   add(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 13, Join::sum, true}));
   add(with(plain(Opcode::all_reduce, {row}, {}), Communication{-1, 0, 14, Join::sum}));
   add(with(plain(Opcode::reduce_scatter, {row}, {matrix}), Communication{-1, 0, 11, Join::sum}));
+  add(with(plain(Opcode::broadcast, {}, {matrix}), Communication{-1, 0, 13, Join::sum, 1}));
+  add(with(plain(Opcode::broadcast, {matrix}, {}), Communication{-1, 0, 14, Join::sum, 0}));
   add(with(plain(Opcode::all_to_all, {other}, {matrix}), Communication{-1, 0, 12, Join::sum}));
   add(with(plain(Opcode::capture, {}, {view_of(b, {})}), Capture{Capture::What::loss, "", -1}));
   add(with(plain(Opcode::capture, {}, {view_of(b, {})}), Capture{Capture::What::grad_norm, "", -1}));

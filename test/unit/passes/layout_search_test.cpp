@@ -34,14 +34,21 @@ DeviceGroup group_of(const DigitSizes& sizes) {
   return group;
 }
 
-std::set<int64_t> shares_up_to(int64_t count) {
+// The shares that a device has joined: of all that these digits tell apart, those that the digits left in the layout do not tell from its own.
+std::set<int64_t> shares_of(const DeviceGroup& group, size_t device, const Digits& all, const Digits& left) {
   std::set<int64_t> shares;
-  for (int64_t share = 0; share < count; ++share) shares.insert(share);
+  for (size_t other = 0; other < group.devices.size(); ++other) {
+    int64_t number = 0;
+    for (const int digit : all) number = number * group.sizes[static_cast<size_t>(digit)] + group.digits[static_cast<size_t>(digit)][other];
+    if (llvm::all_of(left,
+                     [&](int digit) { return group.digits[static_cast<size_t>(digit)][other] == group.digits[static_cast<size_t>(digit)][device]; }))
+      shares.insert(number);
+  }
   return shares;
 }
 
-// A layout by its definition. `all`: how many shares there are.
-std::vector<Has> holdings(const DeviceGroup& group, const Shape& lengths, const Layout& layout, int64_t all) {
+// A layout by its definition. `shares`: the digits that told shares apart at first.
+std::vector<Has> holdings(const DeviceGroup& group, const Shape& lengths, const Layout& layout, const Digits& shares) {
   std::vector<Has> result;
   for (size_t device = 0; device < group.devices.size(); ++device) {
     const auto number = [&](const Digits& digits) {
@@ -54,7 +61,7 @@ std::vector<Has> holdings(const DeviceGroup& group, const Shape& lengths, const 
       const int64_t each = lengths[d] / count_of(group.sizes, layout.dims[d]), block = number(layout.dims[d]);
       dims.push_back(Intervals(block * each, (block + 1) * each));
     }
-    result.push_back({Region(dims), layout.sum.empty() ? shares_up_to(all) : std::set<int64_t>{number(layout.sum)}});
+    result.push_back({Region(dims), shares_of(group, device, shares, layout.sum)});
   }
   return result;
 }
@@ -128,7 +135,7 @@ bool call(Kind kind, std::vector<Has>& devices, const std::vector<size_t>& membe
   return true;
 }
 
-bool step(const DeviceGroup& group, const Shape& lengths, const LayoutStep& step, std::vector<Has>& devices, int64_t shares) {
+bool step(const DeviceGroup& group, const Shape& lengths, const LayoutStep& step, std::vector<Has>& devices, const Digits& shares) {
   const std::vector<Has> wanted = holdings(group, lengths, step.to, shares);
   if (step.kind == Kind::slice) {
     for (size_t i = 0; i < devices.size(); ++i) {
@@ -170,15 +177,15 @@ TEST_CASE("every step from every layout does what its collective does") {
       all_layouts(lengths, sizes, 0, copies, layouts);
       int64_t steps = 0, wrong = 0;
       for (const Layout& from : layouts) {
-        const int64_t shares = count_of(sizes, from.sum);
-        const std::vector<Has> before = holdings(group, lengths, from, shares);
+        const std::vector<Has> before = holdings(group, lengths, from, from.sum);
         std::set<Layout> reached = {from};
         for (const auto& [to, how] : all_paths(lengths, sizes, from)) reached.insert(to);
-        for (const LayoutStep& each : steps_from(lengths, sizes, from)) {
-          std::vector<Has> devices = before;
-          wrong += !step(group, lengths, each, devices, shares);
-          ++steps;
-        }
+        for (const bool by_turns : {false, true})
+          for (const LayoutStep& each : steps_from(lengths, sizes, from, {}, by_turns)) {
+            std::vector<Has> devices = before;
+            wrong += !step(group, lengths, each, devices, from.sum);
+            ++steps;
+          }
         // Whatever has no shares is reached: over copies of everything, if need be.
         for (const Layout& to : layouts)
           if (to.sum.empty()) wrong += !reached.contains(to);
@@ -248,6 +255,40 @@ TEST_CASE("paths within a group") {
   CHECK(path({8, 8}, {2, 2}, {{0}, {{1}, {}}}, {{}, {{}, {}}}) == Calls{{Kind::reduce_scatter, 2}, {Kind::all_gather, 4}});
   // 12 devices: <R2 D0 6> -> <R3 D0 4> has factors that are no integers; it goes over copies
   CHECK(path({12}, {2, 2, 3}, {{}, {{1, 2}}}, {{}, {{0, 1}}}) == Calls{{Kind::all_gather, 6}});
+}
+
+TEST_CASE("sums are joined by turns where links differ, fast ones first") {
+  const Link fast{4.5e11, 3e-6}, slow{5e10, 8e-6};
+  const DigitSizes sizes = {16, 8};  // nodes, devices of a node
+  const Layout shares = {{0, 1}, {{}}}, copies = {{}, {{}}};
+  const auto calls = [&](const Shape& lengths, const Layout& to, const DigitLinks& links) {
+    const auto found = cheapest_path(lengths, sizes, shares, to, links);
+    REQUIRE(found);
+    return calls_of(sizes, found->steps);
+  };
+  const DigitLinks nodes{{slow, fast}, 4};
+  CHECK(calls({1 << 24}, copies, nodes) == Calls{{Kind::reduce_scatter, 8}, {Kind::all_reduce, 16}, {Kind::all_gather, 8}});
+  CHECK(calls({1 << 24}, copies, {}) == Calls{{Kind::all_reduce, 128}});
+  // What it costs is what its calls take, in whole picoseconds.
+  const auto found = cheapest_path({1 << 24}, sizes, shares, copies, nodes);
+  const double bytes = 4 << 24;
+  CHECK(found->cost.picoseconds == 2 * picoseconds(fast.seconds(7, bytes / 8)) + picoseconds(slow.seconds(30, bytes / 8 / 16)));
+  // Two positions cannot be cut in eight: all at once, or between copies of the node's sum.
+  for (const auto& [kind, members] : calls({2}, copies, nodes)) CHECK((kind == Kind::all_reduce && members > 1));
+}
+
+TEST_CASE("a crossing takes the time of its links") {
+  // Two copies to two others, over a slow link: half each, and a gather over the fast one.
+  const Link fast{1e11, 1e-9}, slow{1e9, 1e-9};
+  const Layout copies = {{}, {{}}};
+  const auto crossing = [&](const CrossingLinks& links) {
+    const auto found = cheapest_crossing({1 << 20}, {2}, copies, {2}, copies, CrossingKind::any, links);
+    REQUIRE(found);
+    return calls_of({2}, found->after);
+  };
+  CHECK(crossing({{{fast}, 4}, {{fast}, 4}, slow}) == Calls{{Kind::all_gather, 2}});
+  CHECK(crossing({{{slow}, 4}, {{slow}, 4}, slow}).empty());
+  CHECK(crossing({}).empty());
 }
 
 TEST_CASE("paths between groups") {

@@ -251,8 +251,7 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
   is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0F0.1"]]})"), "'recycle'");
   is_unsupported(plan_with(R"("precision": ^^"bf16")"), "'bf16'");
   is_unsupported(plan_with(R"("precision": ^^"f16")"), "'f16'");
-  is_unsupported(plan_with(R"(^^"communication": [{"tensor": "*", "over": "stages", "from": 0, "to": {"pp": 1}, "lowering": "ring"}])"),
-                 "'communication'");
+  is_unsupported(plan_with(R"("communication": [{"tensor": "*", "over": "stages", ^^"compress": "bf16"}])"), "'compress'");
   for (const char* name : {"interleaved_1f1b", "1f1b_eager", "zb_h1", "zb_h2", "zb_v", "dualpipe_v", "chimera", "interlaced", "nf1b", "infer"})
     is_unsupported(plan_with("\"order\": {\"schedule\": ^^\"" + std::string(name) + "\"}"), "use 'gpipe' or '1f1b'");
   good_plan(rule(R"("axis": "@batch", "split": "tp", "when": false)"));
@@ -277,7 +276,19 @@ TEST_CASE("communication") {
   mistake("{\"compress\": {\"int8_block\": ^^0}}", Code::wrong_type, "at least 1");
   mistake("{\"compress\": {^^\"topk\": 2}}", Code::unknown_key, "did you mean 'top_k'?");
   CHECK(read(communication("")).diagnostics.all().empty());
-  CHECK(read(communication("{\"lowering\": \"ring\", \"when\": false}")).diagnostics.all().empty());
+  CHECK(read(communication("{\"compress\": \"bf16\", \"when\": false}")).diagnostics.all().empty());
+  using Lowering = CommunicationRule::Lowering;
+  const Plan plan = good_plan(communication(R"({"lowering": "ring", "when": false}, {"over": "stages", "from": 0, "to": {"pp": 1}, "lowering": "p2p"},
+    {"tensor": "w*", "phase": "wgrad", "lowering": "broadcast"}, {"lowering": "auto"})"));
+  REQUIRE(plan.communication.size() == 3);
+  CHECK(plan.communication[0].lowering == Lowering::point_to_point);
+  CHECK(plan.communication[0].over == "stages");
+  CHECK(plan.communication[0].from->stage == 0);
+  CHECK(plan.communication[0].to->place.coordinates.at("pp") == 1);
+  CHECK(plan.communication[1].tensor == "w*");
+  CHECK(plan.communication[1].phase == "wgrad");
+  CHECK(plan.communication[1].lowering == Lowering::broadcast);
+  CHECK(plan.communication[2].lowering == Lowering::automatic);
 }
 
 TEST_CASE("timetables and blocks are checked") {

@@ -1,4 +1,5 @@
-// plans/plan.schema.json holds the same keys and words as the reader's table (compiler/plan/language.cpp), no more and no fewer.
+// plans/plan.schema.json and plans/cluster.schema.json hold the same keys and words as the reader's table (compiler/plan/language.cpp), no more and no
+// fewer.
 #include "compiler/plan/language.h"
 
 #include <catch2/catch.hpp>
@@ -11,8 +12,8 @@ using Json = nlohmann::json;
 
 namespace {
 
-Json schema() {
-  std::ifstream file(std::string(SSCC_SOURCE_DIR) + "/plans/plan.schema.json");
+Json schema(const std::string& name = "plan") {
+  std::ifstream file(std::string(SSCC_SOURCE_DIR) + "/plans/" + name + ".schema.json");
   REQUIRE(file.good());
   return Json::parse(file);
 }
@@ -35,15 +36,12 @@ void collect_references(const Json& value, std::set<std::string>& references) {
     for (const Json& item : value) collect_references(item, references);
 }
 
-}  // namespace
-
-TEST_CASE("the schema has the keys of every object that the reader knows, and no other") {
-  const Json root = schema();
+void compare_keys(const Json& root, const std::vector<const language::Keys*>& all, const language::Keys& top) {
   std::set<std::string> named;
-  for (const language::Keys* keys : language::all_keys()) {
+  for (const language::Keys* keys : all) {
     named.insert(keys->name);
     INFO(keys->name);
-    const bool is_top = keys == &language::plan;
+    const bool is_top = keys == &top;
     REQUIRE((is_top || root["$defs"].contains(keys->name)));
     const Json& definition = is_top ? root : root["$defs"][keys->name];
     CHECK(keys_of(definition) == set_of(keys->keys));
@@ -52,6 +50,13 @@ TEST_CASE("the schema has the keys of every object that the reader knows, and no
   }
   for (const auto& item : root["$defs"].items())
     if (item.value().contains("properties")) CHECK(named.count(item.key()) == 1);
+}
+
+}  // namespace
+
+TEST_CASE("the schemas have the keys of every object that the reader knows, and no other") {
+  compare_keys(schema(), language::all_keys(), language::plan);
+  compare_keys(schema("cluster"), language::cluster_keys(), language::cluster);
 }
 
 TEST_CASE("the schema has the reader's words") {
@@ -70,14 +75,16 @@ TEST_CASE("the schema has the reader's words") {
   CHECK(root["$defs"]["optimizer_adam"]["properties"]["kind"]["enum"] == Json({"adam", "adamw"}));
 }
 
-TEST_CASE("every reference of the schema leads somewhere, and every definition is used") {
-  const Json root = schema();
-  std::set<std::string> references;
-  collect_references(root, references);
-  for (const std::string& reference : references) {
-    INFO(reference);
-    REQUIRE(reference.rfind("#/", 0) == 0);
-    CHECK(root.contains(Json::json_pointer(reference.substr(1))));
+TEST_CASE("every reference of the schemas leads somewhere, and every definition is used") {
+  for (const char* name : {"plan", "cluster"}) {
+    const Json root = schema(name);
+    std::set<std::string> references;
+    collect_references(root, references);
+    for (const std::string& reference : references) {
+      INFO(reference);
+      REQUIRE(reference.rfind("#/", 0) == 0);
+      CHECK(root.contains(Json::json_pointer(reference.substr(1))));
+    }
+    for (const auto& item : root["$defs"].items()) CHECK(references.count("#/$defs/" + item.key()) == 1);
   }
-  for (const auto& item : root["$defs"].items()) CHECK(references.count("#/$defs/" + item.key()) == 1);
 }
