@@ -13,11 +13,7 @@
 
 #include "sscc_rt/types.h"
 
-#ifdef __CUDACC__
-#define SSCC_INLINE __host__ __device__ inline
-#else
-#define SSCC_INLINE inline
-#endif
+#define SSCC_INLINE SSCC_HOST_DEVICE inline
 
 namespace sscc::rt::scalar {
 
