@@ -27,7 +27,7 @@ struct Arguments {
 };
 
 // Where element `i` lies, or -1 beyond the end.
-__device__ int64_t offset_in(const StridedWalk<2>& walk, uint32_t i, int operand) {
+__device__ __noinline__ int64_t offset_in(const StridedWalk<2>& walk, uint32_t i, int operand) {
   if (i >= walk.count) return -1;
   int64_t at[2] = {};
   walk.advance(i, at);
@@ -44,12 +44,19 @@ __global__ void __launch_bounds__(threads_side* threads_side) strided_kernel(con
   const uint32_t loaded = threadIdx.x % side, first_k = threadIdx.x / side;
   constexpr uint32_t k_step = threads_side * threads_side / side;
   const int64_t lhs_row = offset_in(a.m, row + loaded, 0), rhs_column = offset_in(a.n, column + loaded, 0);
+  int64_t out_rows[each], out_columns[each];
+#pragma unroll
+  for (int i = 0; i < each; ++i) {
+    out_rows[i] = offset_in(a.m, row + ty + threads_side * i, 1);
+    out_columns[i] = offset_in(a.n, column + tx + threads_side * i, 1);
+  }
 
   for (uint32_t b = blockIdx.y; b < a.batch.count; b += gridDim.y) {
     int64_t base[3] = {};
     a.batch.advance(b, base);
     Real sums[each][each] = {};
     for (uint32_t k = 0; k < a.k.count; k += depth) {
+#pragma unroll 1
       for (uint32_t d = first_k; d < depth; d += k_step) {
         Real l = 0, r = 0;
         if (k + d < a.k.count) {
@@ -62,6 +69,7 @@ __global__ void __launch_bounds__(threads_side* threads_side) strided_kernel(con
         right[d][loaded] = r;
       }
       __syncthreads();
+#pragma unroll 4
       for (int d = 0; d < depth; ++d) {
 #pragma unroll
         for (int i = 0; i < each; ++i) {
@@ -73,12 +81,10 @@ __global__ void __launch_bounds__(threads_side* threads_side) strided_kernel(con
     }
 #pragma unroll
     for (int i = 0; i < each; ++i) {
-      const int64_t out_row = offset_in(a.m, row + ty + threads_side * i, 1);
 #pragma unroll
       for (int j = 0; j < each; ++j) {
-        const int64_t out_column = offset_in(a.n, column + tx + threads_side * j, 1);
-        if (out_row < 0 || out_column < 0) continue;
-        Out& to = a.out[base[2] + out_row + out_column];
+        if (out_rows[i] < 0 || out_columns[j] < 0) continue;
+        Out& to = a.out[base[2] + out_rows[i] + out_columns[j]];
         const Real value = sums[i][j] * a.scale;
         to = static_cast<Out>(a.accumulate ? static_cast<Real>(to) + value : value);
       }

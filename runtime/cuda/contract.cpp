@@ -1,12 +1,14 @@
 // Contractions become matrix products, as on the processor (../kernels/contraction.h): of m, n and k one stretch each makes a product, the longest of
 // what remains its batch, and the rest loops around it. What is no matrix in place, or would take too many launches, is left to the strided kernel.
 #include <algorithm>
+#include <array>
+#include <limits>
 #include <numeric>
 #include <optional>
 #include <utility>
 
 #include "../kernels/contraction.h"
-#include "dispatch.cuh"
+#include "../kernels/dispatch.h"
 #include "matrix_product.h"
 #include "sscc_rt/kernels.h"
 #include "strided_contraction.h"
@@ -77,7 +79,7 @@ Stretch take_batch(std::vector<Stretch>& outer) {
   auto longest = outer.end();
   for (auto s = outer.begin(); s != outer.end(); ++s) {
     const bool steps_back = std::any_of(s->strides, s->strides + 3, [](int64_t stride) { return stride < 0; });
-    if (!steps_back && s->length < largest_walk && (longest == outer.end() || s->length > longest->length)) longest = s;
+    if (!steps_back && s->length <= std::numeric_limits<int32_t>::max() && (longest == outer.end() || s->length > longest->length)) longest = s;
   }
   if (longest == outer.end()) return {};
   const Stretch taken = *longest;
