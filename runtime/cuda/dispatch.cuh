@@ -38,12 +38,4 @@ void for_word_of(int64_t bytes, const Work& work) {
   }
 }
 
-// Operands of one DType: throws std::logic_error otherwise.
-inline void expect_type(const char* kernel, DType type, std::initializer_list<Tensor> operands) {
-  for (const Tensor& operand : operands) {
-    if (operand.data && operand.dtype != type)
-      throw std::logic_error(std::string(kernel) + ": no kernel for " + name_of(type) + " with " + name_of(operand.dtype));
-  }
-}
-
 }  // namespace sscc::rt

@@ -48,6 +48,27 @@ __device__ T joined_in_group(T value, const Combine& combine) {
   return result;
 }
 
+// body(offsets) for elements begin, begin + step, ... below end. Along a single stride, several elements' loads are under way at once.
+template <int operands, class Body>
+__device__ void for_elements(const StridedWalk<operands>& walk, uint32_t begin, uint32_t end, uint32_t step, const Body& body) {
+  if (walk.rank == 1) {
+#pragma unroll 4
+    for (uint32_t i = begin; i < end; i += step) {
+      int64_t at[operands];
+#pragma unroll
+      for (int o = 0; o < operands; ++o) at[o] = i * walk.strides[o][0];
+      body(at);
+    }
+  } else {
+#pragma unroll 1
+    for (uint32_t i = begin; i < end; i += step) {
+      int64_t at[operands] = {};
+      walk.advance(i, at);
+      body(at);
+    }
+  }
+}
+
 struct Add {
   template <class T>
   __device__ T operator()(T a, T b) const {

@@ -30,32 +30,25 @@ __global__ void __launch_bounds__(threads_per_block) forward_kernel(const __grid
   const uint32_t row = row_of_group(), n = a.elements.count;
   int64_t at[4] = {};
   a.rows.advance(min(row, a.rows.count - 1), at);
-  const auto x_at = [&](uint32_t i) {
-    int64_t in[4] = {};
-    a.elements.advance(i, in);
-    return static_cast<Real<T>>(a.x[at[1] + in[1]]);
-  };
+  const T* __restrict__ x = a.x + at[1];
   Real<T> sum = 0;
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) sum += x_at(i);
+  for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) { sum += static_cast<Real<T>>(x[in[1]]); });
   const Real<T> mean = joined_in_group(sum, Add()) / static_cast<Real<T>>(n);
   Real<T> squares = 0;
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
-    const Real<T> difference = x_at(i) - mean;
+  for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) {
+    const Real<T> difference = static_cast<Real<T>>(x[in[1]]) - mean;
     squares += difference * difference;
-  }
+  });
   const Real<T> variance = joined_in_group(squares, Add()) / static_cast<Real<T>>(n);
   if (row >= a.rows.count) return;
   const Real<T> rstd = Real<T>(1) / sqrt(variance + static_cast<Real<T>>(a.epsilon));
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
-    int64_t in[4] = {};
-    a.elements.advance(i, in);
-    Real<T> value = (static_cast<Real<T>>(a.x[at[1] + in[1]]) - mean) * rstd * static_cast<Real<T>>(a.scale[in[2]]);
-    if (a.bias) value += static_cast<Real<T>>(a.bias[in[3]]);
-    a.y[at[0] + in[0]] = static_cast<T>(value);
-  }
+  T* __restrict__ y = a.y + at[0];
+  const T* __restrict__ scale = a.scale, * __restrict__ bias = a.bias;
+  for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) {
+    Real<T> value = (static_cast<Real<T>>(x[in[1]]) - mean) * rstd * static_cast<Real<T>>(scale[in[2]]);
+    if (bias) value += static_cast<Real<T>>(bias[in[3]]);
+    y[in[0]] = static_cast<T>(value);
+  });
   if (threadIdx.x == 0) {
     a.mean[at[2]] = mean;
     a.rstd[at[3]] = rstd;
@@ -78,26 +71,22 @@ __global__ void __launch_bounds__(threads_per_block) backward_kernel(const __gri
   int64_t at[5] = {};
   a.rows.advance(min(row, a.rows.count - 1), at);
   const Real<T> mean = a.mean[at[3]], rstd = a.rstd[at[4]];
+  const T* __restrict__ dy = a.dy + at[1], * __restrict__ x = a.x + at[2], * __restrict__ scale = a.scale;
   Real<T> sum = 0, dot = 0;
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
-    int64_t in[4] = {};
-    a.elements.advance(i, in);
-    const Real<T> g = static_cast<Real<T>>(a.dy[at[1] + in[1]]) * static_cast<Real<T>>(a.scale[in[3]]);
+  for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) {
+    const Real<T> g = static_cast<Real<T>>(dy[in[1]]) * static_cast<Real<T>>(scale[in[3]]);
     sum += g;
-    dot += g * (static_cast<Real<T>>(a.x[at[2] + in[2]]) - mean) * rstd;
-  }
+    dot += g * (static_cast<Real<T>>(x[in[2]]) - mean) * rstd;
+  });
   sum = joined_in_group(sum, Add()) / static_cast<Real<T>>(n);
   dot = joined_in_group(dot, Add()) / static_cast<Real<T>>(n);
   if (row >= a.rows.count) return;
-#pragma unroll 4
-  for (uint32_t i = threadIdx.x; i < n; i += blockDim.x) {
-    int64_t in[4] = {};
-    a.elements.advance(i, in);
-    const Real<T> g = static_cast<Real<T>>(a.dy[at[1] + in[1]]) * static_cast<Real<T>>(a.scale[in[3]]);
-    const Real<T> normalised = (static_cast<Real<T>>(a.x[at[2] + in[2]]) - mean) * rstd;
-    a.dx[at[0] + in[0]] = static_cast<T>(rstd * (g - sum - normalised * dot));
-  }
+  T* __restrict__ dx = a.dx + at[0];
+  for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) {
+    const Real<T> g = static_cast<Real<T>>(dy[in[1]]) * static_cast<Real<T>>(scale[in[3]]);
+    const Real<T> normalised = (static_cast<Real<T>>(x[in[2]]) - mean) * rstd;
+    dx[in[0]] = static_cast<T>(rstd * (g - sum - normalised * dot));
+  });
 }
 
 // -- gradients of scale and bias ------------------------------------------------------------------------------------------------------------------
@@ -139,14 +128,12 @@ __global__ void __launch_bounds__(warp* column_lanes) scale_gradient_kernel(cons
   int64_t in[4] = {};
   a.elements.advance(min(column, a.elements.count - 1), in);
   Sums<T> sums{0, 0};
-#pragma unroll 4
-  for (uint32_t row = begin + threadIdx.y; row < end; row += column_lanes) {
-    int64_t at[4] = {};
-    a.rows.advance(row, at);
-    const auto dy = static_cast<Real<T>>(a.dy[at[0] + in[2]]);
-    sums.scale += static_cast<Sum<T>>(dy * (static_cast<Real<T>>(a.x[at[1] + in[3]]) - a.mean[at[2]]) * a.rstd[at[3]]);
-    sums.bias += static_cast<Sum<T>>(dy);
-  }
+  const T* __restrict__ dy = a.dy + in[2], * __restrict__ x = a.x + in[3];
+  for_elements(a.rows, begin + threadIdx.y, end, column_lanes, [&](const int64_t(&at)[4]) {
+    const auto d = static_cast<Real<T>>(dy[at[0]]);
+    sums.scale += static_cast<Sum<T>>(d * (static_cast<Real<T>>(x[at[1]]) - a.mean[at[2]]) * a.rstd[at[3]]);
+    sums.bias += static_cast<Sum<T>>(d);
+  });
   lanes[threadIdx.y][threadIdx.x] = sums;
   __syncthreads();
   if (threadIdx.y != 0 || column >= a.elements.count) return;

@@ -88,10 +88,22 @@ __device__ void write_slice(const Arguments<T, Rule>& a, uint32_t result, int64_
 template <class T, class Rule>
 __device__ typename Rule::State joined(const Arguments<T, Rule>& a, const T* from, uint32_t begin, uint32_t end, uint32_t step) {
   typename Rule::State state = a.rule.identity();
-#pragma unroll 4
-  for (uint32_t i = begin; i < end; i += step) {
+  if (a.reduced.rank == 1) {
+    // Several loads are under way before the first value is needed.
+    constexpr uint32_t ahead = 4;
+    const int64_t stride = a.reduced.strides[0][0];
+    for (; begin + (ahead - 1) * step < end; begin += ahead * step) {
+      T values[ahead];
+#pragma unroll
+      for (uint32_t j = 0; j < ahead; ++j) values[j] = from[(begin + j * step) * stride];
+#pragma unroll
+      for (uint32_t j = 0; j < ahead; ++j) state = a.rule.enter(state, values[j]);
+    }
+  }
+#pragma unroll 1
+  for (; begin < end; begin += step) {
     int64_t at[1] = {};
-    a.reduced.advance(i, at);
+    a.reduced.advance(begin, at);
     state = a.rule.enter(state, from[at[0]]);
   }
   return state;

@@ -17,7 +17,8 @@ struct Rows {
 };
 
 template <class T>
-__global__ void __launch_bounds__(threads_per_block) softmax_kernel(const __grid_constant__ Rows<2> rows, T* out, const T* in) {
+__global__ void __launch_bounds__(threads_per_block)
+    softmax_kernel(const __grid_constant__ Rows<2> rows, T* __restrict__ out, const T* __restrict__ in) {
   using Real = Arithmetic<T>;
   const uint32_t row = row_of_group();
   int64_t at[2] = {};
@@ -38,7 +39,8 @@ __global__ void __launch_bounds__(threads_per_block) softmax_kernel(const __grid
 }
 
 template <class T>
-__global__ void __launch_bounds__(threads_per_block) softmax_grad_kernel(const __grid_constant__ Rows<3> rows, T* dx, const T* y, const T* dy) {
+__global__ void __launch_bounds__(threads_per_block)
+    softmax_grad_kernel(const __grid_constant__ Rows<3> rows, T* __restrict__ dx, const T* __restrict__ y, const T* __restrict__ dy) {
   using Real = Arithmetic<T>;
   const uint32_t row = row_of_group();
   int64_t at[3] = {};
