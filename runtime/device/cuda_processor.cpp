@@ -8,37 +8,12 @@
 #include <vector>
 
 #include "arena_pattern.cuh"
+#include "handles.h"
 #include "pinned.h"
 #include "sscc_rt/cuda.h"
 
 namespace sscc::rt {
 namespace {
-
-// Device memory, freed with its holder.
-class DeviceMemory {
- public:
-  DeviceMemory(size_t bytes, const char* what) { check(cudaMalloc(&data_, bytes), what); }
-  DeviceMemory(const DeviceMemory&) = delete;
-  DeviceMemory& operator=(const DeviceMemory&) = delete;
-  ~DeviceMemory() { cudaFree(data_); }
-  void* data() const { return data_; }
-
- private:
-  void* data_ = nullptr;
-};
-
-class TimingEvent {
- public:
-  TimingEvent() { check(cudaEventCreate(&event_), "create an event"); }
-  TimingEvent(const TimingEvent&) = delete;
-  TimingEvent& operator=(const TimingEvent&) = delete;
-  ~TimingEvent() { cudaEventDestroy(event_); }
-  void record() const { check(cudaEventRecord(event_, compute_stream()), "record an event"); }
-  cudaEvent_t get() const { return event_; }
-
- private:
-  cudaEvent_t event_ = nullptr;
-};
 
 class CudaProcessor : public Processor {
  public:
@@ -86,7 +61,7 @@ class CudaProcessor : public Processor {
     // What the other pool held was copied before the step before this one, which is over.
     filling_ = 1 - filling_;
     staged_[filling_].reset();
-    begin_.record();
+    begin_.record(compute_stream());
   }
 
   void end_step() override {
@@ -94,12 +69,12 @@ class CudaProcessor : public Processor {
     find_highest_changed(words(), static_cast<int64_t>(*highest_found_) / 4, words_, poison, static_cast<unsigned long long*>(highest_.data()),
                          compute_stream());
     check(cudaMemcpyAsync(highest_found_, highest_.data(), sizeof *highest_found_, cudaMemcpyDeviceToHost, compute_stream()), "copy from the GPU");
-    end_.record();
+    end_.record(compute_stream());
     ended_ = has_step_ = true;
   }
 
   double wait() override {
-    if (!ended_) end_.record();
+    if (!ended_) end_.record(compute_stream());
     check(cudaEventSynchronize(end_.get()), "run the step");
     all_ended_();
     ended_ = waited_ = true;
@@ -128,7 +103,7 @@ class CudaProcessor : public Processor {
   PinnedPool staged_[2], fetched_, kept_;
   int filling_ = 0;  // the pool of the inputs that are staged next
   unsigned long long* highest_found_ = nullptr;
-  TimingEvent begin_, end_;
+  const DeviceEvent begin_{cudaEventDefault}, end_{cudaEventDefault};
   bool ended_ = false;  // end_ is behind everything that the host waits for
   bool waited_ = false, has_step_ = false, is_range_open_ = false;
 };

@@ -88,7 +88,7 @@ void NcclCommunicators::make_world() {
   world_ = std::make_unique<ncclComm_t>(nullptr);
   ncclConfig_t config = non_blocking();
   const ncclResult_t result = ncclCommInitRankConfig(world_.get(), control_.size(), id, control_.rank(), &config);
-  settle(*world_, result, "the making of the communicator of all ranks");
+  settle(*world_, result, Place{.origin = "the making of the communicator of all ranks"});
 }
 
 void NcclCommunicators::split(const std::vector<const std::vector<int32_t>*>& disjoint) {
@@ -102,11 +102,11 @@ void NcclCommunicators::split(const std::vector<const std::vector<int32_t>*>& di
     made = groups_.emplace(*disjoint[i], std::make_unique<ncclComm_t>(nullptr)).first->second.get();
   }
   ncclConfig_t config = non_blocking();
-  const std::string what = "the making of the groups' communicators";
-  settle(*world_, ncclCommSplit(*world_, color, key, made, &config), what);
+  const Place where{.origin = "the making of the groups' communicators"};
+  settle(*world_, ncclCommSplit(*world_, color, key, made, &config), where);
   if (color == NCCL_SPLIT_NOCOLOR) return;
   if (!*made) throw PeerFailure("NCCL made no communicator for a group");
-  settle(*made, ncclSuccess, what);
+  settle(*made, ncclSuccess, where);
 }
 
 std::vector<ncclComm_t> NcclCommunicators::all() const {
@@ -118,31 +118,33 @@ std::vector<ncclComm_t> NcclCommunicators::all() const {
   return result;
 }
 
-void NcclCommunicators::settle(ncclComm_t communicator, ncclResult_t result, const std::string& what) const {
+void NcclCommunicators::settle(ncclComm_t communicator, ncclResult_t result, const Place& where) const {
   const std::string here = "rank " + std::to_string(control_.rank());
   const auto begin = Clock::now();
   while (result == ncclInProgress || result == ncclSuccess) {
     while (aborted_) std::this_thread::sleep_for(std::chrono::seconds(1));  // the process is about to end
-    if (!communicator) throw PeerFailure(here + ": NCCL refuses " + what);
+    if (!communicator) throw PeerFailure(here + ": NCCL refuses " + text_of(where));
     ncclResult_t state = ncclSuccess;
     result = ncclCommGetAsyncError(communicator, &state);
     if (result == ncclSuccess) result = state;
     if (result == ncclSuccess) return;
     if (result != ncclInProgress) break;
-    if (const std::optional<std::string> failure = control_.failure()) throw PeerFailure(here + " leaves " + what + ": " + *failure);
+    if (const std::optional<std::string> failure = control_.failure()) throw PeerFailure(here + " leaves " + text_of(where) + ": " + *failure);
     if (std::chrono::duration<double>(Clock::now() - begin).count() > timeout_seconds_) {
       char seconds[32];
       std::snprintf(seconds, sizeof seconds, "%g", timeout_seconds_);
-      throw PeerFailure(here + " waited " + seconds + " s for the other ranks in " + what);
+      throw PeerFailure(here + " waited " + seconds + " s for the other ranks in " + text_of(where));
     }
     std::this_thread::yield();
   }
-  const std::string message = here + ": NCCL failed in " + what + ": " + message_of(communicator, result);
+  const std::string message = here + ": NCCL failed in " + text_of(where) + ": " + message_of(communicator, result);
   if (result == ncclInvalidArgument || result == ncclInvalidUsage) throw std::logic_error(message);
   throw PeerFailure(message);
 }
 
 std::optional<std::string> NcclCommunicators::failure() const {
+  const std::unique_lock lock(calls_, std::try_to_lock);
+  if (!lock) return std::nullopt;
   for (ncclComm_t communicator : all()) {
     ncclResult_t state = ncclSuccess;
     if (const ncclResult_t result = ncclCommGetAsyncError(communicator, &state); result != ncclSuccess) state = result;

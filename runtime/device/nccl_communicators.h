@@ -6,9 +6,13 @@
 #include <atomic>
 #include <map>
 #include <memory>
+#include <mutex>
+#include <optional>
+#include <string>
 #include <vector>
 
 #include "sscc_rt/transport.h"
+#include "watchdog.h"
 
 namespace sscc::rt {
 
@@ -23,16 +27,22 @@ class NcclCommunicators {
   ncclComm_t world() const { return *world_; }
   ncclComm_t of(const std::vector<int32_t>& group) const { return *groups_.at(group); }
 
-  // Waits until what was called has been given to the GPU. `result`: of the call. Throws PeerFailure for failures and after the timeout,
+  // Calls `enqueue`, which calls NCCL, and waits until that has been given to the GPU. Throws PeerFailure for failures and after the timeout,
   // std::logic_error for calls that NCCL calls wrong.
-  void settle(ncclComm_t communicator, ncclResult_t result, const std::string& what) const;
-  // What has gone wrong since, for any thread.
+  template <class Enqueue>
+  void call(ncclComm_t communicator, const Place& where, const Enqueue& enqueue) {
+    const std::lock_guard lock(calls_);
+    settle(communicator, enqueue(), where);
+  }
+  // What has gone wrong since, for any thread. Nothing while a call is under way: that finds out itself.
   std::optional<std::string> failure() const;
   // Ends everything that the GPU waits for. For any thread; communicators are of no use afterwards, and settle does not return any more.
   void abort();
 
  private:
   using Handle = std::unique_ptr<ncclComm_t>;  // NCCL may fill it in later: its place stays
+  // `result`: of a call that may not be through.
+  void settle(ncclComm_t communicator, ncclResult_t result, const Place& where) const;
   void make_world();
   void split(const std::vector<const std::vector<int32_t>*>& disjoint);
   std::vector<ncclComm_t> all() const;
@@ -41,6 +51,8 @@ class NcclCommunicators {
   const double timeout_seconds_;
   Handle world_;
   std::map<std::vector<int32_t>, Handle> groups_;  // of this rank
+  // A call's state may be asked for by one thread at a time: NCCL ends its own threads there.
+  mutable std::mutex calls_;
   std::atomic<bool> aborted_ = false;
 };
 

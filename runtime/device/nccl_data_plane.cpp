@@ -8,6 +8,7 @@
 #include <map>
 #include <string>
 
+#include "handles.h"
 #include "nccl_communicators.h"
 #include "sscc_rt/cuda.h"
 #include "sscc_rt/rank.h"
@@ -49,21 +50,6 @@ ncclRedOp_t nccl_join(Join join) {
   throw std::logic_error("a join of log-sum-exps is no collective; its maxima and sums are");
 }
 
-cudaStream_t new_stream() {
-  // Communication goes first where both could: whoever waits for it is another rank.
-  int least = 0, greatest = 0;
-  check(cudaDeviceGetStreamPriorityRange(&least, &greatest), "ask for the priorities of streams");
-  cudaStream_t stream = nullptr;
-  check(cudaStreamCreateWithPriority(&stream, cudaStreamNonBlocking, greatest), "create a stream");
-  return stream;
-}
-
-cudaEvent_t new_event() {
-  cudaEvent_t event = nullptr;
-  check(cudaEventCreateWithFlags(&event, cudaEventDisableTiming), "create an event");
-  return event;
-}
-
 class NcclDataPlane : public DeviceDataPlane {
  public:
   NcclDataPlane(ControlPlane& control, const std::vector<std::vector<int32_t>>& all_groups, const std::vector<std::vector<int32_t>>& groups,
@@ -79,25 +65,13 @@ class NcclDataPlane : public DeviceDataPlane {
             },
             [this] { communicators_.abort(); }) {
     for (int rank = 0; rank < control.size(); ++rank) peer_names_.push_back("rank " + std::to_string(rank));
-    lanes_.push_back(new_lane(communicators_.world(), ""));
+    lanes_.emplace_back(communicators_.world(), "");
     for (const std::vector<int32_t>& group : groups) {
       const auto [entry, is_new] = lane_of_.emplace(group, lanes_.size());
-      if (is_new) lanes_.push_back(new_lane(communicators_.of(group), text_of_ranks(group)));
+      if (is_new) lanes_.emplace_back(communicators_.of(group), text_of_ranks(group));
       lane_of_group_.push_back(entry->second);
     }
-    slot_begin_ = new_event();
-    last_call_ = new_event();
-    check(cudaEventRecord(slot_begin_, compute_stream()), "record an event");
-  }
-  ~NcclDataPlane() override {
-    for (const Lane& lane : lanes_) {
-      cudaStreamSynchronize(lane.stream);
-      cudaStreamDestroy(lane.stream);
-      cudaEventDestroy(lane.ended);
-    }
-    for (cudaEvent_t event : marks_) cudaEventDestroy(event);
-    cudaEventDestroy(slot_begin_);
-    cudaEventDestroy(last_call_);
+    slot_begin_.record(compute_stream());
   }
 
   // -- messages -----------------------------------------------------------------------------------------------------------------------------------
@@ -123,8 +97,9 @@ class NcclDataPlane : public DeviceDataPlane {
     Lane& lane = lanes_[0];
     const auto enqueue = [&] {
       for (const Message& message : messages_) {
-        const ncclResult_t result = message.sends ? ncclSend(message.data, message.bytes, ncclInt8, message.peer, lane.communicator, lane.stream)
-                                                  : ncclRecv(message.data, message.bytes, ncclInt8, message.peer, lane.communicator, lane.stream);
+        const ncclResult_t result = message.sends
+                                        ? ncclSend(message.data, message.bytes, ncclInt8, message.peer, lane.communicator, lane.stream.get())
+                                        : ncclRecv(message.data, message.bytes, ncclInt8, message.peer, lane.communicator, lane.stream.get());
         if (result != ncclSuccess && result != ncclInProgress) return result;
       }
       return ncclSuccess;
@@ -140,15 +115,17 @@ class NcclDataPlane : public DeviceDataPlane {
 
   void all_reduce(std::span<const int32_t> group, void* data, int64_t elements, DType dtype, Join join, int64_t) override {
     collective(group, "all-reduce", [&](const Lane& lane) {
-      return ncclAllReduce(data, data, static_cast<size_t>(elements), nccl_type(dtype), nccl_join(join), lane.communicator, lane.stream);
+      return ncclAllReduce(data, data, static_cast<size_t>(elements), nccl_type(dtype), nccl_join(join), lane.communicator, lane.stream.get());
     });
   }
   void all_gather(std::span<const int32_t> group, void* all, const void* mine, size_t bytes_each, int64_t) override {
-    collective(group, "all-gather", [&](const Lane& lane) { return ncclAllGather(mine, all, bytes_each, ncclInt8, lane.communicator, lane.stream); });
+    collective(group, "all-gather",
+               [&](const Lane& lane) { return ncclAllGather(mine, all, bytes_each, ncclInt8, lane.communicator, lane.stream.get()); });
   }
   void reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join, int64_t) override {
     collective(group, "reduce-scatter", [&](const Lane& lane) {
-      return ncclReduceScatter(all, mine, static_cast<size_t>(elements_each), nccl_type(dtype), nccl_join(join), lane.communicator, lane.stream);
+      return ncclReduceScatter(all, mine, static_cast<size_t>(elements_each), nccl_type(dtype), nccl_join(join), lane.communicator,
+                               lane.stream.get());
     });
   }
   void all_to_all(std::span<const int32_t> group, void* received, const void* given, size_t bytes_each, int64_t) override {
@@ -158,8 +135,8 @@ class NcclDataPlane : public DeviceDataPlane {
           const std::byte* from = static_cast<const std::byte*>(given) + i * bytes_each;
           std::byte* to = static_cast<std::byte*>(received) + i * bytes_each;
           const auto member = static_cast<int>(i);
-          for (const ncclResult_t result : {ncclSend(from, bytes_each, ncclInt8, member, lane.communicator, lane.stream),
-                                            ncclRecv(to, bytes_each, ncclInt8, member, lane.communicator, lane.stream)})
+          for (const ncclResult_t result : {ncclSend(from, bytes_each, ncclInt8, member, lane.communicator, lane.stream.get()),
+                                            ncclRecv(to, bytes_each, ncclInt8, member, lane.communicator, lane.stream.get())})
             if (result != ncclSuccess && result != ncclInProgress) return result;
         }
         return ncclSuccess;
@@ -177,8 +154,8 @@ class NcclDataPlane : public DeviceDataPlane {
 
   Event mark(Stream stream) override {
     if (stream == stream::messages) end_group();
-    if (next_mark_ == marks_.size()) marks_.push_back(new_event());
-    check(cudaEventRecord(marks_[next_mark_], stream == stream::kernels ? compute_stream() : lane_of(stream).stream), "record an event");
+    if (next_mark_ == marks_.size()) marks_.emplace_back();
+    marks_[next_mark_].record(stream == stream::kernels ? compute_stream() : lane_of(stream).stream.get());
     return static_cast<Event>(next_mark_++);
   }
 
@@ -186,20 +163,20 @@ class NcclDataPlane : public DeviceDataPlane {
     cudaStream_t waiting = compute_stream();
     if (stream != stream::kernels) {
       begin(lane_of(stream));
-      waiting = lane_of(stream).stream;
+      waiting = lane_of(stream).stream.get();
     }
-    check(cudaStreamWaitEvent(waiting, marks_[static_cast<size_t>(event)], 0), "wait for an event");
+    marks_[static_cast<size_t>(event)].hold(waiting);
   }
 
   void end_slot(bool group_continues) override {
     if (!group_continues) end_group();
     for (Lane& lane : lanes_) {
       if (!lane.begun) continue;
-      check(cudaEventRecord(lane.ended, lane.stream), "record an event");
-      check(cudaStreamWaitEvent(compute_stream(), lane.ended, 0), "wait for an event");
+      lane.ended.record(lane.stream.get());
+      lane.ended.hold(compute_stream());
       lane.begun = false;
     }
-    check(cudaEventRecord(slot_begin_, compute_stream()), "record an event");
+    slot_begin_.record(compute_stream());
     next_mark_ = 0;
   }
 
@@ -208,10 +185,11 @@ class NcclDataPlane : public DeviceDataPlane {
  private:
   // What a communicator was given runs on a stream of its own.
   struct Lane {
-    ncclComm_t communicator = nullptr;
-    cudaStream_t stream = nullptr;
-    cudaEvent_t ended = nullptr;
-    std::string ranks;   // "ranks 0 1"
+    Lane(ncclComm_t of, std::string others) : communicator(of), ranks(std::move(others)) {}
+    ncclComm_t communicator;
+    std::string ranks;  // "ranks 0 1"
+    CommunicationStream stream;
+    DeviceEvent ended;
     bool begun = false;  // in this slot
   };
   struct Message {
@@ -222,7 +200,6 @@ class NcclDataPlane : public DeviceDataPlane {
     Place where;
   };
 
-  static Lane new_lane(ncclComm_t communicator, std::string ranks) { return {communicator, new_stream(), new_event(), std::move(ranks)}; }
   std::string text_of_ranks(const std::vector<int32_t>& group) const {
     std::string text;
     for (const int32_t rank : group)
@@ -252,30 +229,30 @@ class NcclDataPlane : public DeviceDataPlane {
   // The first of a slot waits for the slot's begin.
   void begin(Lane& lane) {
     if (lane.begun) return;
-    check(cudaStreamWaitEvent(lane.stream, slot_begin_, 0), "wait for an event");
+    slot_begin_.hold(lane.stream.get());
     lane.begun = true;
   }
 
   template <class Enqueue>
   void call(Lane& lane, const Place& where, const char* peers, const Enqueue& enqueue) {
     begin(lane);
-    if (!keeps_launch_order_ && last_lane_ && last_lane_ != &lane) check(cudaStreamWaitEvent(lane.stream, last_call_, 0), "wait for an event");
-    communicators_.settle(lane.communicator, enqueue(), text_of(where));
-    if (!keeps_launch_order_) check(cudaEventRecord(last_call_, lane.stream), "record an event");
+    if (!keeps_launch_order_ && last_lane_ && last_lane_ != &lane) last_call_.hold(lane.stream.get());
+    communicators_.call(lane.communicator, where, enqueue);
+    if (!keeps_launch_order_) last_call_.record(lane.stream.get());
     last_lane_ = &lane;
-    watchdog_.given(lane.stream, where, peers);
+    watchdog_.given(lane.stream.get(), where, peers);
   }
 
   const int rank_;
   const bool keeps_launch_order_;
+  std::deque<Lane> lanes_;  // 0: messages. Their places stay; their streams outlive the communicators
   NcclCommunicators communicators_;
   std::vector<std::string> peer_names_;
-  std::deque<Lane> lanes_;  // 0: messages. Their places stay
   std::map<std::vector<int32_t>, size_t> lane_of_;
   std::vector<size_t> lane_of_group_;  // by index of the rank's groups
   const Lane* last_lane_ = nullptr;
-  cudaEvent_t slot_begin_ = nullptr, last_call_ = nullptr;
-  std::vector<cudaEvent_t> marks_;  // of this slot, and more
+  const DeviceEvent slot_begin_, last_call_;
+  std::vector<DeviceEvent> marks_;  // of this slot, and more
   size_t next_mark_ = 0;
   std::vector<Message> messages_;  // of the open group
   const char* segment_ = "";

@@ -329,6 +329,7 @@ int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants
   const auto fail = [&](int status, const std::string& what) {
     std::fprintf(stderr, "sscc: %s\n", what.c_str());
     control.abort(what, status);
+    if (platform.leave) platform.leave(status);
     return status;
   };
   const std::string here = "rank " + std::to_string(control.rank()) + ": ";

@@ -13,6 +13,8 @@ struct Platform {
   ControlPlane& control;
   DataPlane& data;
   std::function<std::unique_ptr<Processor>(int64_t arena_bytes)> make_processor;
+  // Where taking things down would wait for peers that never come: ends the process after a failure.
+  std::function<void(int status)> leave = nullptr;
 };
 
 // As run_rank of sscc_rt/rank.h.

@@ -183,7 +183,7 @@ TEST_CASE("a build folder for GPUs has what it needs, and nothing of processors"
   emit(test::linear_on_two_ranks(), options);
   const auto files = files_of(scratch / "out");
   for (const char* name : {"run", "CMakeLists.txt", "src/program_0.cpp", "src/fused_0.cu", "src/runtime/include/sscc_rt/cuda.h",
-                           "src/runtime/device/nccl_data_plane.cpp", "src/runtime/cuda/contract.cu", "src/runtime/src/tcp_transport.cpp"}) {
+                           "src/runtime/device/nccl_data_plane.cpp", "src/runtime/cuda/pointwise.cu", "src/runtime/src/tcp_transport.cpp"}) {
     INFO(name);
     CHECK(files.contains(name));
   }
