@@ -127,7 +127,7 @@ class TcpTransport : public Collectives {
   void post(Kind kind, int peer, int64_t tag, std::vector<std::byte> data) {
     {
       const std::lock_guard lock(mutex_);
-      queue(link_to(peer), {kind, rank_, peer, 0, tag, data.size()}, std::move(data));
+      queue(link_to(peer), {kind, rank_, peer, 0, tag, 0}, std::move(data));
     }
     wake();
   }
@@ -154,8 +154,9 @@ class TcpTransport : public Collectives {
 
   Link& link_to(int peer) { return links_[rank_ == 0 ? static_cast<size_t>(peer) : 0]; }
 
-  static void queue(Link& link, const Header& header, std::vector<std::byte> data) {
+  static void queue(Link& link, Header header, std::vector<std::byte> data) {
     if (link.socket < 0) return;
+    header.bytes = data.size();
     const std::byte* begin = reinterpret_cast<const std::byte*>(&header);
     link.out.emplace_back(begin, begin + sizeof header);
     if (!data.empty()) link.out.push_back(std::move(data));
@@ -165,7 +166,7 @@ class TcpTransport : public Collectives {
   void tell_failure(int failed, const std::string& why, int except) {
     const std::byte* text = reinterpret_cast<const std::byte*>(why.data());
     for (Link& link : links_) {
-      if (link.peer != except) queue(link, {Kind::failed, failed, link.peer, 0, 0, why.size()}, {text, text + why.size()});
+      if (link.peer != except) queue(link, {Kind::failed, failed, link.peer, 0, 0, 0}, {text, text + why.size()});
     }
   }
 
