@@ -6,6 +6,8 @@
 #include <CLI/CLI.hpp>
 #include <chrono>
 #include <iostream>
+#include <regex>
+#include <sstream>
 
 #include "compiler/driver/build.h"
 #include "compiler/driver/compile.h"
@@ -25,7 +27,7 @@ constexpr int refused = 1, usage = 2, environment = 3, bug = 70;
 
 struct CommandLine {
   Request request;
-  std::string output, target = "", emit = "binary", format = "text", color = "auto", dump, op;
+  std::string output, target, arch, emit = "binary", format = "text", color = "auto", dump, op;
   std::vector<std::string> shapes, settings, warnings;
   int jobs = 0;
   bool time_report = false, verbose = false, quiet = false, force = false, warnings_are_errors = false;
@@ -41,7 +43,8 @@ void add_common(CLI::App& app, CommandLine& line) {
   app.add_option("--cluster", line.request.cluster, "the machine (JSON): devices, links, memory");
   app.add_option("--set", line.settings, "k=v: value of a plan parameter")->allow_extra_args(false);
   app.add_option("--shape", line.shapes, "input=8x128: shape of a graph input")->allow_extra_args(false);
-  app.add_option("--target", line.target, "cuda or cpu");
+  app.add_option("--target", line.target, "cuda or cpu; compiling: cuda where nvcc is found, else cpu");
+  app.add_option("--arch", line.arch, "GPUs to compile for; default sm_80,sm_90");
   app.add_option("--dump-ir", line.dump, "write the IR after every step into this folder");
   app.add_option("-j", line.jobs, "jobs of the build");
   app.add_option("-W", line.warnings, "no-NAME silences a warning, error turns warnings into errors")->allow_extra_args(false);
@@ -77,7 +80,6 @@ void finish_options(CommandLine& line, Diagnostics& diagnostics) {
     line.request.shapes[name] = shape;
   }
   if (!line.target.empty() && line.target != "cpu" && line.target != "cuda") throw UsageError("--target is cuda or cpu, not '" + line.target + "'");
-  if (line.target == "cuda") throw UsageError("--target cuda is not in this version; use --target cpu");
   for (const std::string& warning : line.warnings) {
     if (warning == "error")
       diagnostics.warnings_are_errors = true;
@@ -86,6 +88,22 @@ void finish_options(CommandLine& line, Diagnostics& diagnostics) {
     else
       throw UsageError("unknown warning option -W" + warning + "; known are -Wno-NAME and -Werror");
   }
+}
+
+// "sm_80,sm_90a"
+std::vector<std::string> architectures_of(const CommandLine& line, Target target) {
+  if (target == Target::cpu) {
+    if (!line.arch.empty()) throw UsageError("--arch names GPUs, but the target is cpu");
+    return {};
+  }
+  std::vector<std::string> architectures;
+  std::stringstream words(line.arch.empty() ? "sm_80,sm_90" : line.arch);
+  static const std::regex form("sm_[0-9]{2,3}[af]?");
+  for (std::string word; std::getline(words, word, ',');) {
+    if (!std::regex_match(word, form)) throw UsageError("--arch needs GPUs such as sm_80,sm_90, not '" + word + "'");
+    architectures.push_back(word);
+  }
+  return architectures;
 }
 
 bool use_color(const CommandLine& line) { return line.color == "always" || (line.color == "auto" && isatty(STDERR_FILENO)); }
@@ -146,7 +164,9 @@ int run_compile(CommandLine& line, Diagnostics& diagnostics) {
   const bool text = line.emit != "source" && line.emit != "binary";
   if (!text && line.output.empty()) throw UsageError("-o DIR is missing");
   if (!text) check_output(line.output, line.force);
-  if (!text && !line.quiet && line.target.empty()) std::cerr << "sscc: target cpu\n";
+  const Target target = line.target.empty() ? default_target() : line.target == "cuda" ? Target::cuda : Target::cpu;
+  const std::vector<std::string> architectures = architectures_of(line, target);
+  if (!text && !line.quiet && line.target.empty()) std::cerr << "sscc: target " << name_of(target) << "\n";
   line.request.needs_weights = !text;
   Compilation c;
   const bool good = compile(line.request, c, diagnostics, last_step.at(line.emit), dump_after(line));
@@ -158,7 +178,7 @@ int run_compile(CommandLine& line, Diagnostics& diagnostics) {
   } else if (text) {
     std::cout << print(c.module);
   } else {
-    build({line.request.model, line.output, line.emit == "binary", line.jobs, line.force, SSCC_VERSION}, c, diagnostics);
+    build({line.request.model, line.output, target, architectures, line.emit == "binary", line.jobs, line.force, SSCC_VERSION}, c, diagnostics);
     if (line.format == "json")
       std::cout << check_json(c.programs, facts_of(c), diagnostics);
     else if (!line.quiet)
@@ -169,6 +189,7 @@ int run_compile(CommandLine& line, Diagnostics& diagnostics) {
 
 int run_run(CommandLine& line, const std::vector<std::string>& flags, Diagnostics& diagnostics) {
   need_plan(line);
+  if (line.target == "cuda") throw UsageError("sscc run uses processors; compile with --target cuda and start the program that it writes");
   std::vector<const char*> argv = {"sscc run"};
   for (const std::string& flag : flags) argv.push_back(flag.c_str());
   rt::Options options;

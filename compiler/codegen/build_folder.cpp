@@ -69,20 +69,33 @@ fs::path cache_folder() {
   return {};
 }
 
+// The path of a compiler that a variable names, or else its usual name; empty: not there.
+std::string compiler_of(const char* variable, const char* name) {
+  const char* chosen = std::getenv(variable);
+  const auto path = llvm::sys::findProgramByName(chosen && *chosen ? chosen : name);
+  return path ? *path : "";
+}
+
 // Where the compiled runtime of these sources lies in the cache, if there is one; empty without a cache.
 fs::path cached_runtime(const BuildOptions& options, const std::vector<std::string>& environment) {
   const fs::path cache = cache_folder();
-  const char* cxx = std::getenv("CXX");
-  const auto compiler = llvm::sys::findProgramByName(cxx && *cxx ? cxx : "c++");
-  if (cache.empty() || !compiler) return {};
-  const std::string log = options.log + ".version";
-  const int status = run({*compiler, "--version"}, environment, log);
-  const std::string version = read_text(log);
-  std::error_code ignored;
-  fs::remove(log, ignored);
-  if (status != 0) return {};
-  std::string key = options.runtime_hash + "\n" + version + "\n" + llvm::sys::getHostCPUName().str() + "\n";
-  for (const char* flags : {"CXXFLAGS", "LDFLAGS"}) {
+  if (cache.empty()) return {};
+  std::string key = options.runtime_hash + "\n";
+  std::vector<std::string> compilers = {compiler_of("CXX", "c++")};
+  if (options.target == Target::cuda)
+    compilers.push_back(compiler_of("CUDACXX", "nvcc"));
+  else
+    key += llvm::sys::getHostCPUName().str() + "\n";
+  for (const std::string& compiler : compilers) {
+    if (compiler.empty()) return {};
+    const std::string log = options.log + ".version";
+    const int status = run({compiler, "--version"}, environment, log);
+    key += read_text(log) + "\n";
+    std::error_code ignored;
+    fs::remove(log, ignored);
+    if (status != 0) return {};
+  }
+  for (const char* flags : {"CXXFLAGS", "CUDAFLAGS", "LDFLAGS"}) {
     if (const char* value = std::getenv(flags)) key += value + std::string("\n");
   }
   return cache / ("libsscc_rt-" + sha256(key).substr(0, 32) + ".so");
@@ -100,9 +113,13 @@ void keep_runtime(const fs::path& library, const fs::path& cached) {
 
 }  // namespace
 
+bool has_nvcc() { return !compiler_of("CUDACXX", "nvcc").empty(); }
+
 void build_folder(const std::string& folder, const BuildOptions& options) {
   const std::string cmake = find_tool("cmake");
   const std::string ninja = find_tool("ninja");
+  if (options.target == Target::cuda && !has_nvcc())
+    throw EnvironmentError("'nvcc' is not on PATH; install the CUDA Toolkit, or stop before the build with --emit source");
   const std::vector<std::string> environment = environment_for(folder);
   const fs::path cached = cached_runtime(options, environment);
   std::error_code ignored;

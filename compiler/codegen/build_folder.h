@@ -4,17 +4,23 @@
 #include <string>
 #include <vector>
 
+#include "compiler/codegen/target.h"
+
 namespace sscc {
 
 struct BuildOptions {
+  Target target = Target::cpu;
   int jobs = 0;              // 0: as many as there are processors
   std::string log;           // the build's output; removed when it succeeds
   std::string runtime_hash;  // of the runtime's sources and of what says how they are compiled
 };
 
 // Builds FOLDER; its bin/ holds the result. The runtime library is the same for all models: it is kept in $XDG_CACHE_HOME/sscc (else
-// ~/.cache/sscc) and taken from there next time, for the same sources, flags, compiler and processor; a cache that cannot be written is no error.
+// ~/.cache/sscc) and taken from there next time, for the same sources, flags, compilers and processor (cuda: GPUs); a cache that cannot be written is no error.
 // Throws EnvironmentError when a tool is missing or the build fails, with the last lines of its output.
 void build_folder(const std::string& folder, const BuildOptions& options);
+
+// Whether the CUDA compiler is there: as $CUDACXX, or nvcc on PATH.
+bool has_nvcc();
 
 }  // namespace sscc

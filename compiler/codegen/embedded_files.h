@@ -3,6 +3,7 @@
 
 #include <string_view>
 
+#include "compiler/codegen/target.h"
 #include "llvm/ADT/ArrayRef.h"
 
 namespace sscc {
@@ -11,7 +12,7 @@ struct EmbeddedFile {
   std::string_view path, text;
 };  // path within a build folder, "src/runtime/kernels/contract.cpp"
 
-// Sorted by path.
-llvm::ArrayRef<EmbeddedFile> embedded_files();
+// Those of a target, sorted by path.
+llvm::ArrayRef<EmbeddedFile> embedded_files(Target target);
 
 }  // namespace sscc

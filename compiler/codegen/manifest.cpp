@@ -134,7 +134,12 @@ std::string manifest_json(const Programs& programs, const EmitOptions& options, 
       json.attribute("plan_language", plan_language_version);
       json.attribute("sscc", options.version);
     });
-    json.attribute("target", "cpu");
+    json.attribute("target", name_of(options.target));
+    if (options.target == Target::cuda) {
+      json.attributeArray("architectures", [&] {
+        for (const std::string& architecture : options.architectures) json.value("sm_" + architecture);
+      });
+    }
     json.attribute("model", llvm::json::fixUTF8(programs.model));
     json.attribute("training", programs.training);
     json.attributeObject("hashes", [&] {

@@ -5,7 +5,7 @@
 #include <utility>
 #include <vector>
 
-#include "compiler/codegen/emit_cpu.h"
+#include "compiler/codegen/emit.h"
 #include "compiler/codegen/safetensors.h"
 #include "compiler/program/program.h"
 

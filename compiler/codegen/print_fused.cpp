@@ -97,7 +97,8 @@ std::string FusedFunctions::definition(const Function& function) const {
   std::string text =
       "// First at " + comment_text(function.first_origin) + "; " + std::to_string(function.uses) + (function.uses == 1 ? " use.\n" : " uses.\n");
   text += declaration(function.name) + " {\n";
-  text += "  pointwise_loop(Types<" + list_of_types(function.outs) + ">(), Types<" + list_of_types(function.ins) + ">(), outs, ins, accumulate, [](";
+  text += "  pointwise_loop(Types<" + list_of_types(function.outs) + ">(), Types<" + list_of_types(function.ins) + ">(), outs, ins, accumulate, []";
+  text += target_ == Target::cpu ? "(" : " SSCC_HOST_DEVICE(";
   for (size_t i = 0; i < function.outs.size(); ++i) text += (i ? ", " : "") + std::string(cpp_type(function.outs[i])) + "& out" + std::to_string(i);
   for (size_t i = 0; i < function.ins.size(); ++i) text += std::string(", ") + cpp_type(function.ins[i]) + " in" + std::to_string(i);
   text += ") {\n";
@@ -118,10 +119,11 @@ std::string FusedFunctions::header(const std::string& version) const {
 }
 
 std::vector<std::string> FusedFunctions::sources(const std::string& version) const {
+  const std::string loop = target_ == Target::cpu ? "pointwise_loop.h" : "cuda_pointwise.cuh";
   std::vector<std::string> files;
   for (size_t begin = 0; begin < functions_.size(); begin += functions_per_file) {
     std::string& text = files.emplace_back("// Chains of pointwise operators. Written by sscc " + version +
-                                           ".\n#include \"fused.h\"\n\n#include \"sscc_rt/pointwise_loop.h\"\n#include \"sscc_rt/views.h\"\n\n");
+                                           ".\n#include \"fused.h\"\n\n#include \"sscc_rt/" + loop + "\"\n#include \"sscc_rt/views.h\"\n\n");
     text += "using namespace sscc::rt;\n\nnamespace fused {\n\n";
     for (size_t i = begin; i < std::min(begin + functions_per_file, functions_.size()); ++i) text += definition(functions_[i]) + "\n";
     text += "}  // namespace fused\n";

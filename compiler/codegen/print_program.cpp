@@ -9,6 +9,7 @@
 #include <algorithm>
 
 #include "compiler/codegen/print_instruction.h"
+#include "compiler/codegen/print_order.h"
 #include "compiler/codegen/source_text.h"
 #include "compiler/program/traffic.h"
 #include "compiler/support/strings.h"
@@ -54,8 +55,13 @@ std::string description_of(const ProgramSegment& of) {
 
 class Printer {
  public:
-  Printer(const Programs& programs, int32_t body, FusedFunctions& fused, std::string version)
-      : programs_(programs), number_(body), body_(programs.bodies[static_cast<size_t>(body)]), fused_(fused), version_(std::move(version)) {
+  Printer(const Programs& programs, int32_t body, Target target, FusedFunctions& fused, std::string version)
+      : programs_(programs),
+        number_(body),
+        body_(programs.bodies[static_cast<size_t>(body)]),
+        target_(target),
+        fused_(fused),
+        version_(std::move(version)) {
     for (const RankProgram& rank : programs.ranks) {
       if (rank.body == body) ranks_.push_back(&rank);
     }
@@ -112,6 +118,9 @@ class Printer {
              std::to_string(body_.schedule.size()) + " slots. Arena: " + human_bytes(body_.arena_bytes) + ", " +
              std::to_string(body_.buffers.size()) + " buffers.\n";
     text_ += "// Ranks of this program differ in the constants of ranks.cpp: peers, groups, regions of files, offsets of indices.\n";
+    if (target_ == Target::cuda)
+      text_ +=
+          "// What is called here is enqueued on the GPU: kernels, messages and each group on a stream of their own, with events between them.\n";
     text_ += "#include <cstdint>\n\n";
     if (uses_fused) text_ += "#include \"fused.h\"\n";
     text_ += "#include \"sscc_rt/bundle.h\"\n#include \"sscc_rt/kernels.h\"\n#include \"sscc_rt/rank.h\"\n#include \"sscc_rt/views.h\"\n\n";
@@ -218,6 +227,7 @@ class Printer {
   void print_segment(size_t index, std::string& text) {
     const ProgramSegment& segment = body_.segments[index];
     const std::vector<Instruction>& instructions = segment.instructions;
+    const OrderStatements order(target_, segment);
     text += "// " + description_of(segment) + "\n";
     text += "void " + segment_names_[index] + "([[maybe_unused]] Rank& rank, [[maybe_unused]] int micro_batch) {";
     text += instructions.empty() ? "" : "\n  const Views view(rank, micro_batch);\n";
@@ -231,16 +241,7 @@ class Printer {
       const llvm::ArrayRef<Instruction> group(&first, end - begin);
       text += "\n  // " + (is_communication(first.opcode) ? communication_comment(first) : group_comment(group)) + "\n";
       text += "  rank.at(" + string_literal(first.origin) + ", micro_batch);\n";
-      for (size_t i = begin; i < end; ++i) {
-        // On this target everything but sends has ended when the call returns.
-        const auto in_flight = [&](int32_t other) { return instructions[static_cast<size_t>(other)].opcode == Opcode::send; };
-        const auto& waits = instructions[i].waits;
-        if (std::any_of(waits.begin(), waits.end(), in_flight)) text += "  rank.wait_sends();  // a send still reads what is written next\n";
-        const bool goes_on = is_with_previous(instructions, i), has_more = is_with_previous(instructions, i + 1);
-        if (has_more && !goes_on) text += "  rank.begin_call();  // of all that come up to its end\n";
-        text += print_instruction(body_, instructions[i], names_, fused_);
-        if (goes_on && !has_more) text += "  rank.end_call();\n";
-      }
+      for (size_t i = begin; i < end; ++i) text += order.before(i) + print_instruction(body_, instructions[i], names_, fused_) + order.after(i);
     }
     text += "}\n\n";
   }
@@ -257,8 +258,10 @@ class Printer {
     }
     text_ += wrapped(slots, "    ") + "};\n\n}  // namespace\n\n";
     std::vector<std::string> segments;
-    for (size_t i = 0; i < segment_names_.size(); ++i)
-      segments.push_back("{" + string_literal(body_.segments[i].name) + ", " + segment_names_[i] + "}");
+    for (size_t i = 0; i < segment_names_.size(); ++i) {
+      const bool continues = target_ == Target::cuda && body_.segments[i].continues_group;
+      segments.push_back("{" + string_literal(body_.segments[i].name) + ", " + segment_names_[i] + (continues ? ", continues_group}" : "}"));
+    }
     text_ += "extern \"C\" const ProgramInfo* sscc_program() {\n  static const ProgramInfo program{\n";
     text_ += "      .arena_bytes = " + std::to_string(body_.arena_bytes) + ",\n";
     text_ += "      .micro_batches = " + std::to_string(body_.micro_batches) + ",\n";
@@ -270,6 +273,7 @@ class Printer {
   const Programs& programs_;
   const int32_t number_;
   const Body& body_;
+  const Target target_;
   FusedFunctions& fused_;
   const std::string version_;
   std::vector<const RankProgram*> ranks_;
@@ -281,8 +285,8 @@ class Printer {
 
 }  // namespace
 
-std::string print_program(const Programs& programs, int32_t body, FusedFunctions& fused, const std::string& version) {
-  return Printer(programs, body, fused, version).print();
+std::string print_program(const Programs& programs, int32_t body, Target target, FusedFunctions& fused, const std::string& version) {
+  return Printer(programs, body, target, fused, version).print();
 }
 
 }  // namespace sscc

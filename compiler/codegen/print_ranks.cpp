@@ -1,6 +1,7 @@
 #include "compiler/codegen/print_ranks.h"
 
 #include <map>
+#include <set>
 
 #include "compiler/codegen/print_instruction.h"
 #include "compiler/codegen/source_text.h"
@@ -74,11 +75,16 @@ std::string print_model(const Programs& programs, const std::string& version) {
   return text + "  };\n}\n";
 }
 
-std::string print_ranks(const Programs& programs, const std::string& version) {
+std::string print_ranks(const Programs& programs, Target target, const std::string& version) {
   std::map<std::string, size_t> index_of;
   std::vector<std::string> regions;
   std::string rows;
+  std::vector<std::vector<int32_t>> groups;  // of all ranks
+  std::set<std::vector<int32_t>> seen;
   for (const RankProgram& rank : programs.ranks) {
+    for (const std::vector<int32_t>& group : rank.constants.groups) {
+      if (seen.insert(group).second) groups.push_back(group);
+    }
     std::vector<size_t> used;
     for (const Region& region : rank.constants.regions) {
       const auto [entry, is_new] = index_of.emplace(region_text(region), regions.size());
@@ -97,6 +103,10 @@ std::string print_ranks(const Programs& programs, const std::string& version) {
   text += "};\n\n// program, stage, peers, groups, regions (of the table above), index offsets\nconst RankRow rows[] = {\n" + rows +
           "};\n\n}  // namespace\n\n";
   text += "int sscc_ranks() { return " + std::to_string(programs.ranks.size()) + "; }\n\n";
+  if (target == Target::cuda) {
+    text += "// The groups of all ranks, in the order in which they make their communicators.\n";
+    text += "std::vector<std::vector<int32_t>> sscc_groups() { return read_groups(\"" + group_text(groups) + "\"); }\n\n";
+  }
   text += "RankInfo sscc_rank(int rank) { return {rows[rank].program, rows[rank].stage, read_constants(rows[rank], regions)}; }\n";
   return text;
 }

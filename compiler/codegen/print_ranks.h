@@ -3,11 +3,12 @@
 
 #include <string>
 
+#include "compiler/codegen/target.h"
 #include "compiler/program/program.h"
 
 namespace sscc {
 
 std::string print_model(const Programs& programs, const std::string& version);
-std::string print_ranks(const Programs& programs, const std::string& version);
+std::string print_ranks(const Programs& programs, Target target, const std::string& version);
 
 }  // namespace sscc

@@ -5,7 +5,8 @@
 #include <filesystem>
 #include <fstream>
 
-#include "compiler/codegen/emit_cpu.h"
+#include "compiler/codegen/build_folder.h"
+#include "compiler/codegen/emit.h"
 #include "compiler/ir/print.h"
 #include "compiler/program/print.h"
 #include "compiler/report/schedule.h"
@@ -46,10 +47,14 @@ CheckFacts facts_of(const Compilation& c) {
   return facts;
 }
 
+Target default_target() { return has_nvcc() ? Target::cuda : Target::cpu; }
+
 void check_output(const std::string& folder, bool force) { check_output_folder(folder, force); }
 
 void build(const BuildRequest& request, const Compilation& c, const Diagnostics& diagnostics) {
   EmitOptions options;
+  options.target = request.target;
+  for (const std::string& architecture : request.architectures) options.architectures.push_back(architecture.substr(std::strlen("sm_")));
   options.folder = request.folder;
   options.build = request.binaries;
   options.jobs = request.jobs;
@@ -66,7 +71,7 @@ void build(const BuildRequest& request, const Compilation& c, const Diagnostics&
   };
   options.schedule_svg = schedule_svg(c.programs, c.prediction);
   options.trace_json = trace_json(c.programs, c.prediction);
-  emit_cpu(c.programs, options);
+  emit(c.programs, options);
 }
 
 void dump_step(const std::string& folder, int number, const std::string& step, const Compilation& c) {

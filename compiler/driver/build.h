@@ -2,7 +2,9 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
+#include "compiler/codegen/target.h"
 #include "compiler/driver/compile.h"
 #include "compiler/report/check_report.h"
 
@@ -10,11 +12,16 @@ namespace sscc {
 
 CheckFacts facts_of(const Compilation& compilation);
 
+// What is compiled for where nothing is said: cuda where there is nvcc.
+Target default_target();
+
 // Refuses a folder that may not be written (EnvironmentError); before long work.
 void check_output(const std::string& folder, bool force);
 
 struct BuildRequest {
   std::string model, folder;
+  Target target = Target::cpu;
+  std::vector<std::string> architectures;  // of GPUs: "sm_80"
   bool binaries = true;
   int jobs = 0;
   bool force = false;

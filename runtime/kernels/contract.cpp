@@ -9,92 +9,13 @@
 #include <memory>
 #include <vector>
 
+#include "contraction.h"
 #include "dispatch.h"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/strided_loop.h"
 
 namespace sscc::rt {
 namespace {
-
-enum Operand { lhs_operand, rhs_operand, out_operand };
-
-// One or several labels that are walked with one stride in each operand.
-struct Stretch {
-  int64_t length = 1;
-  int64_t strides[3] = {0, 0, 0};
-};
-using Group = std::vector<Stretch>;
-
-struct Groups {
-  Group batch, m, n, k;
-};
-
-// The labels of one operand begin in `equation` at `at`.
-struct Label {
-  char letter;
-  int64_t length;
-  int64_t strides[3];
-};
-
-void enter_labels(std::vector<Label>& labels, const char*& at, char end, const Tensor& tensor, Operand operand) {
-  int d = 0;
-  for (; *at != end; ++at, ++d) {
-    if (d >= tensor.rank) throw std::logic_error("contract: more labels than dimensions");
-    auto label = std::find_if(labels.begin(), labels.end(), [&](const Label& l) { return l.letter == *at; });
-    if (label == labels.end()) label = labels.insert(label, Label{*at, tensor.dims[d], {0, 0, 0}});
-    if (label->length != tensor.dims[d]) throw std::logic_error("contract: lengths of a label differ");
-    label->strides[operand] += tensor.strides[d];
-  }
-  if (d != tensor.rank) throw std::logic_error("contract: fewer labels than dimensions");
-}
-
-// Joins neighbours, after ordering by how far they step in `leading`.
-Group joined(std::vector<Stretch> stretches, Operand leading) {
-  std::erase_if(stretches, [](const Stretch& s) { return s.length == 1; });
-  std::stable_sort(stretches.begin(), stretches.end(), [&](const Stretch& a, const Stretch& b) { return a.strides[leading] > b.strides[leading]; });
-  Group group;
-  for (const Stretch& next : stretches) {
-    bool joins = !group.empty();
-    for (int i = 0; i < 3 && joins; ++i) joins = group.back().strides[i] == next.strides[i] * next.length;
-    if (joins) {
-      group.back().length *= next.length;
-      std::copy_n(next.strides, 3, group.back().strides);
-    } else {
-      group.push_back(next);
-    }
-  }
-  return group;
-}
-
-Groups groups_of(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const char* equation) {
-  std::vector<Label> labels;
-  const char* at = equation;
-  enter_labels(labels, at, ',', lhs, lhs_operand);
-  const size_t in_lhs = labels.size();
-  const char* rhs_begin = ++at;
-  enter_labels(labels, at, '-', rhs, rhs_operand);
-  const char* rhs_end = at;
-  const size_t in_operands = labels.size();
-  const char* out_begin = at += 2;
-  enter_labels(labels, at, '\0', out, out_operand);
-  if (labels.size() != in_operands) throw std::logic_error("contract: a label of the result is in no operand");
-  const auto within = [](const char* begin, const char* end, char letter) { return std::find(begin, end, letter) != end; };
-  std::vector<Stretch> batch, m, n, k;
-  for (size_t i = 0; i < labels.size(); ++i) {
-    const Label& label = labels[i];
-    const bool in_left = i < in_lhs, in_right = within(rhs_begin, rhs_end, label.letter), in_out = within(out_begin, at, label.letter);
-    // What is summed in one operand only steps by 0 in the other.
-    std::vector<Stretch>& group = !in_out ? k : in_left && in_right ? batch : in_left ? m : n;
-    group.push_back({label.length, {label.strides[0], label.strides[1], label.strides[2]}});
-  }
-  return {joined(batch, out_operand), joined(m, out_operand), joined(n, out_operand), joined(k, lhs_operand)};
-}
-
-int64_t length_of(const Group& group) {
-  int64_t n = 1;
-  for (const Stretch& s : group) n *= s.length;
-  return n;
-}
 
 // The longest stretch leaves the group.
 Stretch take_longest(Group& group) {
@@ -106,6 +27,9 @@ Stretch take_longest(Group& group) {
 }
 
 // -- matrix products ------------------------------------------------------------------------------------------------------------------------------
+
+// Products are divided among our own threads, in a way that does not change sums; the library gets one.
+[[maybe_unused]] const bool blas_has_one_thread = (openblas_set_num_threads(1), true);
 
 // oneDNN for float (about a tenth faster than OpenBLAS here), OpenBLAS for double, which oneDNN does not have. Each call uses one thread.
 void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const float* a, int64_t lda, const float* b,
@@ -120,18 +44,6 @@ void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64
              int64_t ldb, double beta, double* c, int64_t ldc) {
   cblas_dgemm(CblasRowMajor, ta, tb, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), scale, a, static_cast<int>(lda), b,
               static_cast<int>(ldb), beta, c, static_cast<int>(ldc));
-}
-
-// Whether the library can read (row, column) as a matrix: one of them steps by 1, the other over at least the whole of it.
-bool is_matrix(const Stretch& row, const Stretch& column, int operand) {
-  const int64_t r = row.strides[operand], c = column.strides[operand];
-  return (c == 1 && r >= column.length) || (r == 1 && c >= row.length);
-}
-
-// A dimension of length 1 may be given any stride: the one that makes a matrix.
-void settle(Stretch& row, Stretch& column, int operand) {
-  if (column.length == 1) column.strides[operand] = row.strides[operand] == 1 ? row.length : 1;
-  if (row.length == 1) row.strides[operand] = column.strides[operand] == 1 ? column.length : 1;
 }
 
 struct Leading {
@@ -242,10 +154,6 @@ bool needs_packing(const Groups& groups, Group Groups::*rows, Group Groups::*col
   Stretch row = take_longest(rest.*rows), column = take_longest(rest.*columns);
   settle(row, column, operand);
   return !is_matrix(row, column, operand);
-}
-
-void join_all(Groups& groups) {
-  for (Group* group : {&groups.batch, &groups.m, &groups.n, &groups.k}) *group = joined(*group, group == &groups.k ? lhs_operand : out_operand);
 }
 
 template <class T>

@@ -1,6 +1,7 @@
 // From a DType to a C++ type: call `work` with a value of the type.
 #pragma once
 
+#include <initializer_list>
 #include <stdexcept>
 #include <string>
 
@@ -10,6 +11,14 @@ namespace sscc::rt {
 
 [[noreturn]] inline void no_kernel(const char* kernel, DType type) {
   throw std::logic_error(std::string(kernel) + ": no kernel for " + name_of(type));
+}
+
+// Operands of one DType: throws std::logic_error otherwise.
+inline void expect_type(const char* kernel, DType type, std::initializer_list<Tensor> operands) {
+  for (const Tensor& operand : operands) {
+    if (operand.data && operand.dtype != type)
+      throw std::logic_error(std::string(kernel) + ": no kernel for " + name_of(type) + " with " + name_of(operand.dtype));
+  }
 }
 
 template <class Work>

@@ -60,48 +60,6 @@ void run_step(void* out, const void* const* args, const ScalarStep& step, int64_
 #undef SSCC_LOOP
 }
 
-// Functions of real numbers; other types are a bug of whoever made the step.
-constexpr bool is_real(Scalar function) {
-  switch (function) {
-    case Scalar::exp:
-    case Scalar::log:
-    case Scalar::sqrt:
-    case Scalar::rsqrt:
-    case Scalar::reciprocal:
-    case Scalar::tanh:
-    case Scalar::erf:
-    case Scalar::sigmoid:
-    case Scalar::softplus:
-    case Scalar::leaky_relu:
-    case Scalar::gelu_erf:
-    case Scalar::gelu_tanh:
-    case Scalar::sin:
-    case Scalar::cos:
-    case Scalar::floor:
-    case Scalar::ceil:
-    case Scalar::round:
-    case Scalar::tanh_grad:
-    case Scalar::sigmoid_grad:
-    case Scalar::relu_grad:
-    case Scalar::leaky_relu_grad:
-    case Scalar::gelu_erf_grad:
-    case Scalar::gelu_tanh_grad:
-    case Scalar::erf_grad:
-    case Scalar::abs_grad:
-    case Scalar::clip_grad:
-    case Scalar::softplus_grad:
-    case Scalar::pow_scalar_grad:
-    case Scalar::sqrt_grad:
-    case Scalar::max_grad:
-    case Scalar::exp_sub:
-    case Scalar::token_loss: return true;
-    default: return false;
-  }
-}
-constexpr bool is_logical(Scalar function) {
-  return function == Scalar::logical_not || function == Scalar::logical_and || function == Scalar::logical_or;
-}
-
 template <Scalar function>
 StepFunction step_function(DType result, DType first) {
   StepFunction found = nullptr;

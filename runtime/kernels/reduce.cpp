@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "dispatch.h"
+#include "reduction.h"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/scalar_functions.h"
 #include "sscc_rt/strided_loop.h"
@@ -15,31 +16,6 @@ namespace {
 
 template <class T>
 using Sum = std::conditional_t<std::is_floating_point_v<T>, double, int64_t>;
-
-struct Plan {
-  StridedLoop kept;     // operands: out, in
-  StridedLoop reduced;  // operand: in
-};
-
-Plan plan_of(const Tensor& out, const Tensor& in, uint32_t reduced) {
-  int64_t kept_dims[max_rank], kept_in[max_rank], kept_out[max_rank], reduced_dims[max_rank], reduced_in[max_rank];
-  size_t kept_count = 0, reduced_count = 0;
-  for (int d = 0; d < in.rank; ++d) {
-    if (reduced >> d & 1) {
-      reduced_dims[reduced_count] = in.dims[d];
-      reduced_in[reduced_count++] = in.strides[d];
-    } else {
-      kept_dims[kept_count] = in.dims[d];
-      kept_in[kept_count++] = in.strides[d];
-    }
-  }
-  if (kept_count != static_cast<size_t>(out.rank)) throw std::logic_error("reduce: the result has not the dimensions that are kept");
-  std::copy_n(out.strides, kept_count, kept_out);
-  const int64_t* kept_strides[] = {kept_out, kept_in};
-  const int64_t* reduced_strides[] = {reduced_in};
-  return {StridedLoop::make(std::span(kept_dims, kept_count), kept_strides),
-          StridedLoop::make(std::span(reduced_dims, reduced_count), reduced_strides)};
-}
 
 // -- joins: an accumulator, how a value enters it, how two become one -----------------------------------------------------------------------------
 
@@ -89,7 +65,7 @@ typename Rule::State join_row(const T* row, int64_t n, int64_t stride) {
 }
 
 template <class T, class Rule>
-void reduce_with(const Tensor& out, const Tensor& in, const Plan& plan, double scale, bool accumulate) {
+void reduce_with(const Tensor& out, const Tensor& in, const Reduction& plan, double scale, bool accumulate) {
   const T* from = static_cast<const T*>(in.data);
   T* to = static_cast<T*>(out.data);
   const StridedLoop& kept = plan.kept;
@@ -132,7 +108,7 @@ void reduce_with(const Tensor& out, const Tensor& in, const Plan& plan, double s
 
 // log sum exp, in two passes over each row's elements.
 template <class T>
-void log_sum_exp(const Tensor& out, const Tensor& in, const Plan& plan, bool accumulate) {
+void log_sum_exp(const Tensor& out, const Tensor& in, const Reduction& plan, bool accumulate) {
   const T* from = static_cast<const T*>(in.data);
   T* to = static_cast<T*>(out.data);
   const StridedLoop& reduced = plan.reduced;
@@ -179,7 +155,7 @@ void log_sum_exp(const Tensor& out, const Tensor& in, const Plan& plan, bool acc
 namespace {
 
 template <template <class> class Rule>
-void reduce_by(const Tensor& out, const Tensor& in, const Plan& plan, double scale, bool accumulate) {
+void reduce_by(const Tensor& out, const Tensor& in, const Reduction& plan, double scale, bool accumulate) {
   switch (in.dtype) {
     case DType::f32: return reduce_with<float, Rule<float>>(out, in, plan, scale, accumulate);
     case DType::f64: return reduce_with<double, Rule<double>>(out, in, plan, scale, accumulate);
@@ -192,7 +168,7 @@ void reduce_by(const Tensor& out, const Tensor& in, const Plan& plan, double sca
 }  // namespace
 
 void reduce(const Tensor& out, const Tensor& in, uint32_t reduced, Join join, double scale, bool accumulate) {
-  const Plan plan = plan_of(out, in, reduced);
+  const Reduction plan = reduction_of(out, in, reduced);
   switch (join) {
     case Join::sum: return reduce_by<SumJoin>(out, in, plan, scale, accumulate);
     case Join::max: return reduce_by<MaxJoin>(out, in, plan, scale, accumulate);

@@ -1,14 +1,11 @@
 #include "sscc_rt/strided_loop.h"
 
-#include <cblas.h>
-
 #include "sscc_rt/kernels.h"
 
 namespace sscc::rt {
 namespace {
 
-// Matrix products are divided among our own threads, in a way that does not change sums; the library gets one.
-int threads_of_kernels = (openblas_set_num_threads(1), 1);
+int threads_of_kernels = 1;
 
 }  // namespace
 

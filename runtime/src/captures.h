@@ -1,4 +1,5 @@
-// Values that a step handed to the host.
+// Values that a step hands to the host. While the step is given to the processor they are views and where their bytes will be; when it is done they
+// are numbers and dense blocks.
 #pragma once
 
 #include <optional>
@@ -7,16 +8,26 @@
 
 namespace sscc::rt {
 
-// A copy of a region of an output or a gradient.
+// A view of the arena, and the bytes from its first to its last element as the processor fetches them.
+struct FetchedView {
+  Tensor view;
+  const std::byte* bytes = nullptr;
+
+  std::optional<double> scalar() const;  // none where nothing was fetched
+  std::vector<std::byte> dense() const;  // the elements, row-major
+};
+
+// A region of an output or a gradient.
 struct CapturedBlock {
   std::string tensor;
   const Region* region = nullptr;  // of the rank's constants
-  std::vector<std::byte> data;
+  FetchedView value;
+  std::vector<std::byte> data{};  // once the step is done
 };
 
 struct Rank::Captures {
   bool wants_outputs = false, wants_gradients = false;
-  std::optional<double> loss, grad_norm;
+  FetchedView loss, grad_norm;
   std::vector<CapturedBlock> outputs, gradients;
 };
 

@@ -98,6 +98,10 @@ void Collectives::join_from(std::span<const int32_t> group, size_t me, const std
 }
 
 void Collectives::all_reduce(std::span<const int32_t> group, void* data, int64_t elements, DType dtype, Join join, int64_t tag) {
+  if (is_collecting_) {
+    const size_t whole = static_cast<size_t>(elements) * size_of(dtype);
+    return call_.add({CollectiveCall::Kind::all_reduce, group, dtype, join, tag}, {data, whole, data, whole});
+  }
   const Operation operation(operation_, "all-reduce");
   const size_t me = index_in(group), n = group.size(), size = size_of(dtype);
   std::byte* const bytes = static_cast<std::byte*>(data);
@@ -130,6 +134,8 @@ void Collectives::all_reduce(std::span<const int32_t> group, void* data, int64_t
 }
 
 void Collectives::all_gather(std::span<const int32_t> group, void* all, const void* mine, size_t bytes_each, int64_t tag) {
+  if (is_collecting_)
+    return call_.add({CollectiveCall::Kind::all_gather, group, DType::u8, Join::sum, tag}, {all, bytes_each * group.size(), mine, bytes_each});
   const Operation operation(operation_, "all-gather");
   const size_t me = index_in(group), n = group.size();
   std::byte* const blocks = static_cast<std::byte*>(all);
@@ -144,6 +150,10 @@ void Collectives::all_gather(std::span<const int32_t> group, void* all, const vo
 
 void Collectives::reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join,
                                  int64_t tag) {
+  if (is_collecting_) {
+    const size_t own = static_cast<size_t>(elements_each) * size_of(dtype);
+    return call_.add({CollectiveCall::Kind::reduce_scatter, group, dtype, join, tag}, {mine, own, all, own * group.size()});
+  }
   const Operation operation(operation_, "reduce-scatter");
   const size_t me = index_in(group), n = group.size();
   const size_t bytes = static_cast<size_t>(elements_each) * size_of(dtype);
@@ -157,6 +167,10 @@ void Collectives::reduce_scatter(std::span<const int32_t> group, void* mine, con
 }
 
 void Collectives::all_to_all(std::span<const int32_t> group, void* received, const void* given, size_t bytes_each, int64_t tag) {
+  if (is_collecting_) {
+    const size_t whole = bytes_each * group.size();
+    return call_.add({CollectiveCall::Kind::all_to_all, group, DType::u8, Join::sum, tag}, {received, whole, given, whole});
+  }
   const Operation operation(operation_, "all-to-all");
   const size_t me = index_in(group), n = group.size();
   const std::byte* const to = static_cast<const std::byte*>(given);
@@ -183,6 +197,11 @@ void Collectives::broadcast(std::span<const int32_t> group, size_t root, void* d
   if (place > 0) receive(member(place - reach / 2), data, bytes, tag);
   for (; place + reach < n; reach *= 2) send(member(place + reach), data, bytes, tag);
   wait_sends();
+}
+
+void Collectives::end_call() {
+  is_collecting_ = false;
+  call_.run(*this);
 }
 
 void Collectives::barrier() {

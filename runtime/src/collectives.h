@@ -5,6 +5,7 @@
 // rank holds, broadcast (n-1) times the value.
 #pragma once
 
+#include "call.h"
 #include "sscc_rt/rank.h"
 
 namespace sscc::rt {
@@ -16,6 +17,8 @@ class Collectives : public Transport {
   void reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join, int64_t tag) final;
   void all_to_all(std::span<const int32_t> group, void* received, const void* given, size_t bytes_each, int64_t tag) final;
   void broadcast(std::span<const int32_t> group, size_t root, void* data, size_t bytes, int64_t tag) final;
+  void begin_call() final { is_collecting_ = true; }
+  void end_call() final;
   void barrier() final;
   void at(const char* segment, const char* origin, int micro_batch) final;
 
@@ -36,6 +39,8 @@ class Collectives : public Transport {
   int micro_batch_ = 0;
   const char* operation_ = "receive";
   std::vector<std::byte> received_;
+  CollectiveCall call_;  // that is being put together
+  bool is_collecting_ = false;
 };
 
 }  // namespace sscc::rt

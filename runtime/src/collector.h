@@ -1,4 +1,4 @@
-// Whole tensors put together on rank 0 from the regions that ranks have. Uses the host channel; counts as no traffic of the program.
+// Whole tensors put together on rank 0 from the regions that ranks have. Uses the control plane; counts as no traffic of the program.
 #pragma once
 
 #include <span>
@@ -17,7 +17,7 @@ struct Block {
 
 class Collector {
  public:
-  explicit Collector(Transport& transport) : transport_(transport) {}
+  explicit Collector(ControlPlane& control) : control_(control) {}
 
   // Every rank calls it, in the same order of tensors, with what it has; several may have the same region, with equal values. Rank 0 gets the whole
   // tensor, zero where nobody has anything; the others an empty one.
@@ -30,7 +30,7 @@ class Collector {
   Whole collect(const FileTensor& tensor, std::span<const Block> mine);
 
  private:
-  Transport& transport_;
+  ControlPlane& control_;
   std::string place_;
 };
 

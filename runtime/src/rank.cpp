@@ -1,47 +1,32 @@
 // What a segment's code sees: views of the arena, communication, captures.
 #include <algorithm>
-#include <cstring>
 
-#include "call.h"
 #include "captures.h"
-#include "sscc_rt/kernels.h"
+#include "processor.h"
 
 namespace sscc::rt {
 namespace {
 
 int64_t bytes_of(const Tensor& tensor) { return tensor.elements() * static_cast<int64_t>(size_of(tensor.dtype)); }
 
-template <class T>
-T first_element(const Tensor& tensor) {
-  T value;
-  std::memcpy(&value, tensor.data, sizeof value);
-  return value;
-}
-
-double scalar_of(const Tensor& tensor) {
-  if (tensor.elements() == 1 && tensor.dtype == DType::f32) return static_cast<double>(first_element<float>(tensor));
-  if (tensor.elements() == 1 && tensor.dtype == DType::f64) return first_element<double>(tensor);
-  throw std::logic_error(std::string("a captured scalar is ") + name_of(tensor.dtype) + " with " + std::to_string(tensor.elements()) + " elements");
-}
-
-// The elements of a view, row-major.
-std::vector<std::byte> dense_copy(const Tensor& from) {
-  std::vector<std::byte> data(static_cast<size_t>(bytes_of(from)));
-  Tensor to = from;
-  to.data = data.data();
-  int64_t stride = 1;
-  for (int d = to.rank; d-- > 0;) {
-    to.strides[d] = stride;
-    stride *= to.dims[d];
+// The bytes from a view's first to its last element.
+size_t extent_of(const Tensor& view) {
+  int64_t last = 0;
+  for (int d = 0; d < view.rank; ++d) {
+    if (view.dims[d] == 0) return 0;
+    last += (view.dims[d] - 1) * view.strides[d];
   }
-  if (!data.empty()) copy(to, from, false);
-  return data;
+  return static_cast<size_t>(last + 1) * size_of(view.dtype);
+}
+
+FetchedView fetch(Processor& processor, const Tensor& view) {
+  return {view, processor.fetch(static_cast<const std::byte*>(view.data), extent_of(view))};
 }
 
 }  // namespace
 
-Rank::Rank(std::byte* arena, const ProgramInfo& program, const Constants& constants, Transport& transport)
-    : arena_(arena), program_(program), constants_(constants), transport_(transport), call_(std::make_shared<CollectiveCall>()) {}
+Rank::Rank(int number, const ProgramInfo& program, const Constants& constants, Processor& processor, DataPlane& data)
+    : number_(number), arena_(processor.arena()), program_(program), constants_(constants), processor_(processor), data_(data) {}
 
 // -- views ----------------------------------------------------------------------------------------------------------------------------------------
 
@@ -66,91 +51,89 @@ Tensor Rank::view(int32_t buffer, int64_t offset, std::initializer_list<int64_t>
 void Rank::at(const char* origin, int micro_batch) {
   origin_ = origin;
   micro_batch_ = micro_batch;
+  processor_.at(origin);
 }
 
 template <class Call>
 void Rank::communicate(const Call& call) {
-  transport_.at(segment_, origin_, micro_batch_);
+  data_.at(segment_, origin_, micro_batch_);
   call();
 }
 
 // A collective's bytes count once, for all members together; each answers for its share, and the shares add up exactly.
 void Rank::count_collective(std::span<const int32_t> group, int64_t bytes) {
-  const auto me = std::find(group.begin(), group.end(), transport_.rank()) - group.begin();
+  const auto me = std::find(group.begin(), group.end(), number_) - group.begin();
   const auto n = static_cast<int64_t>(group.size());
   bytes_sent_ += bytes / n + (me < bytes % n);
 }
 
 void Rank::send(const Tensor& data, int32_t peer, int32_t transfer, int micro_batch) {
-  communicate([&] {
-    transport_.send(constants_.peers[static_cast<size_t>(peer)], data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch));
-  });
+  communicate(
+      [&] { data_.send(constants_.peers[static_cast<size_t>(peer)], data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch)); });
   bytes_sent_ += bytes_of(data);
 }
 
 void Rank::receive(const Tensor& data, int32_t peer, int32_t transfer, int micro_batch) {
   communicate([&] {
-    transport_.receive(constants_.peers[static_cast<size_t>(peer)], data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch));
+    data_.receive(constants_.peers[static_cast<size_t>(peer)], data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch));
   });
 }
 
-void Rank::collective(CollectiveKind kind, const Tensor& out, const Tensor& in, int32_t group, Join join, int32_t transfer, int micro_batch) {
-  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  const int64_t whole = std::max(bytes_of(out), bytes_of(in));
-  count_collective(ranks, (kind == CollectiveKind::all_reduce ? 2 : 1) * (static_cast<int64_t>(ranks.size()) - 1) * whole);
-  call_->add({kind, ranks, join, tag(transfer, micro_batch, true)}, {out, in});
-  if (!is_collecting_) communicate([&] { call_->run(transport_); });
-}
-
 void Rank::all_reduce(const Tensor& data, int32_t group, Join join, int32_t transfer, int micro_batch) {
-  collective(CollectiveKind::all_reduce, data, data, group, join, transfer, micro_batch);
-}
-void Rank::all_gather(const Tensor& all, const Tensor& mine, int32_t group, int32_t transfer, int micro_batch) {
-  collective(CollectiveKind::all_gather, all, mine, group, Join::sum, transfer, micro_batch);
-}
-void Rank::reduce_scatter(const Tensor& mine, const Tensor& all, int32_t group, Join join, int32_t transfer, int micro_batch) {
-  collective(CollectiveKind::reduce_scatter, mine, all, group, join, transfer, micro_batch);
-}
-void Rank::all_to_all(const Tensor& received, const Tensor& given, int32_t group, int32_t transfer, int micro_batch) {
-  collective(CollectiveKind::all_to_all, received, given, group, Join::sum, transfer, micro_batch);
+  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
+  communicate([&] { data_.all_reduce(ranks, data.data, data.elements(), data.dtype, join, tag(transfer, micro_batch, true)); });
+  count_collective(ranks, 2 * (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(data));
 }
 
-void Rank::begin_call() { is_collecting_ = true; }
-void Rank::end_call() {
-  is_collecting_ = false;
-  communicate([&] { call_->run(transport_); });
+void Rank::all_gather(const Tensor& all, const Tensor& mine, int32_t group, int32_t transfer, int micro_batch) {
+  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
+  communicate([&] { data_.all_gather(ranks, all.data, mine.data, static_cast<size_t>(bytes_of(mine)), tag(transfer, micro_batch, true)); });
+  count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(all));
+}
+
+void Rank::reduce_scatter(const Tensor& mine, const Tensor& all, int32_t group, Join join, int32_t transfer, int micro_batch) {
+  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
+  communicate([&] { data_.reduce_scatter(ranks, mine.data, all.data, mine.elements(), mine.dtype, join, tag(transfer, micro_batch, true)); });
+  count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(all));
+}
+
+void Rank::all_to_all(const Tensor& received, const Tensor& given, int32_t group, int32_t transfer, int micro_batch) {
+  const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
+  const size_t bytes_each = static_cast<size_t>(bytes_of(given)) / ranks.size();
+  communicate([&] { data_.all_to_all(ranks, received.data, given.data, bytes_each, tag(transfer, micro_batch, true)); });
+  count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(given));
 }
 
 void Rank::broadcast(const Tensor& data, int32_t group, int32_t root, int32_t transfer, int micro_batch) {
   const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
   communicate([&] {
-    transport_.broadcast(ranks, static_cast<size_t>(root), data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch, true));
+    data_.broadcast(ranks, static_cast<size_t>(root), data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch, true));
   });
   count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(data));
 }
 
-void Rank::wait_sends() {
-  communicate([&] { transport_.wait_sends(); });
+void Rank::end_call() {
+  communicate([&] { data_.end_call(); });
 }
 
 // -- captures -------------------------------------------------------------------------------------------------------------------------------------
 
 void Rank::capture_loss(const Tensor& scalar) {
-  if (captures_) captures_->loss = scalar_of(scalar);
+  if (captures_) captures_->loss = fetch(processor_, scalar);
 }
 
 void Rank::capture_grad_norm(const Tensor& scalar) {
-  if (captures_) captures_->grad_norm = scalar_of(scalar);
+  if (captures_) captures_->grad_norm = fetch(processor_, scalar);
 }
 
 void Rank::capture_output(const char* tensor, const Tensor& value, int32_t regions, int micro_batch) {
   if (!captures_ || !captures_->wants_outputs) return;
-  captures_->outputs.push_back({tensor, &constants_.regions[static_cast<size_t>(regions + micro_batch)], dense_copy(value)});
+  captures_->outputs.push_back({tensor, &constants_.regions[static_cast<size_t>(regions + micro_batch)], fetch(processor_, value)});
 }
 
 void Rank::capture_gradient(const char* parameter, const Tensor& value, int32_t regions) {
   if (!captures_ || !captures_->wants_gradients) return;
-  captures_->gradients.push_back({parameter, &constants_.regions[static_cast<size_t>(regions)], dense_copy(value)});
+  captures_->gradients.push_back({parameter, &constants_.regions[static_cast<size_t>(regions)], fetch(processor_, value)});
 }
 
 }  // namespace sscc::rt

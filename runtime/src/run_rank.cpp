@@ -7,11 +7,12 @@
 #include <filesystem>
 #include <new>
 
-#include "arena.h"
 #include "captures.h"
 #include "collector.h"
 #include "data_source.h"
 #include "message.h"
+#include "processor.h"
+#include "run_rank.h"
 #include "sscc_rt/tensor_files.h"
 #include "step_log.h"
 
@@ -49,22 +50,33 @@ void create_folder_of(const std::string& file) {
 
 class Run {
  public:
-  Run(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, Transport& transport, const WeightReader& weights,
+  Run(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, const Platform& platform, const WeightReader& weights,
       const Options& options)
-      : model_(model), program_(program), constants_(constants), transport_(transport), weights_(weights), options_(options), collector_(transport) {}
+      : model_(model),
+        program_(program),
+        constants_(constants),
+        platform_(platform),
+        control_(platform.control),
+        weights_(weights),
+        options_(options),
+        collector_(platform.control) {}
 
   int run() {
     Outcome ready = open();
+    if (ready.is_good()) ready = attempt([&] { load_inputs(0); });
     StepReport report;
     for (int64_t step = 0;; ++step) {
-      if (ready.is_good() && step < steps_) ready = attempt([&] { load_inputs(step); });
       place_ = step == 0 ? "the start of the run" : "the report of step " + std::to_string(step - 1);
       const Verdict verdict = meet(step - 1, report, ready);
       if (verdict.status != 0) return verdict.status;
       steps_ = verdict.steps;
       if (step == steps_) break;
-      report = run_step(step);
+      give_step(step);
+      // A device works on the step meanwhile.
+      const Outcome next = step + 1 < steps_ ? attempt([&] { load_inputs(step + 1); }) : Outcome();
+      report = finish_step();
       ready = hand_over(step);
+      if (ready.is_good()) ready = next;
     }
     if (options_.final.empty()) return 0;
     ready = write_final();
@@ -84,7 +96,7 @@ class Run {
     int64_t steps = 0;
   };
 
-  bool is_first() const { return transport_.rank() == 0; }
+  bool is_first() const { return control_.rank() == 0; }
 
   // -- before the first step ----------------------------------------------------------------------------------------------------------------------
 
@@ -93,8 +105,8 @@ class Run {
     return attempt([&] {
       data_ = open_data(options_.data, options_.seed, model_);
       steps_ = options_.steps > 0 ? options_.steps : data_->steps();
-      arena_ = std::make_unique<Arena>(program_.arena_bytes);
-      rank_ = std::make_unique<Rank>(arena_->data(), program_, constants_, transport_);
+      processor_ = platform_.make_processor(program_.arena_bytes);
+      rank_ = std::make_unique<Rank>(control_.rank(), program_, constants_, *processor_, platform_.data);
       rank_->captures_ = std::make_shared<Rank::Captures>();
       for (const BufferInfo& buffer : program_.buffers) load_once(buffer);
       if (!is_first()) return;
@@ -104,7 +116,7 @@ class Run {
     });
   }
 
-  std::byte* copy_of(const BufferInfo& buffer, int64_t copy) const { return arena_->data() + buffer.offset + copy * buffer.stride; }
+  std::byte* copy_of(const BufferInfo& buffer, int64_t copy) const { return processor_->arena() + buffer.offset + copy * buffer.stride; }
   static size_t bytes_of(const BufferInfo& buffer) { return static_cast<size_t>(buffer.elements) * size_of(buffer.dtype); }
 
   const Region& region_of(const BufferInfo& buffer, int64_t copy) const {
@@ -114,42 +126,61 @@ class Run {
   }
 
   void load_once(const BufferInfo& buffer) const {
-    if (buffer.source == Source::state) std::fill_n(copy_of(buffer, 0), bytes_of(buffer), std::byte{0});
+    const size_t bytes = bytes_of(buffer);
+    if (buffer.source == Source::state) processor_->load(copy_of(buffer, 0), bytes, [&](std::byte* to) { std::fill_n(to, bytes, std::byte{0}); });
     if ((buffer.source != Source::parameter && buffer.source != Source::constant) || buffer.regions < 0) return;
-    for (int64_t copy = 0; copy < buffer.copies; ++copy) weights_(buffer.tensor, region_of(buffer, copy), copy_of(buffer, copy));
+    for (int64_t copy = 0; copy < buffer.copies; ++copy) {
+      const Region& region = region_of(buffer, copy);
+      processor_->load(copy_of(buffer, copy), bytes, [&](std::byte* to) { weights_(buffer.tensor, region, to); });
+    }
   }
 
   void load_inputs(int64_t step) const {
     for (const BufferInfo& buffer : program_.buffers) {
       if (buffer.source != Source::input || buffer.regions < 0) continue;
-      for (int64_t copy = 0; copy < buffer.copies; ++copy) data_->read(step, buffer.tensor, region_of(buffer, copy), copy_of(buffer, copy));
+      for (int64_t copy = 0; copy < buffer.copies; ++copy) {
+        const Region& region = region_of(buffer, copy);
+        processor_->stage(copy_of(buffer, copy), bytes_of(buffer), [&](std::byte* to) { data_->read(step, buffer.tensor, region, to); });
+      }
     }
   }
 
   // -- steps --------------------------------------------------------------------------------------------------------------------------------------
 
-  StepReport run_step(int64_t step) {
+  void give_step(int64_t step) {
     Rank::Captures& captures = *rank_->captures_;
     captures = {};
     captures.wants_outputs = !options_.outputs.empty();
     captures.wants_gradients = step == 0 && !options_.grads.empty();
     rank_->step_ = step + 1;
     rank_->bytes_sent_ = 0;
-    const auto begin = std::chrono::steady_clock::now();
-    for (const Slot& slot : program_.schedule) {
-      const SegmentInfo& segment = program_.segments[static_cast<size_t>(slot.segment)];
+    processor_->begin_step();
+    const std::vector<Slot>& schedule = program_.schedule;
+    for (size_t i = 0; i < schedule.size(); ++i) {
+      const SegmentInfo& segment = segment_of(schedule[i]);
       rank_->segment_ = segment.name.c_str();
-      rank_->at("", slot.micro_batch);
-      segment.run(*rank_, slot.micro_batch);
+      rank_->at("", schedule[i].micro_batch);
+      segment.run(*rank_, schedule[i].micro_batch);
+      platform_.data.end_slot(i + 1 < schedule.size() && segment_of(schedule[i + 1]).continues_group);
     }
     rank_->wait_sends();
+    processor_->end_step();
     rank_->segment_ = "";
+  }
+
+  const SegmentInfo& segment_of(const Slot& slot) const { return program_.segments[static_cast<size_t>(slot.segment)]; }
+
+  StepReport finish_step() {
+    Rank::Captures& captures = *rank_->captures_;
     StepReport report;
-    report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-    report.loss = captures.loss;
-    report.grad_norm = captures.grad_norm;
+    report.seconds = processor_->wait();
+    report.loss = captures.loss.scalar();
+    report.grad_norm = captures.grad_norm.scalar();
     report.bytes_sent = rank_->bytes_sent_;
-    report.peak_memory_bytes = arena_->highest_touched();
+    report.peak_memory_bytes = processor_->highest_touched();
+    for (std::vector<CapturedBlock>* blocks : {&captures.outputs, &captures.gradients}) {
+      for (CapturedBlock& block : *blocks) block.data = block.value.dense();
+    }
     return report;
   }
 
@@ -199,8 +230,9 @@ class Run {
       std::vector<Block> mine;
       for (const BufferInfo& buffer : program_.buffers) {
         if (buffer.source == Source::parameter && tensor.name == buffer.tensor)
-          mine.push_back({&region_of(buffer, 0), {copy_of(buffer, 0), bytes_of(buffer)}});
+          mine.push_back({&region_of(buffer, 0), {processor_->fetch(copy_of(buffer, 0), bytes_of(buffer)), bytes_of(buffer)}});
       }
+      processor_->wait();
       Collector::Whole whole = collector_.collect(tensor, mine);
       if (is_first() && whole.is_empty())
         weights_(tensor.name, whole_region(tensor.dims), whole.data.data());  // no rank needs it
@@ -228,7 +260,7 @@ class Run {
 
   // `step`: the one that ended, negative for none.
   Verdict meet(int64_t step, const StepReport& report, const Outcome& mine) {
-    transport_.at("", place_.c_str(), 0);
+    control_.at("", place_.c_str(), 0);
     if (!is_first()) {
       MessageWriter message;
       message.optional(report.loss);
@@ -238,15 +270,15 @@ class Run {
       message.value(report.bytes_sent);
       message.value(mine.status);
       message.text(mine.message);
-      transport_.send_message(0, message.take());
-      const std::vector<std::byte> answer = transport_.receive_message(0);
+      control_.send_message(0, message.take());
+      const std::vector<std::byte> answer = control_.receive_message(0);
       return MessageReader(answer).value<Verdict>();
     }
     std::vector<StepReport> reports = {report};
     Outcome worst = mine;
     int failed = 0;
-    for (int rank = 1; rank < transport_.size(); ++rank) {
-      const std::vector<std::byte> received = transport_.receive_message(rank);
+    for (int rank = 1; rank < control_.size(); ++rank) {
+      const std::vector<std::byte> received = control_.receive_message(rank);
       MessageReader message(received);
       StepReport& theirs = reports.emplace_back();
       theirs.loss = message.optional();
@@ -265,10 +297,10 @@ class Run {
     }
     if (!worst.is_good()) std::fprintf(stderr, "sscc: rank %d: %s\n", failed, worst.message.c_str());
     const Verdict verdict{worst.status, steps_};
-    for (int rank = 1; rank < transport_.size(); ++rank) {
+    for (int rank = 1; rank < control_.size(); ++rank) {
       MessageWriter message;
       message.value(verdict);
-      transport_.send_message(rank, message.take());
+      control_.send_message(rank, message.take());
     }
     return verdict;
   }
@@ -276,28 +308,31 @@ class Run {
   const ModelInfo& model_;
   const ProgramInfo& program_;
   const Constants& constants_;
-  Transport& transport_;
+  const Platform& platform_;
+  ControlPlane& control_;
   const WeightReader& weights_;
   const Options& options_;
   Collector collector_;
 
   std::unique_ptr<DataSource> data_;
-  std::unique_ptr<Arena> arena_;
+  std::unique_ptr<Processor> processor_;
   std::unique_ptr<Rank> rank_;
   std::unique_ptr<StepLog> log_;  // rank 0
   int64_t steps_ = 0;
   std::string place_;
 };
 
-int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, Transport& transport, const WeightReader& weights,
+int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, const Platform& platform, const WeightReader& weights,
              const Options& options) {
-  Run run(model, program, constants, transport, weights, options);
+  ControlPlane& control = platform.control;
+  Run run(model, program, constants, platform, weights, options);
   const auto fail = [&](int status, const std::string& what) {
     std::fprintf(stderr, "sscc: %s\n", what.c_str());
-    transport.abort(what, status);
+    control.abort(what, status);
+    if (platform.leave) platform.leave(status);
     return status;
   };
-  const std::string here = "rank " + std::to_string(transport.rank()) + ": ";
+  const std::string here = "rank " + std::to_string(control.rank()) + ": ";
   try {
     return run.run();
   } catch (const PeerFailure& error) { return fail(peer_failed, error.what()); } catch (const DataError& error) {
@@ -305,6 +340,11 @@ int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants
   } catch (const EnvironmentFailure& error) { return fail(environment_failed, here + run.place() + error.what()); } catch (const std::bad_alloc&) {
     return fail(environment_failed, here + run.place() + "not enough memory");
   } catch (const std::exception& error) { return fail(bug, here + "bug: " + run.place() + error.what()); }
+}
+
+int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, Transport& transport, const WeightReader& weights,
+             const Options& options) {
+  return run_rank(model, program, constants, Platform{transport, transport, make_host_processor}, weights, options);
 }
 
 }  // namespace sscc::rt

@@ -51,6 +51,14 @@ Region read_region(const char* text) {
   return region;
 }
 
+}  // namespace
+
+std::vector<FileTensor> file_tensors(std::span<const TensorRow> rows) {
+  std::vector<FileTensor> tensors;
+  for (const TensorRow& row : rows) tensors.push_back({row.name, row.dtype, read_list<int64_t>(row.shape), row.trainable, row.upper_bound});
+  return tensors;
+}
+
 std::vector<std::vector<int32_t>> read_groups(const char* text) {
   std::vector<std::vector<int32_t>> groups;
   Integers integers(text);
@@ -59,14 +67,6 @@ std::vector<std::vector<int32_t>> read_groups(const char* text) {
     groups.back().push_back(static_cast<int32_t>(integers.next()));
   }
   return groups;
-}
-
-}  // namespace
-
-std::vector<FileTensor> file_tensors(std::span<const TensorRow> rows) {
-  std::vector<FileTensor> tensors;
-  for (const TensorRow& row : rows) tensors.push_back({row.name, row.dtype, read_list<int64_t>(row.shape), row.trainable, row.upper_bound});
-  return tensors;
 }
 
 Constants read_constants(const RankRow& row, std::span<const char* const> regions) {

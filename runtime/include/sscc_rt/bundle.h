@@ -4,15 +4,17 @@
 //
 //   extern "C" const sscc::rt::ProgramInfo* sscc_program();      // static data; valid while the library is loaded
 //
-// bin/launch is runtime/src/launcher.cpp linked with src/model.cpp and src/ranks.cpp, which define the three functions below. It finds its folder
-// from /proc/self/exe (bin/.., with bin/program_K.so and weights/*.safetensors), takes rank and size from MPI (with --local N: N threads of one
-// process), loads the programs that it needs and calls run_rank.
+// bin/launch is runtime/src/launcher.cpp linked with src/model.cpp and src/ranks.cpp, which define the functions below, and with what starts ranks on
+// its target (runtime/src/launch.h). It finds its folder from /proc/self/exe (bin/.., with bin/program_K.so and weights/*.safetensors), loads the
+// programs that it needs and calls run_rank.
 //
-// Sources: launcher.cpp is part of bin/launch only. transport_mpi.cpp needs MPI's C interface and is part of bin/launch only, and only where MPI was
-// found; then SSCC_WITH_MPI is defined for launcher.cpp. All others make libsscc_rt.so and need no MPI.
+// Processors: launch_host.cpp; transport_mpi.cpp needs MPI's C interface and is part of bin/launch only, and only where MPI was found; then
+// SSCC_WITH_MPI is defined for launch_host.cpp. GPUs: device/launch_device.cpp; the files device/nccl*.cpp are part of bin/launch only, and only where
+// there is more than one rank; then SSCC_WITH_NCCL is defined for launch_device.cpp. All others make libsscc_rt.so and need neither.
 #pragma once
 
 #include <cstdint>
+#include <vector>
 
 #include "sscc_rt/rank.h"
 
@@ -31,6 +33,8 @@ struct RankInfo {
 sscc::rt::ModelInfo sscc_model();
 int sscc_ranks();
 sscc::rt::RankInfo sscc_rank(int rank);
+// The groups of all ranks, in the order in which all of them make their communicators. Of GPUs only.
+std::vector<std::vector<int32_t>> sscc_groups();
 
 // Defined by src/program_K.cpp.
 extern "C" const sscc::rt::ProgramInfo* sscc_program();

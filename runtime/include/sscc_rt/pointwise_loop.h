@@ -13,9 +13,6 @@
 
 namespace sscc::rt {
 
-template <class... T>
-struct Types {};
-
 inline constexpr int64_t tile_elements = 256;
 
 namespace pointwise_detail {

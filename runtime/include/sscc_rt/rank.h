@@ -13,6 +13,7 @@
 #include <string>
 #include <vector>
 
+#include "sscc_rt/transport.h"
 #include "sscc_rt/types.h"
 
 namespace sscc::rt {
@@ -84,6 +85,7 @@ class Rank;
 struct SegmentInfo {
   std::string name;
   std::function<void(Rank&, int micro_batch)> run;
+  bool continues_group = false;  // begins with receives of the group that ends the slot before (DataPlane::end_group)
 };
 
 struct ProgramInfo {
@@ -94,54 +96,13 @@ struct ProgramInfo {
   std::vector<Slot> schedule;
 };
 
-// -- transport ------------------------------------------------------------------------------------------------------------------------------------
-
-// Moves bytes between ranks. Blocking calls return within the timeout or throw PeerFailure. Joins are made in group order, so that threads and MPI
-// give the same bits.
-class Transport {
- public:
-  virtual ~Transport() = default;
-  virtual int rank() const = 0;
-  virtual int size() const = 0;
-  // Returns at once; `data` stays untouched by the caller until wait_sends(). Messages between two ranks are matched by tag, equal tags in the order
-  // in which they were sent.
-  virtual void send(int peer, const void* data, size_t bytes, int64_t tag) = 0;
-  virtual void wait_sends() = 0;
-  virtual void receive(int peer, void* data, size_t bytes, int64_t tag) = 0;
-  virtual void all_reduce(std::span<const int32_t> group, void* data, int64_t elements, DType dtype, Join join, int64_t tag) = 0;
-  virtual void all_gather(std::span<const int32_t> group, void* all, const void* mine, size_t bytes_each, int64_t tag) = 0;
-  virtual void reduce_scatter(std::span<const int32_t> group, void* mine, const void* all, int64_t elements_each, DType dtype, Join join,
-                              int64_t tag) = 0;
-  // Block i of `given` goes to the group's member i, block i of `received` comes from it.
-  virtual void all_to_all(std::span<const int32_t> group, void* received, const void* given, size_t bytes_each, int64_t tag) = 0;
-  // `data` of the group's member `root` becomes that of all members.
-  virtual void broadcast(std::span<const int32_t> group, size_t root, void* data, size_t bytes, int64_t tag) = 0;
-  virtual void barrier() = 0;
-  // A channel of its own for what is no part of the program: reports, outputs, gradients. Messages of any length, in the order of sending.
-  virtual void send_message(int peer, std::vector<std::byte> message) = 0;
-  virtual std::vector<std::byte> receive_message(int peer) = 0;
-  // Tell the others that this rank gives up; they leave their calls with PeerFailure. With MPI the job ends here, with this exit status.
-  virtual void abort(const std::string& why, int status) = 0;
-  // Where the program is, for messages: static or long-lived texts. An empty segment: between steps.
-  virtual void at(const char* segment, const char* origin, int micro_batch) = 0;
-};
-
-// All ranks as threads of this process.
-std::vector<std::unique_ptr<Transport>> make_thread_transports(int ranks, double timeout_seconds);
-// MPI (transport_mpi.cpp, compiled where MPI is). Initialises MPI.
-std::unique_ptr<Transport> make_mpi_transport(double timeout_seconds);
-// How many threads the kernels of this rank may use: the processors that the ranks of this machine may run on, shared evenly. Collective; after MPI's
-// start.
-int kernel_threads_under_mpi();
-
 // -- what segment code sees -----------------------------------------------------------------------------------------------------------------------
 
-class CollectiveCall;
-enum class CollectiveKind : uint8_t { all_reduce, all_gather, reduce_scatter, all_to_all };
+class Processor;  // what runs the kernels, and holds the arena
 
 class Rank {
  public:
-  Rank(std::byte* arena, const ProgramInfo& program, const Constants& constants, Transport& transport);
+  Rank(int number, const ProgramInfo& program, const Constants& constants, Processor& processor, DataPlane& data);
 
   // A view of buffer `buffer`, of the copy that micro-batch `micro_batch` uses. offset in elements.
   Tensor view(int32_t buffer, int64_t offset, std::initializer_list<int64_t> dims, std::initializer_list<int64_t> strides, int micro_batch) const;
@@ -163,10 +124,14 @@ class Rank {
   void all_to_all(const Tensor& received, const Tensor& given, int32_t group, int32_t transfer, int micro_batch);
   void broadcast(const Tensor& data, int32_t group, int32_t root, int32_t transfer, int micro_batch);  // root: a member's place in the group
   // The collectives between the two are one call, made at its end; all are of one kind, group, type and join.
-  void begin_call();
+  void begin_call() { data_.begin_call(); }
   void end_call();
   // All sends so far have left their buffers. Emitted before a buffer that a send reads is written again, and at the end of a step.
-  void wait_sends();
+  void wait_sends() { data_.wait_sends(); }
+  // The order of what is enqueued on a device (DataPlane).
+  void end_group() { data_.end_group(); }
+  Event mark(Stream stream) { return data_.mark(stream); }
+  void wait(Stream stream, Event event) { data_.wait(stream, event); }
 
   // Hand a value to the host (does nothing where nobody asked for it).
   void capture_loss(const Tensor& scalar);
@@ -184,20 +149,19 @@ class Rank {
     return (transfer * program_.micro_batches + micro_batch) * 2 + is_collective;
   }
   void count_collective(std::span<const int32_t> group, int64_t bytes);
-  void collective(CollectiveKind kind, const Tensor& out, const Tensor& in, int32_t group, Join join, int32_t transfer, int micro_batch);
 
+  int number_;
   std::byte* arena_;
   const ProgramInfo& program_;
   const Constants& constants_;
-  Transport& transport_;
+  Processor& processor_;
+  DataPlane& data_;
   int64_t step_ = 1;
   int64_t bytes_sent_ = 0;  // in this step, by the contract's formulas
   const char* segment_ = "";
   const char* origin_ = "";
   int micro_batch_ = 0;
   std::shared_ptr<Captures> captures_;
-  std::shared_ptr<CollectiveCall> call_;  // that is being made, or put together
-  bool is_collecting_ = false;
 };
 
 // -- running --------------------------------------------------------------------------------------------------------------------------------------
@@ -225,6 +189,7 @@ WeightReader read_weights_from_folder(const std::string& folder, const ModelInfo
 
 // Runs all steps on this rank. Returns the exit status of the contract: 0, 1 data or weights refused, 3 environment, 4 a peer failed or timed out,
 // 70 a bug. Messages go to stderr; progress, a line a step, from rank 0.
+// This one is for processors; a GPU's is in src/run_rank.h.
 int run_rank(const ModelInfo& model, const ProgramInfo& program, const Constants& constants, Transport& transport, const WeightReader& weights,
              const Options& options);
 

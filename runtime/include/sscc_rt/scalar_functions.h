@@ -13,11 +13,7 @@
 
 #include "sscc_rt/types.h"
 
-#ifdef __CUDACC__
-#define SSCC_INLINE __host__ __device__ inline
-#else
-#define SSCC_INLINE inline
-#endif
+#define SSCC_INLINE SSCC_HOST_DEVICE inline
 
 namespace sscc::rt::scalar {
 
@@ -395,6 +391,48 @@ constexpr bool is_comparison(Scalar function) {
     case Scalar::not_equal_scalar: return true;
     default: return false;
   }
+}
+
+// Functions of real numbers; other types are a bug of whoever made the step.
+constexpr bool is_real(Scalar function) {
+  switch (function) {
+    case Scalar::exp:
+    case Scalar::log:
+    case Scalar::sqrt:
+    case Scalar::rsqrt:
+    case Scalar::reciprocal:
+    case Scalar::tanh:
+    case Scalar::erf:
+    case Scalar::sigmoid:
+    case Scalar::softplus:
+    case Scalar::leaky_relu:
+    case Scalar::gelu_erf:
+    case Scalar::gelu_tanh:
+    case Scalar::sin:
+    case Scalar::cos:
+    case Scalar::floor:
+    case Scalar::ceil:
+    case Scalar::round:
+    case Scalar::tanh_grad:
+    case Scalar::sigmoid_grad:
+    case Scalar::relu_grad:
+    case Scalar::leaky_relu_grad:
+    case Scalar::gelu_erf_grad:
+    case Scalar::gelu_tanh_grad:
+    case Scalar::erf_grad:
+    case Scalar::abs_grad:
+    case Scalar::clip_grad:
+    case Scalar::softplus_grad:
+    case Scalar::pow_scalar_grad:
+    case Scalar::sqrt_grad:
+    case Scalar::max_grad:
+    case Scalar::exp_sub:
+    case Scalar::token_loss: return true;
+    default: return false;
+  }
+}
+constexpr bool is_logical(Scalar function) {
+  return function == Scalar::logical_not || function == Scalar::logical_and || function == Scalar::logical_or;
 }
 
 // The type in which operand `index` of a step is read; `first`: the type of its first argument.

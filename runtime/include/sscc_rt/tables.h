@@ -29,6 +29,7 @@ struct RankRow {
   const char* offsets;  // "0 256"
 };
 // `regions`: the distinct regions of all ranks as NumPy slices, intervals of one dimension joined by '|': "0:4, 8:16|24:32".
+std::vector<std::vector<int32_t>> read_groups(const char* text);
 Constants read_constants(const RankRow& row, std::span<const char* const> regions);
 
 }  // namespace sscc::rt

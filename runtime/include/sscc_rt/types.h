@@ -5,6 +5,13 @@
 #include <cstddef>
 #include <cstdint>
 
+// A function that nvcc compiles for both the processor and the GPU.
+#ifdef __CUDACC__
+#define SSCC_HOST_DEVICE __host__ __device__
+#else
+#define SSCC_HOST_DEVICE
+#endif
+
 namespace sscc::rt {
 
 enum class DType : uint8_t { f32, f64, f16, bf16, i64, i32, i8, u8, b1 };
@@ -56,6 +63,10 @@ struct Tensor {
     return n;
   }
 };
+
+// A list of C++ types: of the operands of a fused pointwise function.
+template <class... T>
+struct Types {};
 
 // How partial results are joined.
 enum class Join : uint8_t { sum, max, min, logsumexp };

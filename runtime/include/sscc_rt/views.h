@@ -15,6 +15,9 @@ namespace sscc::rt {
 inline constexpr bool overwrite = false;
 inline constexpr bool accumulate = true;
 
+// Of a segment that begins with receives of the group which ends the slot before.
+inline constexpr bool continues_group = true;
+
 inline constexpr double infinity = std::numeric_limits<double>::infinity();
 inline constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 inline constexpr int64_t no_ignore_index = std::numeric_limits<int64_t>::min();

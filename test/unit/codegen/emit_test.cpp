@@ -11,12 +11,13 @@
 #include <map>
 #include <sstream>
 
-#include "compiler/codegen/emit_cpu.h"
+#include "compiler/codegen/emit.h"
 #include "compiler/codegen/print_fused.h"
 #include "compiler/codegen/print_program.h"
 #include "compiler/codegen/print_ranks.h"
 #include "compiler/codegen/safetensors.h"
 #include "compiler/codegen/source_text.h"
+#include "compiler/program/lower.h"
 #include "compiler/support/diagnostics.h"
 #include "small_programs.h"
 
@@ -111,15 +112,27 @@ TEST_CASE("numbers read back as themselves") {
 
 TEST_CASE("source is as in the golden text") {
   const Programs linear = test::linear_on_two_ranks();
-  FusedFunctions fused;
-  check_golden("linear_program", print_program(linear, 0, fused, "0.0"));
+  FusedFunctions fused(Target::cpu);
+  check_golden("linear_program", print_program(linear, 0, Target::cpu, fused, "0.0"));
   check_golden("linear_fused", fused.header("0.0") + fused.sources("0.0").front());
   check_golden("linear_model", print_model(linear, "0.0"));
-  check_golden("linear_ranks", print_ranks(linear, "0.0"));
+  check_golden("linear_ranks", print_ranks(linear, Target::cpu, "0.0"));
   const Programs every = test::every_opcode();
-  FusedFunctions more;
-  check_golden("every_opcode", print_program(every, 0, more, "0.0"));
+  FusedFunctions more(Target::cpu);
+  check_golden("every_opcode", print_program(every, 0, Target::cpu, more, "0.0"));
   check_golden("every_opcode_fused", more.sources("0.0").front());
+}
+
+TEST_CASE("source for GPUs is as in the golden text") {
+  Programs linear = test::linear_on_two_ranks();
+  assign_streams(linear);
+  FusedFunctions fused(Target::cuda);
+  check_golden("linear_program_cuda", print_program(linear, 0, Target::cuda, fused, "0.0"));
+  check_golden("linear_fused_cuda", fused.sources("0.0").front());
+  check_golden("linear_ranks_cuda", print_ranks(linear, Target::cuda, "0.0"));
+  const Programs messages = test::messages_between_kernels();
+  FusedFunctions none(Target::cuda);
+  check_golden("messages_cuda", print_program(messages, 0, Target::cuda, none, "0.0"));
 }
 
 TEST_CASE("equal expressions share a function, different types do not") {
@@ -131,7 +144,7 @@ TEST_CASE("equal expressions share a function, different types do not") {
       fused_instructions.push_back(instruction);
   }
   REQUIRE(fused_instructions.size() == 1);
-  FusedFunctions fused;
+  FusedFunctions fused(Target::cpu);
   const std::string name = fused.name_for(body, fused_instructions[0]);
   CHECK(fused.name_for(body, fused_instructions[0]) == name);
   Instruction other = fused_instructions[0];
@@ -145,8 +158,8 @@ TEST_CASE("equal expressions share a function, different types do not") {
 TEST_CASE("a build folder has its files, and the same bytes twice") {
   Scratch scratch;
   const Programs programs = test::linear_on_two_ranks();
-  emit_cpu(programs, options_for(scratch / "a"));
-  emit_cpu(programs, options_for(scratch / "b"));
+  emit(programs, options_for(scratch / "a"));
+  emit(programs, options_for(scratch / "b"));
   const auto files = files_of(scratch / "a");
   for (const char* name : {"run", "CMakeLists.txt", "manifest.json", "check.json", "weights/model.safetensors", "src/program_0.cpp", "src/ranks.cpp",
                            "src/model.cpp", "src/fused.h", "src/fused_0.cpp", "src/runtime/include/sscc_rt/rank.h", "src/runtime/src/launcher.cpp"}) {
@@ -164,24 +177,47 @@ TEST_CASE("a build folder has its files, and the same bytes twice") {
   CHECK(manifest.find(scratch.operator/("a").string()) == std::string::npos);
 }
 
+TEST_CASE("a build folder for GPUs has what it needs, and nothing of processors") {
+  Scratch scratch;
+  EmitOptions options = options_for(scratch / "out");
+  options.target = Target::cuda;
+  options.architectures = {"80", "90a"};
+  emit(test::linear_on_two_ranks(), options);
+  const auto files = files_of(scratch / "out");
+  for (const char* name : {"run", "CMakeLists.txt", "src/program_0.cpp", "src/fused_0.cu", "src/runtime/include/sscc_rt/cuda.h",
+                           "src/runtime/device/nccl_data_plane.cpp", "src/runtime/cuda/pointwise.cu", "src/runtime/src/tcp_transport.cpp"}) {
+    INFO(name);
+    CHECK(files.contains(name));
+  }
+  for (const char* name : {"src/fused_0.cpp", "src/runtime/kernels/contract.cpp", "src/runtime/src/transport_mpi.cpp"}) {
+    INFO(name);
+    CHECK(!files.contains(name));
+  }
+  CHECK(files.at("CMakeLists.txt").find("\"80-real;90a\"") != std::string::npos);
+  CHECK(files.at("CMakeLists.txt").find("set(ranks 2)") != std::string::npos);
+  CHECK(files.at("manifest.json").find("\"target\": \"cuda\"") != std::string::npos);
+  CHECK(files.at("manifest.json").find("\"sm_90a\"") != std::string::npos);
+  CHECK(files.at("CMakeLists.txt").find('@') == std::string::npos);
+}
+
 TEST_CASE("only a folder of sscc's own is replaced") {
   Scratch scratch;
   const Programs programs = test::linear_on_two_ranks();
   const fs::path folder = scratch / "out";
-  emit_cpu(programs, options_for(folder));
+  emit(programs, options_for(folder));
   write_text(folder / "left_over", "");
-  emit_cpu(programs, options_for(folder));
+  emit(programs, options_for(folder));
   CHECK(!fs::exists(folder / "left_over"));
 
   const fs::path other = scratch / "other";
   fs::create_directories(other);
   check_output_folder(other.string(), false);
   write_text(other / "manifest.json", "{\"name\": \"a web page\"}");
-  CHECK_THROWS_AS(emit_cpu(programs, options_for(other)), EnvironmentError);
+  CHECK_THROWS_AS(emit(programs, options_for(other)), EnvironmentError);
   CHECK(read_text(other / "manifest.json") == "{\"name\": \"a web page\"}");
   EmitOptions forced = options_for(other);
   forced.force = true;
-  emit_cpu(programs, forced);
+  emit(programs, forced);
   CHECK(fs::exists(other / "src/program_0.cpp"));
 
   write_text(scratch / "file", "");
@@ -219,7 +255,7 @@ TEST_CASE("weights are sharded and streamed") {
 TEST_CASE("emitted source compiles without a warning", "[build]") {
   if (!has_command("c++")) return;
   Scratch scratch;
-  emit_cpu(test::every_opcode(), options_for(scratch / "every"));
+  emit(test::every_opcode(), options_for(scratch / "every"));
   const std::string folder = (scratch / "every").string();
   for (const char* file : {"program_0.cpp", "fused_0.cpp", "model.cpp", "ranks.cpp"}) {
     const std::string command = "c++ -std=c++20 -Wall -Wextra -Werror -fopenmp -fsyntax-only -I" + folder + "/src -I" + folder +
@@ -234,7 +270,7 @@ TEST_CASE("a build folder builds and trains", "[build]") {
   Scratch scratch;
   EmitOptions options = options_for(scratch / "out");
   options.build = true;
-  emit_cpu(test::linear_on_two_ranks(), options);
+  emit(test::linear_on_two_ranks(), options);
   const std::string folder = (scratch / "out").string();
   CHECK(fs::exists(folder + "/bin/program_0.so"));
   CHECK(!fs::exists(folder + "/build"));

@@ -12,4 +12,8 @@ Programs linear_on_two_ranks();
 // A body with one instruction of every opcode (for one rank), whose views are of all kinds. Not meant to be run.
 Programs every_opcode();
 
+// Two ranks that share a body: sends, receives and an all-reduce between kernels that touch the same memory, with their streams and waits, and a receive
+// in a slot of its own that belongs to the group which ends the slot before. Not meant to be run.
+Programs messages_between_kernels();
+
 }  // namespace sscc::test

@@ -6,6 +6,8 @@
 #include <memory>
 #include <tuple>
 
+#include "compiler/program/lower.h"
+
 namespace sscc::test {
 namespace {
 
@@ -252,6 +254,50 @@ Programs every_opcode() {
   rank.constants.regions = {box({{0, 8}, {0, 8}})};
   programs.ranks = {rank};
   programs.outputs = {{"logits", DType::f32, {8, 8}, false, std::nullopt}};
+  return programs;
+}
+
+Programs messages_between_kernels() {
+  Body body;
+  Arena arena(body);
+  const auto life = Buffer::Life::step;
+  const BufferId made = arena.add("t:made", 8, life), received = arena.add("t:received", 8, life), sum = arena.add("t:sum", 8, life);
+  const View out = view_of(made, {8}), in = view_of(received, {8}), total = view_of(sum, {8});
+  const auto fill = [](const View& view, double value) { return with(instruction(Opcode::fill, "/fill", "Fill", {view}, {}), FillValue{value}); };
+  const auto send = [](const View& view, int32_t transfer) {
+    return with(instruction(Opcode::send, "/send", "", {}, {view}), Communication{0, -1, transfer, Join::sum});
+  };
+  const auto receive = [](const View& view, int32_t transfer) {
+    return with(instruction(Opcode::receive, "/receive", "", {view}, {}), Communication{0, -1, transfer, Join::sum});
+  };
+
+  ProgramSegment forward{"0F", 0, {}};
+  forward.instructions = {
+      fill(out, 1),
+      fill(total, 2),
+      send(out, 0),  // waits for the first fill only, which the second does not end
+      receive(in, 1),
+      with(instruction(Opcode::all_reduce, "/join", "", {total}, {}), Communication{-1, 0, 2, Join::sum}),
+      with(instruction(Opcode::pointwise, "/add", "Add", {out}, {in, total}), PointwiseExpression{{step(Scalar::add, {0, 1, 0})}, {0}, {}}),
+      send(out, 3),
+  };
+  ProgramSegment more{"0F", 0, {}};
+  more.instructions = {receive(in, 4)};
+  more.continues_group = true;
+  body.segments = {forward, more};
+  body.schedule = {{0, 0}, {1, 0}};
+
+  Programs programs;
+  programs.model = "messages";
+  programs.bodies.push_back(std::move(body));
+  for (const int32_t rank : {0, 1}) {
+    RankProgram one;
+    one.rank = rank;
+    one.constants.peers = {1 - rank};
+    one.constants.groups = {{0, 1}};
+    programs.ranks.push_back(one);
+  }
+  assign_streams(programs);
   return programs;
 }
 

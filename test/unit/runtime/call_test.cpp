@@ -4,82 +4,64 @@
 #include <numeric>
 #include <thread>
 
-#include "sscc_rt/rank.h"
+#include "sscc_rt/transport.h"
 
 namespace sscc::rt {
 namespace {
 
 constexpr int ranks = 3;
+const std::vector<int32_t> group = {2, 0, 1};
 
-Tensor vector_at(std::vector<float>& data, size_t begin, int64_t length) {
-  Tensor tensor;
-  tensor.data = data.data() + begin;
-  tensor.dtype = DType::f32;
-  tensor.rank = 1;
-  tensor.dims[0] = length;
-  tensor.strides[0] = 1;
-  return tensor;
-}
+using Memory = std::vector<float>;
+// Of `length` elements; what is gathered, or scattered, lies behind them.
+using Collective = std::function<void(DataPlane&, float* data, int64_t length, int64_t tag)>;
 
 // What is in memory on every rank after `work`, which finds numbers there that differ from rank to rank.
-std::vector<std::vector<float>> after(const std::function<void(Rank&, std::vector<float>&)>& work) {
-  const ProgramInfo program;
-  const Constants constants{{}, {{2, 0, 1}}, {}, {}};
-  auto transports = make_thread_transports(ranks, 10);
-  std::vector<std::vector<float>> memory(ranks, std::vector<float>(64));
+std::vector<Memory> after(const std::function<void(DataPlane&, Memory&)>& work) {
+  const auto transports = make_thread_transports(ranks, 10);
+  std::vector<Memory> memory(ranks, Memory(128));
   std::vector<std::thread> threads;
   for (int r = 0; r < ranks; ++r) {
     std::iota(memory[r].begin(), memory[r].end(), static_cast<float>(100 * r));
-    threads.emplace_back([&, r] {
-      Rank rank(nullptr, program, constants, *transports[r]);
-      work(rank, memory[r]);
-    });
+    threads.emplace_back([&, r] { work(*transports[r], memory[r]); });
   }
   for (std::thread& thread : threads) thread.join();
   return memory;
 }
 
-using Collective = std::function<void(Rank&, std::vector<float>&, size_t begin, int64_t length, int transfer)>;
-
 void compare(const Collective& collective) {
-  const auto both = [&](Rank& rank, std::vector<float>& memory) {
-    collective(rank, memory, 0, 6, 1);
-    collective(rank, memory, 32, 3, 2);
+  const auto both = [&](DataPlane& data, Memory& memory) {
+    collective(data, &memory[0], 6, 1);
+    collective(data, &memory[64], 3, 2);
   };
   const auto one_by_one = after(both);
-  const auto together = after([&](Rank& rank, std::vector<float>& memory) {
-    rank.begin_call();
-    both(rank, memory);
-    rank.end_call();
+  const auto together = after([&](DataPlane& data, Memory& memory) {
+    data.begin_call();
+    both(data, memory);
+    data.end_call();
   });
   CHECK(together == one_by_one);
-  CHECK(together != after([](Rank&, std::vector<float>&) {}));
+  CHECK(together != after([](DataPlane&, Memory&) {}));
 }
+
+size_t bytes(int64_t elements) { return static_cast<size_t>(elements) * sizeof(float); }
 
 }  // namespace
 
 TEST_CASE("several tensors are joined in one call") {
-  compare([](Rank& rank, std::vector<float>& memory, size_t begin, int64_t length, int transfer) {
-    rank.all_reduce(vector_at(memory, begin, length), 0, Join::sum, transfer, 0);
-  });
+  compare([](DataPlane& data, float* at, int64_t length, int64_t tag) { data.all_reduce(group, at, length, DType::f32, Join::sum, tag); });
 }
 
 TEST_CASE("several tensors are gathered in one call") {
-  compare([](Rank& rank, std::vector<float>& memory, size_t begin, int64_t length, int transfer) {
-    rank.all_gather(vector_at(memory, begin + 8, ranks * length), vector_at(memory, begin, length), 0, transfer, 0);
-  });
+  compare([](DataPlane& data, float* at, int64_t length, int64_t tag) { data.all_gather(group, at + 8, at, bytes(length), tag); });
 }
 
 TEST_CASE("several tensors are scattered in one call") {
-  compare([](Rank& rank, std::vector<float>& memory, size_t begin, int64_t length, int transfer) {
-    rank.reduce_scatter(vector_at(memory, begin, length), vector_at(memory, begin + 8, ranks * length), 0, Join::sum, transfer, 0);
-  });
+  compare([](DataPlane& data, float* at, int64_t length, int64_t tag) { data.reduce_scatter(group, at, at + 8, length, DType::f32, Join::sum, tag); });
 }
 
 TEST_CASE("blocks of several tensors are exchanged in one call") {
-  compare([](Rank& rank, std::vector<float>& memory, size_t begin, int64_t length, int transfer) {
-    rank.all_to_all(vector_at(memory, begin + 8, ranks * length), vector_at(memory, begin, ranks * length), 0, transfer, 0);
-  });
+  compare([](DataPlane& data, float* at, int64_t length, int64_t tag) { data.all_to_all(group, at + 24, at, bytes(length), tag); });
 }
 
 }  // namespace sscc::rt

@@ -1,4 +1,4 @@
-#include "compiler/codegen/emit_cpu.h"
+#include "compiler/codegen/emit.h"
 
 #include <unistd.h>
 
@@ -70,35 +70,56 @@ fs::path absolute_folder(const std::string& folder) {
   return path;
 }
 
+// "80-real;90": machine code for each, and PTX of the last.
+std::string cmake_architectures(const std::vector<std::string>& architectures) {
+  std::string text;
+  for (size_t i = 0; i < architectures.size(); ++i) text += (i ? ";" : "") + architectures[i] + (i + 1 < architectures.size() ? "-real" : "");
+  return text;
+}
+
+// What a template does not know: "@ranks@", "@architectures@".
+std::string filled_in(std::string text, const Programs& programs, const EmitOptions& options) {
+  const std::pair<const char*, std::string> values[] = {{"@ranks@", std::to_string(programs.ranks.size())},
+                                                        {"@architectures@", cmake_architectures(options.architectures)}};
+  for (const auto& [name, value] : values) {
+    for (size_t at = text.find(name); at != std::string::npos; at = text.find(name, at)) text.replace(at, std::strlen(name), value);
+  }
+  return text;
+}
+
 // Everything that is compiled or says how, sorted by path.
-std::vector<TextFile> sources_of(const Programs& programs, const std::string& version) {
+std::vector<TextFile> sources_of(const Programs& programs, const EmitOptions& options) {
+  const std::string& version = options.version;
   std::vector<TextFile> files;
-  for (const EmbeddedFile& file : embedded_files()) files.push_back({std::string(file.path), std::string(file.text)});
-  FusedFunctions fused;
+  for (const EmbeddedFile& file : embedded_files(options.target)) {
+    const bool is_template = file.path == "CMakeLists.txt";
+    files.push_back({std::string(file.path), is_template ? filled_in(std::string(file.text), programs, options) : std::string(file.text)});
+  }
+  FusedFunctions fused(options.target);
   for (size_t i = 0; i < programs.bodies.size(); ++i) {
-    files.push_back({"src/program_" + std::to_string(i) + ".cpp", print_program(programs, static_cast<int32_t>(i), fused, version)});
+    files.push_back({"src/program_" + std::to_string(i) + ".cpp", print_program(programs, static_cast<int32_t>(i), options.target, fused, version)});
   }
   if (!fused.empty()) {
     files.push_back({"src/fused.h", fused.header(version)});
     const std::vector<std::string> definitions = fused.sources(version);
-    for (size_t i = 0; i < definitions.size(); ++i) files.push_back({"src/fused_" + std::to_string(i) + ".cpp", definitions[i]});
+    for (size_t i = 0; i < definitions.size(); ++i) files.push_back({"src/fused_" + std::to_string(i) + fused.extension(), definitions[i]});
   }
   files.push_back({"src/model.cpp", print_model(programs, version)});
-  files.push_back({"src/ranks.cpp", print_ranks(programs, version)});
+  files.push_back({"src/ranks.cpp", print_ranks(programs, options.target, version)});
   std::sort(files.begin(), files.end(), [](const TextFile& a, const TextFile& b) { return a.path < b.path; });
   return files;
 }
 
-// What the cached runtime library depends on: its sources, and the CMakeLists.txt that has its flags.
-std::string runtime_hash() {
-  std::string text;
-  for (const EmbeddedFile& file : embedded_files()) text.append(file.path).append("\n").append(file.text).append("\n");
+// What the cached runtime library depends on: its sources, the CMakeLists.txt that has its flags, the GPUs.
+std::string runtime_hash(const EmitOptions& options) {
+  std::string text = cmake_architectures(options.architectures) + "\n";
+  for (const EmbeddedFile& file : embedded_files(options.target)) text.append(file.path).append("\n").append(file.text).append("\n");
   return sha256(text);
 }
 
 // Everything but bin/.
 void write_files(const Programs& programs, const EmitOptions& options, const fs::path& folder) {
-  const std::vector<TextFile> sources = sources_of(programs, options.version);
+  const std::vector<TextFile> sources = sources_of(programs, options);
   for (const TextFile& file : sources) {
     const fs::path path = folder / file.path;
     fs::create_directories(path.parent_path());
@@ -141,14 +162,14 @@ void check_output_folder(const std::string& folder, bool force) {
   }
 }
 
-void emit_cpu(const Programs& programs, const EmitOptions& options) {
+void emit(const Programs& programs, const EmitOptions& options) {
   check_output_folder(options.folder, options.force);
   const fs::path target = absolute_folder(options.folder);
   FolderBeside folder(target);
   try {
     write_files(programs, options, folder.path());
   } catch (const fs::filesystem_error& error) { throw EnvironmentError("cannot write '" + error.path1().string() + "': " + error.code().message()); }
-  if (options.build) build_folder(folder.path().string(), {options.jobs, target.string() + ".log", runtime_hash()});
+  if (options.build) build_folder(folder.path().string(), {options.target, options.jobs, target.string() + ".log", runtime_hash(options)});
   folder.put_in_place();
 }
 

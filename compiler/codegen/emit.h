@@ -1,15 +1,23 @@
-// From Programs to the build folder of `--target cpu` (PLAN_LANGUAGE section 4): readable source, weights, manifest and, unless told to stop
-// before, binaries. The folder is self-contained: it builds with CMake, Ninja and a C++20 compiler, and needs MPI, OpenBLAS and oneDNN only.
+// From Programs to a build folder (PLAN_LANGUAGE section 4): readable source, weights, manifest and, unless told to stop before, binaries. The folder is
+// self-contained: it builds with CMake, Ninja and a C++20 compiler, and needs (cpu) MPI, OpenBLAS and oneDNN only, or (cuda) the CUDA Toolkit and, with
+// more than one rank, NCCL.
+//
+// The targets differ in four places: the order of what a program enqueues (print_order.h), the loop of fused functions (print_fused.h), the runtime's
+// files (embedded_files.h), and the CMakeLists.txt (templates/).
 #pragma once
 
 #include <functional>
 #include <string>
+#include <vector>
 
+#include "compiler/codegen/target.h"
 #include "compiler/program/program.h"
 
 namespace sscc {
 
 struct EmitOptions {
+  Target target = Target::cpu;
+  std::vector<std::string> architectures;  // of cuda: "80", "90a"; the last also as PTX, for later GPUs
   std::string folder;
   bool build = true;         // false (`--emit source`): everything but bin/
   int jobs = 0;              // of the build; 0: as many as there are processors
@@ -30,6 +38,6 @@ void check_output_folder(const std::string& folder, bool force);
 // Writes the folder beside its final place and renames it, so that a half-written one is never seen under its name. A folder that sscc wrote
 // is replaced. Equal inputs give equal bytes, bin/ excepted. When the build fails, its output stays in FOLDER.log and the folder is not
 // touched. Throws EnvironmentError.
-void emit_cpu(const Programs& programs, const EmitOptions& options);
+void emit(const Programs& programs, const EmitOptions& options);
 
 }  // namespace sscc

@@ -1,0 +1,42 @@
+// What the kernels of a device share: start_device (sscc_rt/cuda.h) makes it.
+#pragma once
+
+#include <cublasLt.h>
+
+#include <cstddef>
+#include <cstdint>
+
+#include "sscc_rt/cuda.h"
+
+namespace sscc::rt {
+
+// The first wrong element that a kernel met, in memory that host and device share.
+enum class WrongData : int32_t { none, index, label };
+struct WrongElement {
+  WrongData kind = WrongData::none;
+  int64_t value = 0, bound = 0;  // bound: the dimension's length, the number of classes
+};
+
+struct Device {
+  int ordinal = 0;
+  cudaStream_t stream = nullptr;
+  cublasLtHandle_t blas = nullptr;
+  bool tf32 = false;
+  std::byte* blas_workspace = nullptr;
+  // For what one call keeps between its kernels. The next call may overwrite it: calls follow one another on the stream.
+  std::byte* scratch = nullptr;
+  WrongElement* wrong = nullptr;
+  int64_t* step = nullptr;  // t of update
+};
+
+// What cuBLAS recommends for compute capability 9.0.
+inline constexpr size_t blas_workspace_bytes = size_t{32} << 20;
+// Each kernel that needs scratch fits its work to this: partial sums (reduce.cu, layer_norm.cu), sorted indices (scatter_add.cu).
+inline constexpr size_t scratch_bytes = size_t{64} << 20;
+
+// Throws std::logic_error if none was started.
+Device& device();
+
+void check(cublasStatus_t status, const char* what);
+
+}  // namespace sscc::rt

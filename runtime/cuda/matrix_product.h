@@ -1,0 +1,25 @@
+// Matrix products by cuBLASLt.
+#pragma once
+
+#include <cstdint>
+
+#include "sscc_rt/types.h"
+
+namespace sscc::rt {
+
+// c (m x n) = a (m x k) b (k x n), for `batch` products whose operands lie a step apart, all row-major: element (i, j) of c at i * c_stride + j. A
+// transposed operand is stored as its transpose. Strides and steps in elements; those of a and b may be 0.
+struct MatrixProduct {
+  DType in, out;  // f32, f64; bf16 or f16 in with the same or f32 out. Sums of small floats are in float.
+  int64_t m, n, k;
+  bool a_transposed, b_transposed;
+  int64_t a_stride, b_stride, c_stride;  // between rows as they are stored
+  int64_t batch, a_step, b_step, c_step;
+  // If the same product is made at several places, an operand's places lie multiples of this apart, in elements. What is chosen suits them all.
+  int64_t a_unit = 0, b_unit = 0, c_unit = 0;
+};
+
+// Enqueues c = scale a b, or c += scale a b. False, and nothing done, if cuBLASLt has no kernel for it. What it chooses is kept for the next call.
+bool enqueue(const MatrixProduct& product, const void* a, const void* b, void* c, double scale, bool accumulate);
+
+}  // namespace sscc::rt

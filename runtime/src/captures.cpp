@@ -1,0 +1,37 @@
+#include "captures.h"
+
+#include <cstring>
+
+#include "sscc_rt/tensor_files.h"
+
+namespace sscc::rt {
+namespace {
+
+template <class T>
+T first_element(const std::byte* bytes) {
+  T value;
+  std::memcpy(&value, bytes, sizeof value);
+  return value;
+}
+
+}  // namespace
+
+std::optional<double> FetchedView::scalar() const {
+  if (!bytes) return std::nullopt;
+  if (view.elements() == 1 && view.dtype == DType::f32) return static_cast<double>(first_element<float>(bytes));
+  if (view.elements() == 1 && view.dtype == DType::f64) return first_element<double>(bytes);
+  throw std::logic_error(std::string("a captured scalar is ") + name_of(view.dtype) + " with " + std::to_string(view.elements()) + " elements");
+}
+
+std::vector<std::byte> FetchedView::dense() const {
+  StoredTensor stored;
+  stored.dtype = view.dtype;
+  stored.dims.assign(view.dims, view.dims + view.rank);
+  stored.strides.assign(view.strides, view.strides + view.rank);
+  stored.data = bytes;
+  std::vector<std::byte> data(static_cast<size_t>(view.elements()) * size_of(view.dtype));
+  if (!data.empty()) copy_region(stored, whole_region(stored.dims), data.data());
+  return data;
+}
+
+}  // namespace sscc::rt

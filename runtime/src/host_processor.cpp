@@ -1,0 +1,74 @@
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <chrono>
+#include <cstring>
+#include <deque>
+#include <string>
+#include <vector>
+
+#include "processor.h"
+#include "sscc_rt/rank.h"
+
+namespace sscc::rt {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+class HostProcessor : public Processor {
+ public:
+  explicit HostProcessor(int64_t bytes) : bytes_(bytes), mapped_(std::max<int64_t>(bytes + 3, 4) / 4 * 4) {
+    void* memory = mmap(nullptr, static_cast<size_t>(mapped_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (memory == MAP_FAILED) throw EnvironmentFailure("cannot get an arena of " + std::to_string(bytes) + " bytes: " + std::strerror(errno));
+    madvise(memory, static_cast<size_t>(mapped_), MADV_HUGEPAGE);
+    arena_ = static_cast<std::byte*>(memory);
+    std::fill_n(reinterpret_cast<uint32_t*>(memory), mapped_ / 4, poison);
+  }
+  HostProcessor(const HostProcessor&) = delete;
+  HostProcessor& operator=(const HostProcessor&) = delete;
+  ~HostProcessor() override { munmap(arena_, static_cast<size_t>(mapped_)); }
+
+  std::byte* arena() const override { return arena_; }
+  void load(std::byte* at, size_t, const Write& write) override { write(at); }
+  void stage(std::byte* at, size_t, const Write& write) override { write(at); }
+  const std::byte* fetch(const std::byte* at, size_t bytes) override {
+    if (waited_) fetched_.clear();
+    waited_ = false;
+    return fetched_.emplace_back(at, at + bytes).data();
+  }
+
+  void begin_step() override { begin_ = Clock::now(); }
+  void end_step() override { seconds_ = std::chrono::duration<double>(Clock::now() - begin_).count(); }
+  double wait() override {
+    waited_ = true;
+    return seconds_;
+  }
+
+  int64_t highest_touched() override {
+    // Looks only above what the last call returned.
+    for (int64_t at = bytes_; at > highest_; --at) {
+      const auto untouched = static_cast<std::byte>(poison >> ((at - 1) % 4 * 8) & 0xff);
+      if (arena_[at - 1] != untouched) {
+        highest_ = at;
+        break;
+      }
+    }
+    return highest_;
+  }
+
+ private:
+  std::byte* arena_ = nullptr;
+  int64_t bytes_ = 0, mapped_ = 0;
+  int64_t highest_ = 0;
+  std::deque<std::vector<std::byte>> fetched_;
+  bool waited_ = false;
+  Clock::time_point begin_;
+  double seconds_ = 0;
+};
+
+}  // namespace
+
+std::unique_ptr<Processor> make_host_processor(int64_t arena_bytes) { return std::make_unique<HostProcessor>(arena_bytes); }
+
+}  // namespace sscc::rt

@@ -1,0 +1,47 @@
+// What a rank's program runs on: one block of memory, the arena, and whatever runs kernels over it. The host reads and writes the arena through this
+// interface only, since it may be a GPU's (device/cuda_processor.cpp), which runs behind the host; the host's own is always up to date.
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <memory>
+
+namespace sscc::rt {
+
+class Processor {
+ public:
+  virtual ~Processor() = default;
+
+  // Filled with a pattern before the run, so that what was never written shows.
+  virtual std::byte* arena() const = 0;
+
+  // Write `bytes` bytes at `at`, a place in the arena: `write` gets the place where it has to put them. `load`: before the first step. `stage`: the
+  // next step's inputs, after end_step() and before the next begin_step(); steps that were enqueued before still see the old ones.
+  using Write = std::function<void(std::byte* destination)>;
+  virtual void load(std::byte* at, size_t bytes, const Write& write) = 0;
+  virtual void stage(std::byte* at, size_t bytes, const Write& write) = 0;
+
+  // The bytes at `at` as the kernels so far leave them: the host has them after wait(), until the first fetch after that.
+  virtual const std::byte* fetch(const std::byte* at, size_t bytes) = 0;
+
+  // A step's work is given between the two. wait() returns when it is done, with the seconds that it took, and tells what it finds wrong (DataError,
+  // an index that a kernel met). It may be called without a step, for what was fetched.
+  virtual void begin_step() = 0;
+  virtual void end_step() = 0;
+  virtual double wait() = 0;
+
+  // One more than the position of the highest byte that was ever found changed; after wait().
+  virtual int64_t highest_touched() = 0;
+
+  // The instruction that is given next, for tools that record time.
+  virtual void at(const char* /*origin*/) {}
+};
+
+// The pattern: as f32 and f64 a NaN, as an index far outside, and no byte of a small integer of either sign at its end.
+inline constexpr uint32_t poison = 0x7ffadbad;
+
+// Throws EnvironmentFailure.
+std::unique_ptr<Processor> make_host_processor(int64_t arena_bytes);
+
+}  // namespace sscc::rt

@@ -1,0 +1,100 @@
+#!/usr/bin/python3
+"""CUDA programs, as far as a machine without a GPU can tell: they compile without a warning, need what they may need, and refuse what they must.
+
+    SSCC=build/sscc test/e2e/cuda.py [-v] [CLASS[.TEST] ...]
+"""
+import os
+import shutil
+import sys
+import tempfile
+import unittest
+
+from golden import gpt
+from harness import ENVIRONMENT, MODELS, ROOT, SKIPPED, Subject, need, read_json, run
+
+SSCC = os.path.abspath(os.environ.get("SSCC", f"{ROOT}/build/sscc"))
+GPT, MLP = f"{MODELS}/gpt", f"{MODELS}/mlp"
+ARCH = "sm_90"
+NCCL = os.path.exists("/usr/include/nccl.h") or any(os.path.exists(f"{path}/include/nccl.h") for path in ("/usr/local", "/usr/local/cuda"))
+
+
+class Test(unittest.TestCase):
+    def setUp(self):
+        folder = tempfile.TemporaryDirectory(prefix="sscc-cuda-")
+        self.addCleanup(folder.cleanup)
+        self.folder = folder.name
+
+    def compile(self, model, plan, *flags):
+        build = f"{self.folder}/build"
+        subject = Subject(SSCC, self.folder, model, plan)
+        need(run([SSCC, *subject.words, "--target", "cuda", "--arch", ARCH, "-q", "-o", build, *flags], timeout=900))
+        return build
+
+    def linked(self, build):
+        return "".join(run(["ldd", f"{build}/bin/{name}"]).stdout for name in os.listdir(f"{build}/bin"))
+
+
+class Compile(Test):
+    """nvcc's warnings are errors in every build folder."""
+
+    def test_one_rank(self):
+        build = self.compile(MLP, {})
+        self.assertNotRegex(self.linked(build), "nccl|mpi|LLVM|onnx|protobuf")
+        manifest = read_json(f"{build}/manifest.json")
+        self.assertEqual((manifest["target"], manifest["architectures"]), ("cuda", [ARCH]))
+        self.wrong_number_of_processes(build, 2)
+        self.no_gpu(build)
+
+    @unittest.skipUnless(NCCL, "NCCL is not there")
+    def test_pipeline_of_tensor_parallel_stages(self):
+        build = self.compile(GPT, gpt("1f1b", micro_batches=4, pp=2, tp=2))
+        self.assertRegex(self.linked(build), "nccl")
+        self.assertNotRegex(self.linked(build), "mpi|LLVM|onnx|protobuf")
+        self.wrong_number_of_processes(build, 3)
+
+    def wrong_number_of_processes(self, build, count):
+        """Each process sees it in its environment; rank 0 says so."""
+        for rank in range(count):
+            environment = dict(ENVIRONMENT, RANK=str(rank), WORLD_SIZE=str(count), MASTER_PORT="1")
+            command = ["env", *(f"{name}={environment[name]}" for name in ("RANK", "WORLD_SIZE", "MASTER_PORT"))]
+            done = run([*command, f"{build}/run", "--data", "synthetic"])
+            self.assertEqual(done.returncode, 2, done.stderr)
+            self.assertEqual(f"but {count} processes were started" in done.stderr, rank == 0, done.stderr)
+
+    def no_gpu(self, build):
+        """Where there is a GPU this is no test."""
+        done = run(["env", "CUDA_VISIBLE_DEVICES=", f"{build}/run", "--data", "synthetic"])
+        self.assertEqual(done.returncode, 3, done.stderr)
+        self.assertIn("cannot find a GPU", done.stderr)
+
+
+class Usage(Test):
+    def refused(self, words, *texts):
+        done = run([SSCC, *words])
+        self.assertEqual(done.returncode, 2, done.stderr)
+        for text in texts:
+            self.assertIn(text, done.stderr)
+
+    def test_flags(self):
+        words = Subject(SSCC, self.folder, MLP, {}).words
+        self.refused([*words, "--target", "cuda", "--arch", "hopper", "-o", "out"], "sm_80,sm_90", "hopper")
+        self.refused([*words, "--target", "cpu", "--arch", "sm_90", "-o", "out"], "--arch")
+        self.refused(["run", *words, "--target", "cuda", "--data", MLP], "--target cuda")
+
+    def test_precision_is_refused_by_name(self):
+        words = Subject(SSCC, self.folder, MLP, {"precision": "bf16"}).words
+        done = run([SSCC, *words, "--target", "cuda", "-o", f"{self.folder}/out"])
+        self.assertEqual(done.returncode, 1, done.stderr)
+        self.assertIn("bf16", done.stderr)
+
+    def test_what_is_compiled_for_by_default(self):
+        words = Subject(SSCC, self.folder, MLP, {}).words
+        done = need(run([SSCC, *words, "--emit", "source", "-o", f"{self.folder}/out"]))
+        self.assertIn("sscc: target " + ("cuda" if shutil.which("nvcc") else "cpu"), done.stderr)
+
+
+if __name__ == "__main__":
+    if "Compile" in sys.argv[1:] and not shutil.which(os.environ.get("CUDACXX", "nvcc")):
+        print("skipped: nvcc is not found")
+        sys.exit(SKIPPED)
+    unittest.main()

@@ -1,0 +1,29 @@
+// The processor's kernels beside the GPU's, which have the same names: the reference.
+#pragma once
+
+#include "sscc_rt/kernels.h"
+
+namespace sscc::rt::test {
+
+struct Kernels {
+  decltype(&rt::contract) contract;
+  decltype(&rt::pointwise) pointwise;
+  decltype(&rt::reduce) reduce;
+  decltype(&rt::copy) copy;
+  decltype(&rt::fill) fill;
+  decltype(&rt::gather) gather;
+  decltype(&rt::scatter_add) scatter_add;
+  decltype(&rt::softmax) softmax;
+  decltype(&rt::softmax_grad) softmax_grad;
+  decltype(&rt::layer_norm) layer_norm;
+  decltype(&rt::layer_norm_grad) layer_norm_grad;
+  decltype(&rt::layer_norm_grad_scale) layer_norm_grad_scale;
+  decltype(&rt::pick) pick;
+  decltype(&rt::cross_entropy_grad) cross_entropy_grad;
+  decltype(&rt::pad) pad;
+  decltype(&rt::update) update;
+};
+
+}  // namespace sscc::rt::test
+
+extern "C" const sscc::rt::test::Kernels* host_kernels();
