@@ -67,8 +67,8 @@ void OrderStatements::order_streams(const ProgramSegment& segment) {
   // Where an event that stands for an instruction is recorded: a message has ended when its group has, a collective when its call has.
   std::vector<int32_t> end_of(instructions.size());
   for (size_t i = instructions.size(); i-- > 0;) {
-    const bool goes_on = (i + 1 < instructions.size() && is_message(instructions[i]) && is_message(instructions[i + 1])) ||
-                         is_with_previous(instructions, i + 1);
+    const bool goes_on =
+        (i + 1 < instructions.size() && is_message(instructions[i]) && is_message(instructions[i + 1])) || is_with_previous(instructions, i + 1);
     end_of[i] = goes_on ? end_of[i + 1] : static_cast<int32_t>(i);
   }
   std::map<int, Known> known;                     // by stream: what it has waited for

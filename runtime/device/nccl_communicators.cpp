@@ -76,10 +76,11 @@ void NcclCommunicators::make_world() {
   ncclUniqueId id{};
   std::vector<std::byte> message(sizeof id);
   if (control_.rank() == 0) {
-    if (const ncclResult_t result = ncclGetUniqueId(&id); result != ncclSuccess)
-      throw PeerFailure("NCCL does not start: " + message_of(nullptr, result));
-    std::memcpy(message.data(), &id, sizeof id);
+    const ncclResult_t result = ncclGetUniqueId(&id);
+    if (result != ncclSuccess) message.clear();  // the others hear that there is none
+    if (result == ncclSuccess) std::memcpy(message.data(), &id, sizeof id);
     for (int rank = 1; rank < control_.size(); ++rank) control_.send_message(rank, message);
+    if (result != ncclSuccess) throw PeerFailure("NCCL does not start: " + message_of(nullptr, result));
   } else {
     message = control_.receive_message(0);
     if (message.size() != sizeof id) throw PeerFailure("rank 0 has no NCCL");

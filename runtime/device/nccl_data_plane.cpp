@@ -286,8 +286,8 @@ class NcclDataPlane : public DeviceDataPlane {
   const DeviceEvent slot_begin_, last_call_;
   std::vector<DeviceEvent> marks_;  // of this slot, and more
   size_t next_mark_ = 0;
-  std::vector<Message> messages_;   // of the open group
-  std::vector<Enqueued> members_;   // of the call that is put together
+  std::vector<Message> messages_;  // of the open group
+  std::vector<Enqueued> members_;  // of the call that is put together
   bool is_collecting_ = false;
   const char* segment_ = "";
   const char* origin_ = "";

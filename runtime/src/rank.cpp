@@ -106,9 +106,8 @@ void Rank::all_to_all(const Tensor& received, const Tensor& given, int32_t group
 
 void Rank::broadcast(const Tensor& data, int32_t group, int32_t root, int32_t transfer, int micro_batch) {
   const std::vector<int32_t>& ranks = constants_.groups[static_cast<size_t>(group)];
-  communicate([&] {
-    data_.broadcast(ranks, static_cast<size_t>(root), data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch, true));
-  });
+  communicate(
+      [&] { data_.broadcast(ranks, static_cast<size_t>(root), data.data, static_cast<size_t>(bytes_of(data)), tag(transfer, micro_batch, true)); });
   count_collective(ranks, (static_cast<int64_t>(ranks.size()) - 1) * bytes_of(data));
 }
 

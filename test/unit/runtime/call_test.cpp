@@ -57,7 +57,8 @@ TEST_CASE("several tensors are gathered in one call") {
 }
 
 TEST_CASE("several tensors are scattered in one call") {
-  compare([](DataPlane& data, float* at, int64_t length, int64_t tag) { data.reduce_scatter(group, at, at + 8, length, DType::f32, Join::sum, tag); });
+  compare(
+      [](DataPlane& data, float* at, int64_t length, int64_t tag) { data.reduce_scatter(group, at, at + 8, length, DType::f32, Join::sum, tag); });
 }
 
 TEST_CASE("blocks of several tensors are exchanged in one call") {
