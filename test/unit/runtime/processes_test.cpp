@@ -10,13 +10,18 @@
 #include <chrono>
 #include <csignal>
 #include <cstdlib>
+#include <filesystem>
+#include <fstream>
 #include <functional>
 #include <map>
+#include <sstream>
 #include <thread>
 
 #include "../../../runtime/src/local_processes.h"
 #include "../../../runtime/src/start_up.h"
 #include "../../../runtime/src/tcp_transport.h"
+#include "sscc_rt/kernels.h"
+#include "sscc_rt/views.h"
 
 using namespace sscc::rt;
 using Catch::Matchers::Contains;
@@ -247,6 +252,76 @@ TEST_CASE("a killed process is noticed at once") {
   CHECK(std::chrono::steady_clock::now() - begin < std::chrono::seconds(5));
 }
 
+TEST_CASE("a program runs over TCP as over threads") {
+  // Each rank has half of the input x; the loss is the sum of both halves' first elements, an output is all of x.
+  ModelInfo model;
+  model.inputs.push_back({"x", DType::f32, {4}});
+  model.outputs.push_back({"y", DType::f32, {4}});
+  ProgramInfo program;
+  program.arena_bytes = 192;
+  program.buffers = {{"x", DType::f32, 2, 1, 0, 64, Source::input, "x", 0},
+                     {"sum", DType::f32, 2, 1, 64, 64, Source::none, "", -1},
+                     {"all", DType::f32, 4, 1, 128, 64, Source::none, "", -1}};
+  program.segments = {{"0F", [](Rank& rank, int micro_batch) {
+                         const Views view(rank, micro_batch);
+                         rank.at("/sum", micro_batch);
+                         copy(view(1, {2}), view(0, {2}), overwrite);
+                         rank.all_reduce(view(1, {2}), 0, Join::sum, 0, micro_batch);
+                         rank.capture_loss(view(1, {1}));
+                         rank.all_gather(view(2, {4}), view(0, {2}), 0, 1, micro_batch);
+                         rank.capture_output("y", view(2, 0, {2, 2}, {1, 2}), 1, micro_batch);  // transposed, into another order
+                       }}};
+  program.schedule = {{0, 0}};
+  std::array<Constants, 2> constants;
+  for (int32_t rank = 0; rank < 2; ++rank) {
+    Constants& mine = constants[static_cast<size_t>(rank)];
+    mine.groups = {{0, 1}};
+    mine.regions = {{{{2 * rank, 2 * rank + 2}}}, {{{0, 4}}}};
+  }
+  const WeightReader no_weights = [](const std::string&, const Region&, void*) { throw DataError("there are no weights"); };
+  const std::filesystem::path folder = std::filesystem::temp_directory_path() / ("sscc_processes_test_" + std::to_string(getpid()));
+  const auto options_for = [&](const std::string& name) {
+    Options options;
+    options.data = "synthetic";
+    options.steps = 3;
+    options.quiet = true;
+    options.log = folder / (name + ".jsonl");
+    options.outputs = folder / name;
+    return options;
+  };
+  const std::array<LocalRank, 2> ranks = {LocalRank{&program, &constants[0]}, LocalRank{&program, &constants[1]}};
+  CHECK(run_local(model, ranks, no_weights, options_for("threads")) == 0);
+  std::array<int, 2> status = {-1, -1};
+  on_threads(2, [&](Transport& transport) {
+    const auto rank = static_cast<size_t>(transport.rank());
+    status[rank] = run_rank(model, program, constants[rank], transport, no_weights, options_for("tcp"));
+  });
+  CHECK(status == std::array<int, 2>{0, 0});
+
+  const auto text_of_file = [&](const std::string& name) {
+    std::ifstream file(folder / name, std::ios::binary);
+    std::ostringstream text;
+    text << file.rdbuf();
+    return text.str();
+  };
+  const auto losses_of = [&](const std::string& name) {
+    std::vector<std::string> losses;
+    std::istringstream lines(text_of_file(name));
+    for (std::string line; std::getline(lines, line);) losses.push_back(line.substr(0, line.find(", \"seconds")));
+    return losses;
+  };
+  const std::vector<std::string> losses = losses_of("threads.jsonl");
+  CHECK(losses.size() == 3);
+  CHECK((losses.size() == 3 && losses[0] != losses[1] && losses[1] != losses[2]));  // each step has its own data
+  CHECK(losses_of("tcp.jsonl") == losses);
+  for (const char* step : {"step_0", "step_2"}) {
+    const std::string file = std::string("/") + step + "/output_0.pb";
+    CHECK(!text_of_file("threads" + file).empty());
+    CHECK(text_of_file("threads" + file) == text_of_file("tcp" + file));
+  }
+  std::filesystem::remove_all(folder);
+}
+
 // What the processes of the next test do: this program again, with the name of what the rank is to do as a test's tag.
 TEST_CASE("a rank of run_local_processes that meets the others", "[.meets]") {
   const auto start = find_start_up([](const char* name) { return std::getenv(name); }, getppid());
@@ -260,8 +335,7 @@ TEST_CASE("a rank of run_local_processes of which one fails", "[.fails]") {
   const std::unique_ptr<Transport> transport = make_tcp_transport(*start, timeout);
   transport->barrier();
   if (start->rank == 1) end_at_once(3);
-  transport->receive_message(start->rank == 0 ? 1 : 0);
-  end_at_once(0);
+  end_at_once(failure_of([&] { transport->receive_message(start->rank == 0 ? 1 : 0); }).empty() ? 0 : 4);
 }
 
 TEST_CASE("run --local starts ranks as processes") {
