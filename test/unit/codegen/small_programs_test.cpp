@@ -231,8 +231,8 @@ Programs every_opcode() {
   add(overwriting);
   add(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 9, Join::max}));
   add(with(plain(Opcode::all_gather, {matrix}, {row}), Communication{-1, 0, 10, Join::sum}));
-  add(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 13, Join::sum, true}));
-  add(with(plain(Opcode::all_reduce, {row}, {}), Communication{-1, 0, 14, Join::sum}));
+  add(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 15, Join::sum, -1, true}));
+  add(with(plain(Opcode::all_reduce, {row}, {}), Communication{-1, 0, 16, Join::sum}));
   add(with(plain(Opcode::reduce_scatter, {row}, {matrix}), Communication{-1, 0, 11, Join::sum}));
   add(with(plain(Opcode::broadcast, {}, {matrix}), Communication{-1, 0, 13, Join::sum, 1}));
   add(with(plain(Opcode::broadcast, {matrix}, {}), Communication{-1, 0, 14, Join::sum, 0}));
