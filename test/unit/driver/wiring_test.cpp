@@ -18,7 +18,11 @@ Programs compiled(const std::string& model, const std::string& plan) {
   std::ofstream(path) << plan;
   Compilation c;
   Diagnostics diagnostics;
-  REQUIRE(compile({data + "/model.onnx", path.string(), data + "/train.json", {}, {}, false}, c, diagnostics));
+  Request request;
+  request.model = data + "/model.onnx";
+  request.plan = path.string();
+  request.recipe = data + "/train.json";
+  REQUIRE(compile(request, c, diagnostics));
   std::filesystem::remove(path);
   return std::move(c.programs);
 }
