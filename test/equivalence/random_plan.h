@@ -15,8 +15,8 @@ struct RandomPlan {
   std::vector<std::string> transform;  // rules
   std::vector<std::string> assign;
   std::string order;  // empty: none
-  std::vector<std::string> communication;
-  std::string cluster;       // a file of its own; empty: none
+  std::vector<std::string> communication = {};
+  std::string cluster = {};  // a file of its own; empty: none
   std::string text() const;  // the plan
 };
 
