@@ -19,6 +19,13 @@ add_library(sscc_onnx INTERFACE)
 target_link_libraries(sscc_onnx INTERFACE ${ONNX_PROTO_LIBRARY} protobuf::libprotobuf)
 target_compile_definitions(sscc_onnx INTERFACE ONNX_ML=1 ONNX_NAMESPACE=onnx)
 
+# The compiler's allocator: plans for a thousand ranks are many small objects, made side by side. Not under sanitizers, which have their own.
+find_library(JEMALLOC_LIBRARY jemalloc REQUIRED)
+add_library(sscc_allocator INTERFACE)
+if(NOT SSCC_SANITIZE)
+  target_link_libraries(sscc_allocator INTERFACE ${JEMALLOC_LIBRARY})
+endif()
+
 # The CPU runtime's matrix products.
 find_path(CBLAS_INCLUDE cblas.h PATH_SUFFIXES x86_64-linux-gnu aarch64-linux-gnu openblas REQUIRED)
 find_library(OPENBLAS_LIBRARY openblas REQUIRED)
