@@ -241,7 +241,8 @@ std::string describe(const Body& body) {
       text += '<';
       for (const View& view : i.ins) describe(text, view);
       if (const auto* c = std::get_if<Communication>(&i.expression))
-        text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer) + ',' + std::to_string(c->root) + (c->with_next ? "+" : "");
+        text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer) + ',' + std::to_string(c->root) +
+                (c->with_next ? "+" : "");
       if (const auto* x = std::get_if<IndexExpression>(&i.expression)) text += 'x' + std::to_string(x->offset);
       if (const auto* c = std::get_if<Capture>(&i.expression)) text += 'h' + std::to_string(c->regions);
       for (const int32_t index : i.reads) text += 'r' + std::to_string(index);
