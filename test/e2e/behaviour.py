@@ -422,10 +422,11 @@ class Speed(Test):
     def test_compiling_gpt_for_8_ranks_from_cold(self):
         subject = self.subject(GPT, gpt("1f1b", vocabulary=True, micro_batches=4, pp=2, dp=2, tp=2))
         cold = dict(ENVIRONMENT, XDG_CACHE_HOME=f"{self.folder}/cache", CCACHE_DISABLE="1")
-        begin = time.time()
+        before, begin = seconds_of_reference(25), time.time()
         done = subprocess.run([SSCC, *subject.words, "--target", "cpu", "-o", f"{self.folder}/build"], env=cold, capture_output=True, text=True)
+        seconds = time.time() - begin
         self.expect(done, 0)
-        self.assertLess(time.time() - begin, seconds_of_reference(25))
+        self.assertLess(seconds, max(before, seconds_of_reference(25)))  # a machine's speed changes with its neighbours
 
 
 if __name__ == "__main__":
