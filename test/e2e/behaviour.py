@@ -18,8 +18,7 @@ import xml.etree.ElementTree
 import numpy as np
 
 from golden import ULYSSES, gpt
-from harness import ENVIRONMENT, MODELS, ROOT, Findings, Subject, compare_losses, compare_outputs, need, read_json, read_log, run, \
-    seconds_of_reference, write_json
+from harness import ENVIRONMENT, MODELS, ROOT, Findings, Subject, compare_losses, compare_outputs, need, read_json, read_log, run, write_json
 from onnx_files import FLOAT, INT64, Graph, read_tensor, write_tensor
 
 SSCC = os.path.abspath(os.environ.get("SSCC", f"{ROOT}/build/sscc"))
@@ -417,21 +416,15 @@ class Speed(Test):
 
     def test_check_of_gpt_for_8_ranks(self):
         subject = self.subject(GPT, gpt("1f1b", vocabulary=True, micro_batches=4, pp=2, dp=2, tp=2))
-        self.assertLess(min(subject.check()["compile"]["seconds"] for _ in range(5)), seconds_of_reference(0.1))
+        self.assertLess(min(subject.check()["compile"]["seconds"] for _ in range(5)), 0.1)
 
     def test_compiling_gpt_for_8_ranks_from_cold(self):
         subject = self.subject(GPT, gpt("1f1b", vocabulary=True, micro_batches=4, pp=2, dp=2, tp=2))
         cold = dict(ENVIRONMENT, XDG_CACHE_HOME=f"{self.folder}/cache", CCACHE_DISABLE="1")
-        attempts = []   # a machine's speed changes with its neighbours
-        for attempt in range(3):
-            cold["XDG_CACHE_HOME"] = f"{self.folder}/cache_{attempt}"
-            before, begin = seconds_of_reference(25), time.time()
-            self.expect(subprocess.run([SSCC, *subject.words, "--target", "cpu", "-o", f"{self.folder}/build"], env=cold, capture_output=True, text=True), 0)
-            seconds = time.time() - begin
-            attempts.append(seconds / max(before, seconds_of_reference(25)))
-            if attempts[-1] < 1:
-                break
-        self.assertLess(min(attempts), 1)
+        begin = time.time()
+        done = subprocess.run([SSCC, *subject.words, "--target", "cpu", "-o", f"{self.folder}/build"], env=cold, capture_output=True, text=True)
+        self.expect(done, 0)
+        self.assertLess(time.time() - begin, 25)
 
 
 if __name__ == "__main__":

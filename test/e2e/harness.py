@@ -1,12 +1,9 @@
 """What the end-to-end tests share: starting sscc and mpirun, reading logs and tensors, comparing with golden runs."""
 import json
 import math
-import multiprocessing
 import os
-import statistics
 import subprocess
 import sys
-import time
 
 import numpy as np
 
@@ -22,26 +19,6 @@ SKIPPED = 77   # ctest's SKIP_RETURN_CODE
 # Containers often run as root and have fewer processors than a test has ranks.
 ENVIRONMENT = dict(os.environ, OMPI_ALLOW_RUN_AS_ROOT="1", OMPI_ALLOW_RUN_AS_ROOT_CONFIRM="1", OMPI_MCA_rmaps_base_oversubscribe="1",
                    OMPI_MCA_mpi_yield_when_idle="1", OMPI_MCA_btl_vader_single_copy_mechanism="none", LC_ALL="C")
-
-
-def reference_loop(_):
-    begin, total = time.perf_counter(), 0
-    for i in range(5_000_000):
-        total += i
-    return time.perf_counter() - begin
-
-
-def seconds_of_reference(limit):
-    """A bound in seconds, which holds for the reference processor, as seconds of this one.
-
-    The reference runs the loop above, five million additions in Debian's Python 3.11, in 0.13 s: 26 ns each, a server core of about 3.5 GHz. A faster
-    machine gets the bound as it is; a slower one in proportion, said aloud. docs/testing.md
-    """
-    with multiprocessing.Pool() as pool:  # on all cores at once: what is timed uses them all
-        seconds = pool.map(reference_loop, range(8 * multiprocessing.cpu_count()), chunksize=1)
-    slowness = max(1.0, statistics.median(seconds) / 0.13)
-    print(f"this machine takes {slowness:.2f} times as long as the reference: at most {limit * slowness:.2f} s for {limit} s")
-    return limit * slowness
 
 
 def run(words, timeout=300, **options):

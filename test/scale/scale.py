@@ -9,7 +9,7 @@ import unittest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "..", "e2e"))
 from golden import CASES  # noqa: E402
-from harness import MODELS, seconds_of_reference  # noqa: E402
+from harness import MODELS  # noqa: E402
 
 HERE = os.path.dirname(os.path.realpath(__file__))
 SSCC = os.environ.get("SSCC", f"{HERE}/../../build/sscc")
@@ -50,11 +50,10 @@ class Scale(unittest.TestCase):
     def test_gpt3_on_1024_ranks(self):
         """96 layers and 700 GB of weights, tensor 8 x pipeline 16 x data 8, 192 micro-batches."""
         model = self.decoder(layers=96, hidden=12288, heads=96, sequence=2048, batch=1536, vocabulary=51200)
-        before = seconds_of_reference(10)
-        result = min((self.check(model, tp=8, pp=16, dp=8, mb=192) for _ in range(2)), key=lambda each: each["compile"]["seconds"])
+        result = self.check(model, tp=8, pp=16, dp=8, mb=192)
         print(f"{result['compile']['seconds']:.2f} s, {result['compile']['peak_rss_bytes'] / 2**20:.0f} MiB, {result['compile']['steps']}")
         self.assertEqual(result["devices"], 1024)
-        self.assertLess(result["compile"]["seconds"], max(before, seconds_of_reference(10)))
+        self.assertLess(result["compile"]["seconds"], 10)
         self.assertLess(result["compile"]["peak_rss_bytes"], 2**30)
 
     def test_proofs_take_less_than_the_rest(self):
