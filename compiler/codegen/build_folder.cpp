@@ -12,6 +12,7 @@
 #include "compiler/support/diagnostics.h"
 #include "llvm/ADT/SmallVector.h"
 #include "llvm/ADT/StringRef.h"
+#include "llvm/Support/FileSystem.h"
 #include "llvm/Support/Program.h"
 #include "llvm/TargetParser/Host.h"
 
@@ -76,10 +77,8 @@ std::string compiler_of(const char* variable, const char* name) {
   return path ? *path : "";
 }
 
-// Where the compiled runtime of these sources lies in the cache, if there is one; empty without a cache.
-fs::path cached_runtime(const BuildOptions& options, const std::vector<std::string>& environment) {
-  const fs::path cache = cache_folder();
-  if (cache.empty()) return {};
+// The name of the compiled runtime of these sources; empty: nobody can tell what compiles it.
+std::string name_of_runtime(const BuildOptions& options, const std::vector<std::string>& environment) {
   std::string key = options.runtime_hash + "\n";
   std::vector<std::string> compilers = {compiler_of("CXX", "c++")};
   if (options.target == Target::cuda)
@@ -98,7 +97,13 @@ fs::path cached_runtime(const BuildOptions& options, const std::vector<std::stri
   for (const char* flags : {"CXXFLAGS", "CUDAFLAGS", "LDFLAGS"}) {
     if (const char* value = std::getenv(flags)) key += value + std::string("\n");
   }
-  return cache / ("libsscc_rt-" + sha256(key).substr(0, 32) + ".so");
+  return "libsscc_rt-" + sha256(key).substr(0, 32) + ".so";
+}
+
+// Where sscc has the runtimes that came with it.
+fs::path folder_of_runtimes() {
+  static const char here = 0;
+  return fs::path(llvm::sys::fs::getMainExecutable(nullptr, const_cast<char*>(&here))).parent_path() / "precompiled";
 }
 
 // Written beside and renamed, so that another sscc never takes half a library.
@@ -113,6 +118,18 @@ void keep_runtime(const fs::path& library, const fs::path& cached) {
 
 }  // namespace
 
+void bring_runtime(const std::string& library, const std::string& folder, const std::string& runtime_hash) {
+  BuildOptions options;
+  options.log = folder + ".log";
+  options.runtime_hash = runtime_hash;
+  const std::string name = name_of_runtime(options, environment_for(folder));
+  if (name.empty()) throw EnvironmentError("the C++ compiler does not tell its version");
+  std::error_code error;
+  fs::remove_all(folder, error);  // of earlier sources
+  keep_runtime(library, fs::path(folder) / name);
+  if (!fs::exists(fs::path(folder) / name)) throw EnvironmentError("cannot write '" + folder + "/" + name + "'");
+}
+
 bool has_nvcc() { return !compiler_of("CUDACXX", "nvcc").empty(); }
 
 void build_folder(const std::string& folder, const BuildOptions& options) {
@@ -121,13 +138,17 @@ void build_folder(const std::string& folder, const BuildOptions& options) {
   if (options.target == Target::cuda && !has_nvcc())
     throw EnvironmentError("'nvcc' is not on PATH; install the CUDA Toolkit, or stop before the build with --emit source");
   const std::vector<std::string> environment = environment_for(folder);
-  const fs::path cached = cached_runtime(options, environment);
+  const std::string runtime = name_of_runtime(options, environment);
+  const fs::path cache = cache_folder();
+  const fs::path cached = runtime.empty() || cache.empty() ? fs::path() : cache / runtime;
   std::error_code ignored;
-  const bool from_cache = !cached.empty() && fs::exists(cached, ignored);
+  fs::path compiled;  // already
+  for (const fs::path& place : {runtime.empty() ? fs::path() : folder_of_runtimes() / runtime, cached})
+    if (compiled.empty() && !place.empty() && fs::exists(place, ignored)) compiled = place;
 
   const std::string build = folder + "/build";
   std::vector<std::string> configure = {cmake, "-S", folder, "-B", build, "-G", "Ninja", "-DCMAKE_MAKE_PROGRAM=" + ninja};
-  if (from_cache) configure.push_back("-DSSCC_RUNTIME_LIBRARY=" + cached.string());
+  if (!compiled.empty()) configure.push_back("-DSSCC_RUNTIME_LIBRARY=" + compiled.string());
   std::vector<std::string> compile = {ninja, "-C", build};
   if (options.jobs > 0) compile.push_back("-j" + std::to_string(options.jobs));
 
@@ -137,7 +158,7 @@ void build_folder(const std::string& folder, const BuildOptions& options) {
     throw EnvironmentError("the build of '" + folder + "' failed (" + fs::path(command[0]).filename().string() + " ended with " +
                            std::to_string(status) + "); its output is in '" + options.log + "', which ends:\n" + last_lines(read_text(options.log)));
   }
-  if (!from_cache && !cached.empty()) keep_runtime(fs::path(folder) / "bin" / "libsscc_rt.so", cached);
+  if (compiled.empty() && !cached.empty()) keep_runtime(fs::path(folder) / "bin" / "libsscc_rt.so", cached);
   fs::remove_all(build, ignored);
   fs::remove(options.log, ignored);
 }

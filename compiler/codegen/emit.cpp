@@ -110,13 +110,6 @@ std::vector<TextFile> sources_of(const Programs& programs, const EmitOptions& op
   return files;
 }
 
-// What the cached runtime library depends on: its sources, the CMakeLists.txt that has its flags, the GPUs.
-std::string runtime_hash(const EmitOptions& options) {
-  std::string text = cmake_architectures(options.architectures) + "\n";
-  for (const EmbeddedFile& file : embedded_files(options.target)) text.append(file.path).append("\n").append(file.text).append("\n");
-  return sha256(text);
-}
-
 // Everything but bin/.
 void write_files(const Programs& programs, const EmitOptions& options, const fs::path& folder) {
   const std::vector<TextFile> sources = sources_of(programs, options);
@@ -148,6 +141,12 @@ void write_files(const Programs& programs, const EmitOptions& options, const fs:
 }
 
 }  // namespace
+
+std::string runtime_hash(const EmitOptions& options) {
+  std::string text = cmake_architectures(options.architectures) + "\n";
+  for (const EmbeddedFile& file : embedded_files(options.target)) text.append(file.path).append("\n").append(file.text).append("\n");
+  return sha256(text);
+}
 
 void check_output_folder(const std::string& folder, bool force) {
   const fs::path path = absolute_folder(folder);

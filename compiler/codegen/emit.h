@@ -40,4 +40,7 @@ void check_output_folder(const std::string& folder, bool force);
 // touched. Throws EnvironmentError.
 void emit(const Programs& programs, const EmitOptions& options);
 
+// What a compiled runtime depends on: its sources, the CMakeLists.txt that has its flags, the GPUs.
+std::string runtime_hash(const EmitOptions& options);
+
 }  // namespace sscc
