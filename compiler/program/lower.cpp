@@ -286,8 +286,9 @@ Programs lower(const Module& module) {
   programs.training = module.loss.valid();
   std::map<std::string, int32_t> bodies;
   // Ranks are lowered side by side, and so many at a time that their bodies, of which most are dropped again, take little memory.
+  std::vector<Lowered> lowered;  // outlives a round: what the one before left is given back by many threads
   for (int64_t first = 0; first < module.devices(); first += ranks_at_a_time) {
-    std::vector<Lowered> lowered(static_cast<size_t>(std::min(ranks_at_a_time, module.devices() - first)));
+    lowered.resize(static_cast<size_t>(std::min(ranks_at_a_time, module.devices() - first)));
     in_parallel(lowered.size(), [&](size_t i) {
       const size_t device = static_cast<size_t>(first) + i;
       RankLowering rank(module, plan, static_cast<int32_t>(device));

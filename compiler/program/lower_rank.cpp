@@ -72,6 +72,9 @@ void RankLowering::number_claims() {
 void RankLowering::make_segments() {
   for (size_t s = 0; s < module_.segments.size(); ++s)
     body.segments.push_back({module_.segments[s].name(), static_cast<int>(s), {}, module_.segments[s].variant});
+  std::vector<size_t> events(body.segments.size(), 0);
+  for (const LoweringPlan::Event& event : plan_.events[static_cast<size_t>(device_)]) ++events[static_cast<size_t>(event.segment)];
+  for (size_t s = 0; s < events.size(); ++s) body.segments[s].instructions.reserve(events[s] + events[s] / 4);
   for (const Slot& slot : module_.timetable[static_cast<size_t>(device_)]) body.schedule.push_back({slot.segment, slot.micro_batch});
 }
 

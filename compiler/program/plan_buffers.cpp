@@ -11,6 +11,7 @@
 #include "compiler/program/lower.h"
 #include "compiler/program/walk.h"
 #include "compiler/support/check.h"
+#include "compiler/support/parallel.h"
 
 namespace sscc {
 namespace {
@@ -189,7 +190,7 @@ class Planner {
 }  // namespace
 
 void plan_buffers(Programs& programs) {
-  for (Body& body : programs.bodies) Planner(body).run();
+  in_parallel(programs.bodies.size(), [&](size_t b) { Planner(programs.bodies[b]).run(); });
 }
 
 }  // namespace sscc
