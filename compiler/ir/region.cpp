@@ -384,10 +384,9 @@ bool overlaps(const Part& a, const Part& b) {
   return false;
 }
 
-Part unite(const Part& a, const Part& b) {
-  if (a == b) return a;
-  Part::Spans all = a.data_->spans, result;
-  all.append(b.data_->spans.begin(), b.data_->spans.end());
+Part unite(llvm::ArrayRef<Part> parts) {
+  Part::Spans all, result;
+  for (const Part& part : parts) all.append(part.data_->spans.begin(), part.data_->spans.end());
   std::sort(all.begin(), all.end(), [](const Part::Span& x, const Part::Span& y) { return x.begin < y.begin; });
   for (const Part::Span& each : all) {
     if (!result.empty() && each.begin <= result.back().end)

@@ -116,7 +116,7 @@ class Part {
 
   friend Part intersect(const Part& a, const Part& b);
   friend Part subtract(const Part& a, const Part& b);
-  friend Part unite(const Part& a, const Part& b);
+  friend Part unite(llvm::ArrayRef<Part> parts);
   friend bool overlaps(const Part& a, const Part& b);
 
  private:
@@ -137,6 +137,8 @@ class Part {
   static const Data* whole_data();
   const Data* data_;
 };
+
+inline Part unite(const Part& a, const Part& b) { return unite(llvm::ArrayRef<Part>({a, b})); }
 
 }  // namespace sscc
 

@@ -496,17 +496,36 @@ class Lineage {
   static void simplify(Fragments& fragments) {
     if (fragments.size() < 2) return;
     Fragment all = fragments[0];
-    int64_t elements = all.region.elements();
+    int64_t elements = 0;
     bool same_region = true, same_part = true;
-    for (const Fragment& f : llvm::drop_begin(fragments)) {
+    std::vector<Part> parts;
+    for (const Fragment& f : fragments) {
       if (!(f.micro_batches == all.micro_batches)) return;
       same_region &= f.region == all.region;
       same_part &= f.part == all.part;
       elements += f.region.elements();
       all.region = enclose(all.region, f.region);
-      all.part = unite(all.part, f.part);
+      parts.push_back(f.part);
     }
+    all.part = unite(parts);
     if (same_region || (same_part && elements == all.region.elements())) fragments = {all};
+  }
+
+  // Shares of one region, each of another part of the join, are one share: by their sizes. None if some overlap, or differ in more.
+  static std::optional<Fragment> joined_shares(llvm::ArrayRef<const Content*> held) {
+    std::optional<Fragment> all;
+    std::vector<Part> parts;
+    Rational measure = 0;
+    for (const Content* content : held)
+      for (const Fragment& f : content->fragments) {
+        if (!all) all = f;
+        if (!(f.region == all->region) || !(f.micro_batches == all->micro_batches)) return std::nullopt;
+        parts.push_back(f.part);
+        measure = measure + f.part.measure();
+      }
+    if (!all) return std::nullopt;
+    all->part = unite(parts);
+    return all->part.measure() == measure ? all : std::nullopt;
   }
 
   Fragments restricted(const Fragments& fragments, const Region& region) const {
@@ -875,15 +894,22 @@ class Lineage {
       const Claim& c = claim(member, i.writes[0]);
       if (opcode == Opcode::reduce_scatter || !joined_as || joined_as->tensor != c.tensor || !(joined_as->region == c.region)) {
         joined.clear();
+        std::vector<const Content*> held;
         for (size_t k = 0; k < n; ++k) {
           const Content& from = opcode == Opcode::reduce_scatter ? given[k * n + m] : given[k];
           const bool is_due = opcode == Opcode::all_gather ? is_block(c.region, static_cast<int64_t>(k), from.region) : from.region == c.region;
           if (from.tensor != c.tensor || !is_due)
             return refuse(member, "expects " + std::string(opcode == Opcode::all_gather ? "blocks of " : "") + c.region.to_string() +
                                       " from every member and gets " + from.region.to_string());
-          if (!merge(member, joined, c.tensor, from.fragments)) return;
+          held.push_back(&from);
         }
-        simplify(joined);
+        if (const std::optional<Fragment> all = joined_shares(held)) {
+          joined = {*all};
+        } else {
+          for (const Content* from : held)
+            if (!merge(member, joined, c.tensor, from->fragments)) return;
+          simplify(joined);
+        }
         joined_as = &c;
       }
       write(member, opcode == Opcode::all_gather ? block_of(i.outs[0], 0, c.region) : i.outs[0], {c.tensor, c.region, {}, joined});

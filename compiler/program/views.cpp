@@ -58,6 +58,15 @@ std::vector<Run> runs(const Intervals& part, const Intervals& a, const Intervals
 
 std::optional<View> subview(const View& view, const Region& whole, const Region& part) {
   View result = view;
+  if (whole == part && !part.empty()) return result;
+  if (whole.is_box() && part.is_box()) {
+    for (size_t d = 0; d < whole.rank(); ++d) {
+      SSCC_CHECK(whole.dim(d).contains(part.dim(d)), "a region lies in the view's region");
+      result.offset += (part.dim(d).begin_position() - whole.dim(d).begin_position()) * view.strides[d];
+      result.dims[d] = part.dim(d).length();
+    }
+    return result;
+  }
   for (size_t d = 0; d < whole.rank(); ++d) {
     const std::vector<Run> each = runs(part.dim(d), whole.dim(d), part.dim(d));
     if (each.empty()) {
