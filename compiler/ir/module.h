@@ -279,12 +279,14 @@ struct Contribution {
   Region region;  // what of it is used here
   Part part;
 };
+using Contributions = llvm::SmallVector<Contribution, 1>;
 // One message: the sender joins its contributions (sums, or lays side by side) over `region` and sends them. from == to: a local join.
 struct Message {
   int32_t from = 0, to = 0;
   Region region;
-  std::vector<Contribution> contributions;  // all on `from`
+  Contributions contributions;  // all on `from`
 };
+using Messages = llvm::SmallVector<Message, 1>;
 // One way in which `region` of `tensor` comes to be on `devices`, complete unless it is on its way to a later delivery.
 //   local           joined from what the device itself has: one message from == to
 //   point_to_point  one receiver; a message from each contributor, its own (from == to) among them
@@ -298,8 +300,8 @@ struct Delivery {
   TensorId tensor;
   Region region;                 // what each receiver has afterwards (where there are `regions`: what all have together)
   Part part;                     // of the join; where it is not whole, later deliveries of the tensor take it from there
-  std::vector<int32_t> devices;  // receivers; of collectives the group, in group order
-  std::vector<Message> messages;
+  llvm::SmallVector<int32_t, 2> devices;  // receivers; of collectives the group, in group order
+  Messages messages;
   std::vector<Region> regions;  // reduce_scatter, all_to_all: of each device
   bool on_the_way = false;      // nobody reads what this leaves but later deliveries of the tensor
   int bucket = -1;              // collectives of one number are one call (passes/form_buckets.h)

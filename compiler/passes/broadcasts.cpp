@@ -46,7 +46,7 @@ class Broadcasts {
   struct Need {
     int32_t device = 0;
     Region region;
-    std::vector<Message> messages;  // what it has itself, and what it is given
+    Messages messages;  // what it has itself, and what it is given
   };
   // What one device gives to several.
   struct Gift {
@@ -65,7 +65,7 @@ class Broadcasts {
       std::vector<Source> own_first = others;
       std::stable_partition(own_first.begin(), own_first.end(), [&](const Source& source) { return source.device == need.device; });
       std::vector<Uncovered> uncovered = {{region, Part()}};
-      std::vector<Contribution> taken;
+      Contributions taken;
       for (const Source& source : own_first) take(uncovered, source, taken);
       SSCC_CHECK(uncovered.empty(), "all that is needed is somewhere");
       need.messages = as_messages(taken, need.device);
@@ -86,7 +86,7 @@ class Broadcasts {
     result.how = how;
     result.tensor = tensor_;
     result.region = region;
-    result.devices = std::move(devices);
+    result.devices.assign(devices.begin(), devices.end());
     result.messages = {std::move(message)};
     result.on_the_way = on_the_way;
     result.segment = place_.segment;
@@ -97,7 +97,7 @@ class Broadcasts {
   bool give(const Gift& gift, bool on_the_way, std::string& why_not) {
     const Region& region = gift.message.region;
     int32_t from = gift.message.from;
-    std::vector<Contribution> given = gift.message.contributions;
+    Contributions given = gift.message.contributions;
     std::vector<int32_t> receivers = gift.to;
     llvm::sort(receivers);
     int64_t elements = 0;
@@ -120,7 +120,7 @@ class Broadcasts {
   }
 
   void put_together(const Need& need) {
-    std::vector<Contribution> all;
+    Contributions all;
     for (const Message& message : need.messages) {
       if (message.from == need.device)
         llvm::append_range(all, message.contributions);

@@ -113,16 +113,16 @@ class Writer {
     parts_[device] = part;
   }
 
-  std::vector<Contribution> given(size_t device, const Region& region) const {
+  Contributions given(size_t device, const Region& region) const {
     std::vector<Uncovered> uncovered = {{region, parts_[device]}};
-    std::vector<Contribution> taken;
+    Contributions taken;
     for (const Source& source : own_[device]) take(uncovered, source, taken);
     SSCC_CHECK(uncovered.empty(), "a device has what its layout says");
     return taken;
   }
 
   void add_message(Delivery& delivery, size_t from, size_t to, const Region& region) const {
-    std::vector<Message> message = as_messages(given(from, region), group_.devices[to]);
+    Messages message = as_messages(given(from, region), group_.devices[to]);
     delivery.messages.push_back(std::move(message[0]));
   }
 
@@ -329,7 +329,7 @@ CollectivePaths::Found CollectivePaths::between(const Change& change, const Wish
     delivery.region = receivers.regions()[i];
     delivery.devices = {here->group.devices[i]};
     std::vector<Uncovered> uncovered = {{delivery.region, Part()}};
-    std::vector<Contribution> taken;
+    Contributions taken;
     for (const Source& source : sources) take(uncovered, source, taken);
     SSCC_CHECK(uncovered.empty(), "senders have all that is needed");
     delivery.messages = as_messages(taken, delivery.devices[0]);

@@ -22,7 +22,7 @@ std::vector<Source> sources_of(const Module& module, TensorId tensor) {
   return sources;
 }
 
-void take(std::vector<Uncovered>& uncovered, const Source& source, std::vector<Contribution>& taken) {
+void take(std::vector<Uncovered>& uncovered, const Source& source, Contributions& taken) {
   std::vector<Uncovered> rest;
   for (Uncovered& u : uncovered) {
     const Region common = intersect(u.region, source.region);
@@ -38,7 +38,7 @@ void take(std::vector<Uncovered>& uncovered, const Source& source, std::vector<C
   uncovered = std::move(rest);
 }
 
-std::vector<Message> as_messages(const std::vector<Contribution>& taken, int32_t to) {
+Messages as_messages(llvm::ArrayRef<Contribution> taken, int32_t to) {
   std::map<int32_t, Message> by_device;
   for (const Contribution& c : taken) {
     const auto [it, fresh] = by_device.try_emplace(c.device);
@@ -48,7 +48,7 @@ std::vector<Message> as_messages(const std::vector<Contribution>& taken, int32_t
     message.region = fresh ? c.region : enclose(message.region, c.region);
     message.contributions.push_back(c);
   }
-  std::vector<Message> result;
+  Messages result;
   for (auto& [device, message] : by_device) result.push_back(std::move(message));
   return result;
 }

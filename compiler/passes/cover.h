@@ -27,9 +27,9 @@ struct Uncovered {
 
 // Takes from `source` what it has of the uncovered; appends the contributions taken. A source that is a sum of more than is uncovered cannot be taken
 // apart and is passed over.
-void take(std::vector<Uncovered>& uncovered, const Source& source, std::vector<Contribution>& taken);
+void take(std::vector<Uncovered>& uncovered, const Source& source, Contributions& taken);
 
 // Contributions by device, of one covering. `to`: -1 for the sender itself.
-std::vector<Message> as_messages(const std::vector<Contribution>& taken, int32_t to);
+Messages as_messages(llvm::ArrayRef<Contribution> taken, int32_t to);
 
 }  // namespace sscc

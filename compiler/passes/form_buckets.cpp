@@ -70,7 +70,7 @@ class Buckets {
       Delivery& delivery = module_.deliveries[d];
       const Tensor& tensor = module_.tensors[delivery.tensor];
       const int64_t bytes = delivery.region.elements() * static_cast<int64_t>(rt::size_of(tensor.dtype));
-      auto [it, fresh] = open.try_emplace({delivery.segment, delivery.how, delivery.devices, tensor.dtype, tensor.join});
+      auto [it, fresh] = open.try_emplace({delivery.segment, delivery.how, llvm::ArrayRef(delivery.devices).vec(), tensor.dtype, tensor.join});
       Bucket& bucket = it->second;
       if (fresh || bucket.bytes + bytes > full_bytes) {
         bucket = {d, -1, bytes};

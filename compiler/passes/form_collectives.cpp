@@ -47,6 +47,7 @@ class Collectives {
   void run() {
     std::vector<Delivery> all = std::move(module_.deliveries);
     module_.deliveries.clear();
+    module_.deliveries.reserve(all.size());
     for (size_t begin = 0, end = 0; begin < all.size(); begin = end) {
       while (end < all.size() && all[end].tensor == all[begin].tensor) ++end;
       form({&all[begin], end - begin});
@@ -90,7 +91,7 @@ class Collectives {
       if (const auto it = formed.find(i); it != formed.end())
         llvm::move(it->second.deliveries, std::back_inserter(module_.deliveries));
       else if (!is_formed[i])
-        llvm::move(by_itself(deliveries[i]), std::back_inserter(module_.deliveries));
+        llvm::move(by_itself(std::move(deliveries[i])), std::back_inserter(module_.deliveries));
     }
   }
 
@@ -132,7 +133,7 @@ class Collectives {
   bool is_at_best(const Delivery& delivery) const {
     if (delivery.how != Delivery::How::exchange || delivery.messages.size() != delivery.devices.size()) return false;
     if (cluster_.level_of(delivery.devices) > 0) return false;
-    return by_itself(delivery)[0].how == Delivery::How::all_gather ||
+    return how_by_itself(delivery) == Delivery::How::all_gather ||
            llvm::all_of(delivery.messages, [&](const Message& message) { return message.region == delivery.region; });
   }
 
@@ -179,6 +180,8 @@ class Collectives {
 
   // Do the contributions, joined by the sender, make up all of the message's region?
   static bool is_whole(const Message& message) {
+    llvm::ArrayRef<Contribution> all = message.contributions;
+    if (all.size() == 1) return all[0].part.whole() && all[0].region.contains(message.region);
     std::vector<std::pair<Region, Part>> missing = {{message.region, Part()}};
     for (const Contribution& c : message.contributions) {
       std::vector<std::pair<Region, Part>> rest;
@@ -214,22 +217,32 @@ class Collectives {
     return delivery.messages.size() == delivery.devices.size();
   }
 
-  // What a delivery is without others.
-  std::vector<Delivery> by_itself(const Delivery& delivery) const {
-    if (delivery.how != Delivery::How::exchange) return {delivery};
+  // What a delivery is without others; an exchange that is no one call: messages.
+  Delivery::How how_by_itself(const Delivery& delivery) const {
+    if (delivery.how != Delivery::How::exchange) return delivery.how;
+    if (delivery.devices.size() == 1) return Delivery::How::point_to_point;
     const bool is_partial = llvm::any_of(delivery.messages, [](const Message& message) { return !is_whole(message); });
-    if (delivery.devices.size() > 1 && (is_partial ? module_.tensors[delivery.tensor].join != Join::logsumexp : are_equal_blocks(delivery))) {
-      Delivery call = delivery;
-      call.how = is_partial ? Delivery::How::all_reduce : Delivery::How::all_gather;
-      return {call};
-    }
-    return messages_of(delivery);
+    if (is_partial)
+      return module_.tensors[delivery.tensor].join != Join::logsumexp ? Delivery::How::all_reduce : Delivery::How::point_to_point;
+    return are_equal_blocks(delivery) ? Delivery::How::all_gather : Delivery::How::point_to_point;
+  }
+
+  std::vector<Delivery> by_itself(Delivery delivery) const {
+    const Delivery::How how = how_by_itself(delivery);
+    if (how == Delivery::How::point_to_point) return messages_of(std::move(delivery));
+    delivery.how = how;
+    std::vector<Delivery> result;
+    result.push_back(std::move(delivery));
+    return result;
   }
 
   // Everybody gets what he lacks from everybody who has it.
-  static std::vector<Delivery> messages_of(const Delivery& delivery) {
-    if (delivery.how != Delivery::How::exchange) return {delivery};
+  static std::vector<Delivery> messages_of(Delivery delivery) {
     std::vector<Delivery> result;
+    if (delivery.how != Delivery::How::exchange) {
+      result.push_back(std::move(delivery));
+      return result;
+    }
     for (int32_t device : delivery.devices) {
       Delivery one = delivery;
       one.how = Delivery::How::point_to_point;

@@ -18,6 +18,8 @@
 #include "compiler/passes/cover.h"
 #include "compiler/passes/passes.h"
 #include "compiler/support/check.h"
+#include "compiler/support/parallel.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 namespace {
@@ -45,23 +47,41 @@ class Materializer {
 
   void run() {
     const auto readers = module_.consumers();
-    for (int64_t t = 0; t < module_.tensors.size(); ++t) {
-      const TensorId tensor(t);
-      std::map<int32_t, std::vector<std::pair<Region, Need>>> needs;  // by device, in order of first use
-      for (OpId reader : readers[static_cast<size_t>(t)]) add_reader(needs, tensor, reader);
+    // Tensors side by side; then, in their order, what is sent by whoever has sent least so far.
+    std::vector<Brought> brought(static_cast<size_t>(module_.tensors.size()));
+    in_parallel(brought.size(), [&](size_t t) {
+      const TensorId tensor(static_cast<int64_t>(t));
+      Needs needs;
+      for (OpId reader : readers[t]) add_reader(needs, tensor, reader);
       add_host_needs(needs, tensor);
-      if (!needs.empty()) deliver(tensor, needs);
+      if (!needs.empty()) brought[t] = bring(tensor, needs);
+    });
+    size_t deliveries = 0;
+    for (const Brought& each : brought) deliveries += each.deliveries.size() + each.rest.size();
+    module_.deliveries.reserve(deliveries);
+    for (Brought& each : brought) {
+      for (const auto& [region, need] : each.rest) receive(each, region, need);
+      llvm::move(each.deliveries, std::back_inserter(module_.deliveries));
     }
   }
 
  private:
-  using Needs = std::map<int32_t, std::vector<std::pair<Region, Need>>>;
+  using Needs = std::map<int32_t, std::vector<std::pair<Region, Need>>>;  // by device, in order of first use
+  // What brings a tensor to its readers.
+  struct Brought {
+    TensorId tensor;
+    std::vector<Delivery> deliveries;
+    std::vector<Source> sources;
+    std::vector<Source> received;                // complete values that groups leave on their devices
+    std::vector<size_t> made_by;                 // the delivery of each
+    std::vector<std::pair<Region, Need>> rest;  // needs of devices that no group covers
+  };
 
   int epilogue() const { return static_cast<int>(module_.segments.size()) - 1; }
 
   // Where a value must be there for a reader. A value of the step that micro-batches read is brought once, at the prologue's end; a parameter that is
   // stored elsewhere, in every segment that reads it (once, if the plan says so, or the segment does not run where it is stored): it is dropped after.
-  Need need_of(TensorId tensor, const Region& region, int32_t device, OpId reader) {
+  Need need_of(TensorId tensor, const Region& region, int32_t device, OpId reader) const {
     const size_t r = static_cast<size_t>(reader.index);
     const SegmentKind kind = module_.segments[static_cast<size_t>(segment_[r])].kind;
     const auto& producers = module_.tensors[tensor].producers;
@@ -82,7 +102,7 @@ class Materializer {
     return std::all_of(homes.begin(), homes.end(), [&](const Home& home) { return runs_[static_cast<size_t>(home.device)].contains(segment); });
   }
 
-  void add_reader(Needs& needs, TensorId tensor, OpId reader) {
+  void add_reader(Needs& needs, TensorId tensor, OpId reader) const {
     const Op& op = module_.ops[reader];
     for (size_t i = 0; i < op.inputs.size(); ++i) {
       if (op.inputs[i] != tensor) continue;
@@ -102,7 +122,7 @@ class Materializer {
   }
 
   // Values that the host or the next step reads: loss and gradient norm, outputs where they are made, new versions at home.
-  void add_host_needs(Needs& needs, TensorId tensor) {
+  void add_host_needs(Needs& needs, TensorId tensor) const {
     const Tensor& t = module_.tensors[tensor];
     const Need end{0, epilogue(), OpId(), module_.order.size()};
     if (tensor == module_.loss || tensor == module_.grad_norm) {
@@ -119,7 +139,7 @@ class Materializer {
       }
     }
     if (t.next_version_of.valid())
-      for (const Home& home : module_.homes[t.next_version_of]) {
+      for (const Home& home : module_.homes.at(t.next_version_of)) {
         Need need = end;
         need.device = home.device;
         add(needs, home.region, need);
@@ -148,17 +168,19 @@ class Materializer {
 
   // -- deliveries ---------------------------------------------------------------------------------------------------------------------------------
 
-  void deliver(TensorId tensor, const Needs& needs) {
-    std::vector<Source> sources = sources_of(module_, tensor);
-    SSCC_CHECK(!sources.empty(), "tensor without a source: " + module_.tensors[tensor].name);
+  Brought bring(TensorId tensor, const Needs& needs) const {
+    Brought result;
+    result.tensor = tensor;
+    result.sources = sources_of(module_, tensor);
+    SSCC_CHECK(!result.sources.empty(), "tensor without a source: " + module_.tensors[tensor].name);
     std::map<int32_t, std::vector<const Source*>> by_device;
-    for (const Source& source : sources) by_device[source.device].push_back(&source);
+    for (const Source& source : result.sources) by_device[source.device].push_back(&source);
 
     // Needs that remain after looking at the device itself, by region (in order of first use).
     std::vector<std::pair<Region, std::vector<Need>>> groups;
     for (const auto& [device, list] : needs)
       for (const auto& [region, need] : list) {
-        if (deliver_locally(tensor, region, need, by_device[device])) continue;
+        if (deliver_locally(result, region, need, by_device[device])) continue;
         auto it = std::find_if(groups.begin(), groups.end(), [&](const auto& g) { return g.first == region; });
         if (it == groups.end()) {
           groups.push_back({region, {}});
@@ -166,37 +188,34 @@ class Materializer {
         }
         it->second.push_back(need);
       }
-    std::vector<Source> received;  // complete values that groups leave on their devices
-    made_by_.clear();
-    std::vector<std::pair<Region, Need>> rest;
-    for (auto& [region, waiting] : groups) form_groups(tensor, region, waiting, by_device, received, rest);
-    for (const auto& [region, need] : rest) receive(tensor, region, need, sources, received);
+    for (auto& [region, waiting] : groups) form_groups(result, region, waiting, by_device);
+    return result;
   }
 
-  bool deliver_locally(TensorId tensor, const Region& region, const Need& need, const std::vector<const Source*>& own) {
+  static bool deliver_locally(Brought& brought, const Region& region, const Need& need, const std::vector<const Source*>& own) {
     std::vector<Uncovered> uncovered = {{region, Part()}};
-    std::vector<Contribution> taken;
+    Contributions taken;
     for (const Source* source : own) take(uncovered, *source, taken);
     if (!uncovered.empty()) return false;
     Delivery delivery;
     delivery.how = Delivery::How::local;
-    delivery.tensor = tensor;
+    delivery.tensor = brought.tensor;
     delivery.region = region;
     delivery.devices = {need.device};
     delivery.messages = as_messages(taken, need.device);
     delivery.segment = need.segment;
     delivery.before = need.before;
-    module_.deliveries.push_back(std::move(delivery));
+    brought.deliveries.push_back(std::move(delivery));
     return true;
   }
 
   // Devices that need one region: groups that cover it among themselves. Those left over go to `rest`.
-  void form_groups(TensorId tensor, const Region& region, std::vector<Need>& waiting, const std::map<int32_t, std::vector<const Source*>>& by_device,
-                   std::vector<Source>& received, std::vector<std::pair<Region, Need>>& rest) {
+  static void form_groups(Brought& brought, const Region& region, std::vector<Need>& waiting,
+                          const std::map<int32_t, std::vector<const Source*>>& by_device) {
     std::sort(waiting.begin(), waiting.end(), [](const Need& a, const Need& b) { return a.device < b.device; });
     while (!waiting.empty()) {
       std::vector<Uncovered> uncovered = {{region, Part()}};
-      std::vector<Contribution> taken;
+      Contributions taken;
       std::vector<size_t> members;
       for (size_t w = 0; w < waiting.size() && !uncovered.empty(); ++w) {
         if (waiting[w].segment != waiting[0].segment) continue;
@@ -206,31 +225,31 @@ class Materializer {
         if (taken.size() > before) members.push_back(w);
       }
       if (!uncovered.empty() || members.empty() || members[0] != 0) {
-        rest.push_back({region, waiting[0]});
+        brought.rest.push_back({region, waiting[0]});
         waiting.erase(waiting.begin());
         continue;
       }
       Delivery delivery;
       delivery.how = Delivery::How::exchange;
-      delivery.tensor = tensor;
+      delivery.tensor = brought.tensor;
       delivery.region = region;
       const Need* first = &waiting[members[0]];
       for (size_t m : members) {
         delivery.devices.push_back(waiting[m].device);
         if (waiting[m].position < first->position) first = &waiting[m];
-        received.push_back({waiting[m].device, OpId(), 0, region, Part()});
-        made_by_.push_back(module_.deliveries.size());
+        brought.received.push_back({waiting[m].device, OpId(), 0, region, Part()});
+        brought.made_by.push_back(brought.deliveries.size());
       }
       delivery.segment = first->segment;
       delivery.before = first->before;
       delivery.messages = as_messages(taken, -1);
-      module_.deliveries.push_back(std::move(delivery));
+      brought.deliveries.push_back(std::move(delivery));
       for (size_t m = members.size(); m-- > 0;) waiting.erase(waiting.begin() + static_cast<std::ptrdiff_t>(members[m]));
     }
   }
 
   // A group's value is there for those who need it later, and earlier in the group's own segment: the group then meets earlier.
-  bool comes_before(Delivery& delivery, const Need& need) {
+  bool comes_before(Delivery& delivery, const Need& need) const {
     const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && delivery.segment != 0;  // a stored parameter, after its segment
     if (is_dropped && delivery.segment != need.segment) return false;
     const size_t meets = delivery.before.valid() ? position_[static_cast<size_t>(delivery.before.index)] : module_.order.size();
@@ -240,11 +259,13 @@ class Materializer {
     return true;
   }
 
-  void receive(TensorId tensor, const Region& region, const Need& need, const std::vector<Source>& sources, const std::vector<Source>& received) {
+  void receive(Brought& brought, const Region& region, const Need& need) {
+    const TensorId tensor = brought.tensor;
     std::vector<const Source*> candidates;
-    for (size_t r = 0; r < received.size(); ++r)
-      if (received[r].region.contains(region) && comes_before(module_.deliveries[made_by_[r]], need)) candidates.push_back(&received[r]);
-    for (const Source& source : sources) candidates.push_back(&source);
+    for (size_t r = 0; r < brought.received.size(); ++r)
+      if (brought.received[r].region.contains(region) && comes_before(brought.deliveries[brought.made_by[r]], need))
+        candidates.push_back(&brought.received[r]);
+    for (const Source& source : brought.sources) candidates.push_back(&source);
     // Own first; then complete values from who has sent least, then nearest.
     auto rank_of = [&](const Source* s) {
       return std::tuple(s->device != need.device, !s->part.whole(), sent_[static_cast<size_t>(s->device)], std::abs(s->device - need.device),
@@ -252,7 +273,7 @@ class Materializer {
     };
     std::stable_sort(candidates.begin(), candidates.end(), [&](const Source* a, const Source* b) { return rank_of(a) < rank_of(b); });
     std::vector<Uncovered> uncovered = {{region, Part()}};
-    std::vector<Contribution> taken;
+    Contributions taken;
     for (const Source* source : candidates) take(uncovered, *source, taken);
     SSCC_CHECK(uncovered.empty(), "nobody has " + region.to_string() + " of " + module_.tensors[tensor].name);
     Delivery delivery;
@@ -266,7 +287,7 @@ class Materializer {
     const int64_t size = static_cast<int64_t>(rt::size_of(module_.tensors[tensor].dtype));
     for (const Message& message : delivery.messages)
       if (message.from != message.to) sent_[static_cast<size_t>(message.from)] += message.region.elements() * size;
-    module_.deliveries.push_back(std::move(delivery));
+    brought.deliveries.push_back(std::move(delivery));
   }
 
   Module& module_;
@@ -274,7 +295,6 @@ class Materializer {
   std::vector<int> segment_;
   std::vector<std::set<int>> runs_;  // segments of each device
   std::vector<int64_t> sent_;        // bytes by device so far
-  std::vector<size_t> made_by_;      // the delivery of each value that a group left
 };
 
 }  // namespace

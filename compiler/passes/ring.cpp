@@ -59,8 +59,8 @@ class Ring {
   }
 
   // What a device itself gives of a chunk.
-  std::vector<Contribution> own(size_t place, const Region& chunk) const {
-    std::vector<Contribution> result;
+  Contributions own(size_t place, const Region& chunk) const {
+    Contributions result;
     for (const Contribution& c : given_[place]) {
       Region common = intersect(c.region, chunk);
       if (common.empty()) continue;
@@ -71,7 +71,7 @@ class Ring {
   }
 
   // The share of the join that contributions are of a chunk; nothing if it is not the same everywhere.
-  static std::optional<Part> share_of(const std::vector<Contribution>& contributions, const Region& chunk) {
+  static std::optional<Part> share_of(llvm::ArrayRef<Contribution> contributions, const Region& chunk) {
     Part part = Part::none();
     Rational there = 0;
     for (const Contribution& c : contributions) {
@@ -82,11 +82,11 @@ class Ring {
     return part;
   }
 
-  Message message(size_t from, size_t to, const Region& chunk, std::vector<Contribution> contributions) const {
+  Message message(size_t from, size_t to, const Region& chunk, Contributions contributions) const {
     return {call_.devices[from], call_.devices[to], chunk, std::move(contributions)};
   }
   // What a delivery of this ring has left of a chunk.
-  std::vector<Contribution> left(size_t place, const Region& chunk, const Part& part) const {
+  Contributions left(size_t place, const Region& chunk, const Part& part) const {
     return {{call_.devices[place], OpId(), 0, chunk, part}};
   }
 
@@ -108,7 +108,7 @@ class Ring {
       for (size_t k = 0; k < chunks_.size(); ++k) {
         const Region& chunk = chunks_[k];
         const size_t from = after(k, hop), to = after(k, hop + 1);
-        std::vector<Contribution> mine = own(to, chunk), sent = hop == 1 ? own(from, chunk) : left(from, chunk, joined[k]);
+        Contributions mine = own(to, chunk), sent = hop == 1 ? own(from, chunk) : left(from, chunk, joined[k]);
         const std::optional<Part> first = hop == 1 ? share_of(sent, chunk) : joined[k], share = share_of(mine, chunk);
         if (!first || !share || overlaps(*first, *share)) return false;
         joined[k] = unite(*first, *share);
@@ -135,7 +135,7 @@ class Ring {
     Delivery& delivery = add(place, call_.region);
     delivery.how = How::local;
     delivery.on_the_way = call_.on_the_way;
-    std::vector<Contribution> all;
+    Contributions all;
     for (size_t k = 0; k < chunks_.size(); ++k)
       llvm::append_range(all, k == place && call_.how == How::all_gather ? own(place, chunks_[k]) : left(place, chunks_[k], Part()));
     delivery.messages = {message(place, place, call_.region, std::move(all))};
@@ -143,7 +143,7 @@ class Ring {
 
   const Delivery& call_;
   const size_t n_;
-  std::vector<std::vector<Contribution>> given_;  // by place in the ring
+  std::vector<Contributions> given_;  // by place in the ring
   std::vector<Region> chunks_;                    // chunk k belongs to place k
   std::vector<Delivery> result_;
 };

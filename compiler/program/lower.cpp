@@ -1,6 +1,7 @@
 #include "compiler/program/lower.h"
 
 #include <algorithm>
+#include <array>
 #include <optional>
 
 #include "compiler/ops/ops.h"
@@ -25,6 +26,9 @@ class Planner {
       for (OpId id : module.segments[s].ops) plan_.segment_of[static_cast<size_t>(id.index)] = static_cast<int>(s);
     position_.assign(static_cast<size_t>(module.ops.size()), -1);
     for (size_t i = 0; i < module.order.size(); ++i) position_[static_cast<size_t>(module.order[i].index)] = static_cast<int64_t>(i);
+    plan_.homes.resize(devices);
+    for (const auto& [tensor, homes] : module.homes)
+      for (const Home& home : homes) plan_.homes[static_cast<size_t>(home.device)][tensor].push_back(home.region);
   }
 
   LoweringPlan run() {
@@ -39,10 +43,14 @@ class Planner {
         add(op.pieces[p].device, event);
       }
     }
-    for (size_t d = 0; d < module_.deliveries.size(); ++d) deliveries_of_[module_.deliveries[d].tensor].push_back(static_cast<int32_t>(d));
+    deliveries_of_.resize(static_cast<size_t>(module_.tensors.size()));
+    for (size_t d = 0; d < module_.deliveries.size(); ++d)
+      deliveries_of_[static_cast<size_t>(module_.deliveries[d].tensor.index)].push_back(static_cast<int32_t>(d));
     place_buckets();
     for (size_t d = 0; d < module_.deliveries.size(); ++d) add_delivery(static_cast<int32_t>(d));
-    for (auto& events : plan_.events) std::sort(events.begin(), events.end(), [](const Event& a, const Event& b) { return a.key < b.key; });
+    in_parallel(plan_.events.size(), [&](size_t device) {
+      llvm::sort(plan_.events[device], [](const Event& a, const Event& b) { return a.key < b.key; });
+    });
     return std::move(plan_);
   }
 
@@ -88,8 +96,8 @@ class Planner {
     event.segment = delivery.segment;
     event.delivery = index;
     for (int32_t device : delivery.devices) add(device, event);
-    const auto& group = delivery.devices;
-    plan_.transfer.push_back(next_transfer(delivery.tensor, group));
+    const bool is_call = delivery.how != Delivery::How::local && delivery.how != Delivery::How::point_to_point;
+    plan_.transfer.push_back(is_call ? next_transfer(delivery.tensor, delivery.devices) : -1);
     plan_.message_transfer.emplace_back();
     for (size_t m = 0; m < delivery.messages.size(); ++m) {
       const Message& message = delivery.messages[m];
@@ -101,8 +109,8 @@ class Planner {
   }
 
   // The same number for ranks that play the same part, so that they can share a program: counted for each tensor and set of ranks.
-  int32_t next_transfer(TensorId tensor, const std::vector<int32_t>& ranks) {
-    const int32_t ordinal = transfers_[{tensor, ranks}]++;
+  int32_t next_transfer(TensorId tensor, llvm::ArrayRef<int32_t> ranks) {
+    const int32_t ordinal = transfers_[{tensor, ranks.vec()}]++;
     return tensor.index * 64 + ordinal % 64;
   }
 
@@ -140,7 +148,7 @@ class Planner {
   // When the first of the tensor's other deliveries has left a contribution on a device, and in which segment.
   std::pair<Key, int> left_here(const Delivery& delivery, int32_t index, int32_t device, const Contribution& contribution) const {
     std::optional<std::pair<Key, int>> first;
-    for (const int32_t d : deliveries_of_.at(delivery.tensor)) {
+    for (const int32_t d : deliveries_of_[static_cast<size_t>(delivery.tensor.index)]) {
       const Delivery& other = module_.deliveries[static_cast<size_t>(d)];
       const Region* left = other.left_on(device);
       if (d == index || !left || !left->contains(contribution.region) || !(other.part == contribution.part)) continue;
@@ -156,15 +164,13 @@ class Planner {
   }
 
   bool is_at_home(TensorId tensor, int32_t device, const Region& region) const {
-    const auto homes = module_.homes.find(tensor);
-    return homes != module_.homes.end() && module_.tensors[tensor].producers.empty() &&
-           std::any_of(homes->second.begin(), homes->second.end(),
-                       [&](const Home& home) { return home.device == device && home.region.contains(region); });
+    return module_.tensors[tensor].producers.empty() &&
+           llvm::any_of(plan_.homes_of(device, tensor), [&](const Region& home) { return home.contains(region); });
   }
 
   const Module& module_;
   LoweringPlan plan_;
-  std::map<TensorId, std::vector<int32_t>> deliveries_of_;
+  std::vector<std::vector<int32_t>> deliveries_of_;  // by tensor
   std::vector<int64_t> position_;
   std::map<int, Key> buckets_;
   std::map<std::pair<TensorId, std::vector<int32_t>>, int32_t> transfers_;
@@ -221,40 +227,60 @@ void count_flops(const Module& module, Programs& programs) {
   for (size_t r = 0; r < by_rank.size(); ++r) programs.ranks[r].flops_per_step = static_cast<int64_t>(by_rank[r]);
 }
 
-// A text that tells bodies apart: everything but constants.
-void describe(std::string& text, const View& view) {
-  text += 'v' + std::to_string(view.buffer.index) + '+' + std::to_string(view.offset);
-  for (size_t d = 0; d < view.dims.size(); ++d) text += ',' + std::to_string(view.dims[d]) + ':' + std::to_string(view.strides[d]);
-}
+// What tells bodies apart: everything but constants, as bytes.
+class Description {
+ public:
+  explicit Description(const Body& body) {
+    for (const Buffer& b : body.buffers) {
+      add(b.name);
+      add(b.tensor);
+      add(static_cast<int64_t>(b.dtype), b.elements, b.copies, b.regions);
+    }
+    for (const ProgramSegment& segment : body.segments) {
+      add(segment.name);
+      add(static_cast<int64_t>(segment.instructions.size()));
+      for (const Instruction& i : segment.instructions) add(i);
+    }
+    for (const ProgramSlot& slot : body.schedule) add(slot.segment, slot.micro_batch);
+  }
+  std::string take() { return std::move(bytes_); }
 
-std::string describe(const Body& body) {
-  std::string text;
-  for (const Buffer& b : body.buffers)
-    text += b.name + '|' + std::to_string(static_cast<int>(b.dtype)) + ' ' + std::to_string(b.elements) + ' ' + std::to_string(b.copies) + b.tensor +
-            std::to_string(b.regions) + '\n';
-  for (const ProgramSegment& segment : body.segments) {
-    text += segment.name + '\n';
-    for (const Instruction& i : segment.instructions) {
-      text += std::to_string(static_cast<int>(i.opcode)) + (i.accumulate ? "+" : "") + ' ' + std::to_string(i.op.index) + ' ' +
-              std::to_string(i.tensor.index);
-      for (const View& view : i.outs) describe(text, view);
-      text += '<';
-      for (const View& view : i.ins) describe(text, view);
-      if (const auto* c = std::get_if<Communication>(&i.expression))
-        text += "c" + std::to_string(c->peer) + ',' + std::to_string(c->group) + ',' + std::to_string(c->transfer) + ',' + std::to_string(c->root) +
-                (c->with_next ? "+" : "");
-      if (const auto* x = std::get_if<IndexExpression>(&i.expression)) text += 'x' + std::to_string(x->offset);
-      if (const auto* c = std::get_if<Capture>(&i.expression)) text += 'h' + std::to_string(c->regions);
-      for (const int32_t index : i.reads) text += 'r' + std::to_string(index);
-      for (const int32_t index : i.writes) text += 'w' + std::to_string(index);
-      if (const auto* p = std::get_if<PadExpression>(&i.expression))
-        for (int64_t s : p->starts) text += 'p' + std::to_string(s);
-      text += '\n';
+ private:
+  template <class... Numbers>
+  void add(int64_t first, Numbers... numbers) {
+    const std::array<int64_t, 1 + sizeof...(numbers)> all{first, static_cast<int64_t>(numbers)...};
+    bytes_.append(reinterpret_cast<const char*>(all.data()), sizeof(all));
+  }
+  void add(const std::string& text) {
+    add(static_cast<int64_t>(text.size()));
+    bytes_ += text;
+  }
+  void add(llvm::ArrayRef<int32_t> numbers) {
+    add(static_cast<int64_t>(numbers.size()));
+    for (const int32_t number : numbers) add(number);
+  }
+  void add(llvm::ArrayRef<View> views) {
+    add(static_cast<int64_t>(views.size()));
+    for (const View& view : views) {
+      add(view.buffer.index, view.offset, view.dims.size());
+      for (size_t d = 0; d < view.dims.size(); ++d) add(view.dims[d], view.strides[d]);
     }
   }
-  for (const ProgramSlot& slot : body.schedule) text += std::to_string(slot.segment) + '.' + std::to_string(slot.micro_batch) + ' ';
-  return text;
-}
+  void add(const Instruction& i) {
+    add(static_cast<int64_t>(i.opcode), i.accumulate, i.op.index, i.tensor.index);
+    add(llvm::ArrayRef<View>(i.outs));
+    add(llvm::ArrayRef<View>(i.ins));
+    add(llvm::ArrayRef<int32_t>(i.reads));
+    add(llvm::ArrayRef<int32_t>(i.writes));
+    if (const auto* c = std::get_if<Communication>(&i.expression)) add(c->peer, c->group, c->transfer, c->root, c->with_next);
+    if (const auto* x = std::get_if<IndexExpression>(&i.expression)) add(x->offset);
+    if (const auto* c = std::get_if<Capture>(&i.expression)) add(c->regions);
+    if (const auto* p = std::get_if<PadExpression>(&i.expression))
+      for (int64_t s : p->starts) add(s);
+  }
+
+  std::string bytes_;
+};
 
 // For people: what each instruction comes from.
 void name_origins(const Module& module, Body& body) {
@@ -295,7 +321,7 @@ Programs lower(const Module& module) {
       rank.run();
       plan.events[device] = std::vector<Event>();  // what is lowered takes their place
       plan.gifts[device] = decltype(plan.gifts)::value_type();
-      std::string description = describe(rank.body);
+      std::string description = Description(rank.body).take();
       lowered[i] = {std::move(rank.body), std::move(description), std::move(rank.constants), std::move(rank.claims)};
     });
     for (Lowered& each : lowered) {

@@ -50,7 +50,7 @@ RankLowering::Output RankLowering::output(OpId self, int index, int32_t p, bool 
   const Piece& piece = o.pieces[static_cast<size_t>(p)];
   const TensorId id = o.outputs[static_cast<size_t>(index)];
   const Region region = region_of(module_, o, static_cast<int>(o.inputs.size()) + index, piece);
-  auto which = sum_of_.find({id, self, p});
+  auto which = sum_of_.find(key_of(id, self, p));
   if (which == sum_of_.end())  // nobody takes it from here
     return {new_value(id, region, "t:").view, false, false, index};
   Sum& sum = sums_[id][static_cast<size_t>(which->second)];
@@ -68,7 +68,7 @@ RankLowering::Output RankLowering::output(OpId self, int index, int32_t p, bool 
 void RankLowering::finish_output(OpId self, const Output& out, int32_t p) {
   if (!out.aside) return;
   const TensorId id = op(self).outputs[static_cast<size_t>(out.index)];
-  const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at({id, self, p}))];
+  const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at(key_of(id, self, p)))];
   Instruction& i = emit(Opcode::copy, self, id);
   i.outs.push_back(sum.value.view);
   i.ins.push_back(out.view);
@@ -80,7 +80,7 @@ void RankLowering::finish_output(OpId self, const Output& out, int32_t p) {
 // A view serves as the output unless others add to it.
 void RankLowering::alias_output(OpId self, int index, int32_t p, View view) {
   const TensorId id = op(self).outputs[static_cast<size_t>(index)];
-  auto which = sum_of_.find({id, self, p});
+  auto which = sum_of_.find(key_of(id, self, p));
   if (which == sum_of_.end()) return;
   Sum& sum = sums_[id][static_cast<size_t>(which->second)];
   if (sum.members == 1 && !sum.over_micro_batches) {
@@ -194,7 +194,7 @@ void RankLowering::lower_update(OpId self, int32_t p) {
   for (TensorId output : o.outputs) i.writes.push_back(claim(output, region));
   i.expression = UpdateExpression{std::get<UpdateAttributes>(o.attributes).rule};
   for (size_t k = 0; k < o.outputs.size(); ++k) {
-    auto which = sum_of_.find({o.outputs[k], self, p});
+    auto which = sum_of_.find(key_of(o.outputs[k], self, p));
     if (which == sum_of_.end()) continue;
     Sum& sum = sums_[o.outputs[k]][static_cast<size_t>(which->second)];
     sum.exists = true;

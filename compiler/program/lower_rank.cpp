@@ -81,61 +81,58 @@ void RankLowering::make_segments() {
 // Contributions with the same region that the same deliveries use alike become one sum. Only sums can be added to in place.
 void RankLowering::group_contributions() {
   struct Use {
+    TensorId tensor;
+    OpId op;
+    int32_t piece;
     Region full;
-    std::vector<std::pair<int32_t, Region>> by;
+    llvm::SmallVector<std::pair<int32_t, Region>, 1> by;
   };
-  std::map<TensorId, std::vector<std::pair<std::pair<OpId, int32_t>, Use>>> uses;  // in order of the producers
+  std::vector<Use> uses;
+  llvm::DenseMap<ContributionKey, size_t> index_of;
   for (const auto& [index, message] : plan_.gifts[static_cast<size_t>(device_)]) {
     const Delivery& delivery = module_.deliveries[static_cast<size_t>(index)];
     for (const Contribution& c : delivery.messages[static_cast<size_t>(message)].contributions) {
       if (!c.op.valid()) continue;
-      auto& list = uses[delivery.tensor];
-      const std::pair<OpId, int32_t> key{c.op, c.piece};
-      auto it = std::find_if(list.begin(), list.end(), [&](const auto& each) { return each.first == key; });
-      if (it == list.end()) {
+      const auto [it, fresh] = index_of.try_emplace(key_of(delivery.tensor, c.op, c.piece), uses.size());
+      if (fresh) {
         const Op& o = op(c.op);
-        size_t out = 0;
-        while (o.outputs[out] != delivery.tensor) ++out;
-        Use use{region_of(module_, o, static_cast<int>(o.inputs.size() + out), o.pieces[static_cast<size_t>(c.piece)]), {}};
-        list.push_back({key, std::move(use)});
-        it = list.end() - 1;
+        const auto out = static_cast<int>(llvm::find(o.outputs, delivery.tensor) - o.outputs.begin());
+        const Region full = region_of(module_, o, static_cast<int>(o.inputs.size()) + out, o.pieces[static_cast<size_t>(c.piece)]);
+        uses.push_back({delivery.tensor, c.op, c.piece, full, {}});
       }
-      it->second.by.push_back({index, c.region});
+      uses[it->second].by.push_back({index, c.region});
     }
   }
-  for (auto& [id, list] : uses) {
-    std::vector<Sum>& sums = sums_[id];
-    std::vector<const Use*> first;
-    for (auto& [key, use] : list) {
-      size_t s = 0;
-      for (; s < sums.size(); ++s)
-        if (tensor(id).join == Join::sum && first[s]->full == use.full && first[s]->by == use.by) break;
-      if (s == sums.size()) {
-        Sum sum;
-        sum.region = use.full;
-        for (size_t i = 0; i < use.by.size(); ++i) sum.uses += i == 0 || use.by[i].first != use.by[i - 1].first;
-        sums.push_back(std::move(sum));
-        first.push_back(&use);
-      }
-      ++sums[s].members;
-      const SegmentKind kind = module_.segments[static_cast<size_t>(plan_.segment_of[static_cast<size_t>(key.first.index)])].kind;
-      sums[s].over_micro_batches |=
-          module_.cut.count > 1 && tensor(id).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
-      sum_of_[{id, key.first, key.second}] = static_cast<int>(s);
+  llvm::DenseMap<int32_t, llvm::SmallVector<const Use*, 2>> first;  // by tensor: of each of its sums
+  for (const Use& use : uses) {
+    std::vector<Sum>& sums = sums_[use.tensor];
+    llvm::SmallVector<const Use*, 2>& alike = first[use.tensor.index];
+    size_t s = 0;
+    for (; s < sums.size(); ++s)
+      if (tensor(use.tensor).join == Join::sum && alike[s]->full == use.full && alike[s]->by == use.by) break;
+    if (s == sums.size()) {
+      Sum sum;
+      sum.region = use.full;
+      for (size_t i = 0; i < use.by.size(); ++i) sum.uses += i == 0 || use.by[i].first != use.by[i - 1].first;
+      sums.push_back(std::move(sum));
+      alike.push_back(&use);
     }
+    ++sums[s].members;
+    const SegmentKind kind = module_.segments[static_cast<size_t>(plan_.segment_of[static_cast<size_t>(use.op.index)])].kind;
+    sums[s].over_micro_batches |=
+        module_.cut.count > 1 && tensor(use.tensor).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
+    sum_of_[key_of(use.tensor, use.op, use.piece)] = static_cast<int>(s);
   }
 }
 
 // -- instructions, constants, buffers -------------------------------------------------------------------------------------------------------------
 
 Instruction& RankLowering::emit(Opcode opcode, OpId from, TensorId id) {
-  Instruction instruction;
+  Instruction& instruction = body.segments[static_cast<size_t>(segment_)].instructions.emplace_back();
   instruction.opcode = opcode;
   instruction.op = from;
   instruction.tensor = id;
-  auto& list = body.segments[static_cast<size_t>(segment_)].instructions;
-  list.push_back(std::move(instruction));
-  return list.back();
+  return instruction;
 }
 
 // Zeros, for sums.
@@ -163,10 +160,10 @@ int32_t RankLowering::add_peer(int32_t rank) {
   constants.peers.push_back(rank);
   return static_cast<int32_t>(constants.peers.size()) - 1;
 }
-int32_t RankLowering::add_group(const std::vector<int32_t>& ranks) {
-  auto it = std::find(constants.groups.begin(), constants.groups.end(), ranks);
+int32_t RankLowering::add_group(llvm::ArrayRef<int32_t> ranks) {
+  const auto it = llvm::find_if(constants.groups, [&](const std::vector<int32_t>& group) { return ranks == llvm::ArrayRef(group); });
   if (it != constants.groups.end()) return static_cast<int32_t>(it - constants.groups.begin());
-  constants.groups.push_back(ranks);
+  constants.groups.push_back(ranks.vec());
   return static_cast<int32_t>(constants.groups.size()) - 1;
 }
 int32_t RankLowering::add_offset(int64_t offset) {
@@ -191,11 +188,10 @@ RankLowering::Value RankLowering::new_value(TensorId id, const Region& region, c
 const RankLowering::Value& RankLowering::home(TensorId id) {
   if (auto it = homes_.find(id); it != homes_.end()) return it->second;
   const Tensor& t = tensor(id);
-  const std::vector<Home>& homes = module_.homes.at(id);
-  auto here = std::find_if(homes.begin(), homes.end(), [&](const Home& h) { return h.device == device_; });
-  SSCC_CHECK(here != homes.end(), t.name + " is not at home on rank " + std::to_string(device_));
+  const llvm::ArrayRef<Region> here = plan_.homes_of(device_, id);
+  SSCC_CHECK(!here.empty(), t.name + " is not at home on rank " + std::to_string(device_));
   const char* prefix = t.role == Role::parameter ? "w:" : t.role == Role::state ? "s:" : t.role == Role::constant ? "c:" : "x:";
-  Value value = new_value(id, here->region, prefix);
+  Value value = new_value(id, here[0], prefix);
   Buffer& buffer = body.buffers[value.view.buffer];
   buffer.source = t.role == Role::parameter  ? Buffer::Source::parameter
                   : t.role == Role::state    ? Buffer::Source::state
@@ -203,16 +199,19 @@ const RankLowering::Value& RankLowering::home(TensorId id) {
                                              : Buffer::Source::input;
   buffer.tensor = t.micro_batch_of.valid() ? tensor(t.micro_batch_of).name : t.name;
   buffer.copies = t.scope == Scope::micro_batch ? module_.cut.count : 1;
-  buffer.regions = add_region(id, here->region);
+  buffer.regions = add_region(id, here[0]);
   value.owned = false;
   return homes_.emplace(id, std::move(value)).first->second;
 }
 
-bool RankLowering::is_at_home(TensorId id, const std::optional<Region>& region) const {
-  const auto homes = module_.homes.find(id);
-  return homes != module_.homes.end() && std::any_of(homes->second.begin(), homes->second.end(), [&](const Home& each) {
-           return each.device == device_ && (!region || each.region.contains(*region));
-         });
+bool RankLowering::is_at_home(TensorId id, const Region& region) const {
+  return llvm::any_of(plan_.homes_of(device_, id), [&](const Region& home) { return home.contains(region); });
+}
+
+llvm::ArrayRef<Region> LoweringPlan::homes_of(int32_t device, TensorId tensor) const {
+  const auto& here = homes[static_cast<size_t>(device)];
+  const auto it = here.find(tensor);
+  return it == here.end() ? llvm::ArrayRef<Region>() : it->second;
 }
 
 // -- values ---------------------------------------------------------------------------------------------------------------------------------------
@@ -220,7 +219,7 @@ bool RankLowering::is_at_home(TensorId id, const std::optional<Region>& region) 
 // What is here of a tensor, whole: its home first.
 std::vector<RankLowering::Value>& RankLowering::values_of(TensorId id) {
   auto [it, fresh] = complete_.try_emplace(id);
-  if (fresh && tensor(id).producers.empty() && is_at_home(id, std::nullopt)) it->second.push_back(home(id));
+  if (fresh && tensor(id).producers.empty() && !plan_.homes_of(device_, id).empty()) it->second.push_back(home(id));
   return it->second;
 }
 
@@ -260,7 +259,7 @@ void RankLowering::copy(TensorId id, const View& to, const Region& to_region, co
 
 Part RankLowering::share_of(TensorId id, const Contribution& c) const {
   if (!c.op.valid() || c.piece < 0) return Part();
-  const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at({id, c.op, c.piece}))];
+  const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at(key_of(id, c.op, c.piece)))];
   return sum.members == 1 ? c.part : Part();
 }
 
@@ -279,7 +278,7 @@ View RankLowering::contiguous(TensorId id, const Region& region, const View& vie
 
 View RankLowering::as_contribution(TensorId id, const Contribution& c, Region& region, bool& owned) {
   if (c.op.valid()) {
-    const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at({id, c.op, c.piece}))];
+    const Sum& sum = sums_.at(id)[static_cast<size_t>(sum_of_.at(key_of(id, c.op, c.piece)))];
     SSCC_CHECK(sum.exists, "a contribution is made before it is delivered: " + tensor(id).name);
     region = sum.region;
     owned = sum.value.owned && sum.uses == 1;
@@ -308,7 +307,7 @@ View RankLowering::assemble(TensorId id, const Region& region, llvm::ArrayRef<Co
   std::vector<Region> uncovered = {region};
   for (const Contribution& c : contributions) {
     if (c.op.valid()) {
-      const std::pair<int, Region> sum{sum_of_.at({id, c.op, c.piece}), c.region};
+      const std::pair<int, Region> sum{sum_of_.at(key_of(id, c.op, c.piece)), c.region};
       if (llvm::is_contained(seen, sum)) continue;
       seen.push_back(sum);
     }
@@ -393,7 +392,7 @@ void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
   }
   SSCC_CHECK(delivery.how == Delivery::How::point_to_point, "exchanges are lowered by form_collectives");
   // Receive every message, then join them with what is here.
-  std::vector<Contribution> parts;
+  Contributions parts;
   for (size_t m = 0; m < delivery.messages.size(); ++m) {
     const Message& message = delivery.messages[m];
     if (message.from == device_) {
@@ -412,7 +411,7 @@ void RankLowering::lower_delivery(const LoweringPlan::Event& event) {
     sum.value = value;
     sums_[id].push_back(sum);
     const int32_t name = -1 - event.delivery * 64 - static_cast<int32_t>(m);
-    sum_of_[{id, OpId(0), name}] = static_cast<int>(sums_[id].size()) - 1;
+    sum_of_[key_of(id, OpId(0), name)] = static_cast<int>(sums_[id].size()) - 1;
     parts.push_back({device_, OpId(0), name, message.region, Part::none()});
   }
   finish_delivery(delivery, {delivery.region, assemble(id, delivery.region, parts, false), false, 0});

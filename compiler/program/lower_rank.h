@@ -1,11 +1,11 @@
 // The lowering of one rank (used by lower.cpp alone).
 #pragma once
 
-#include <map>
 #include <unordered_map>
 
 #include "compiler/program/lower.h"
 #include "compiler/program/views.h"
+#include "llvm/ADT/DenseMap.h"
 
 namespace sscc {
 
@@ -36,6 +36,8 @@ struct LoweringPlan {
   std::vector<int32_t> transfer;                       // by delivery: number of a collective
   std::vector<std::vector<int32_t>> message_transfer;  // by delivery and message
   std::vector<int> segment_of;                         // by op
+  std::vector<std::unordered_map<TensorId, llvm::SmallVector<Region, 1>>> homes;  // by device: what is at home there
+  llvm::ArrayRef<Region> homes_of(int32_t device, TensorId tensor) const;
 };
 
 class RankLowering {
@@ -109,8 +111,7 @@ class RankLowering {
   View input(OpId self, int index, int32_t piece);
   View complete(TensorId id, const Region& region);
   const Value& home(TensorId id);
-  // Is this region, or anything of it, at home on this rank?
-  bool is_at_home(TensorId id, const std::optional<Region>& region) const;
+  bool is_at_home(TensorId id, const Region& region) const;
   std::vector<Value>& values_of(TensorId id);
   BufferId new_buffer(const std::string& name, DType dtype, int64_t elements);
   Value new_value(TensorId id, const Region& region, const char* prefix);
@@ -150,7 +151,7 @@ class RankLowering {
   int32_t claim(TensorId id, const Region& region, Part part = Part());
   int32_t add_region(TensorId id, const Region& region);
   int32_t add_peer(int32_t rank);
-  int32_t add_group(const std::vector<int32_t>& ranks);
+  int32_t add_group(llvm::ArrayRef<int32_t> ranks);
   int32_t add_offset(int64_t offset);
 
   const Module& module_;
@@ -160,7 +161,10 @@ class RankLowering {
   std::unordered_map<TensorId, std::vector<Value>> complete_;
   std::unordered_map<TensorId, Value> homes_;
   std::unordered_map<TensorId, std::vector<Sum>> sums_;
-  std::map<std::tuple<TensorId, OpId, int32_t>, int> sum_of_;  // contribution -> index in sums_
+  // Where a contribution is in the tensor's sums_; none if nobody takes it.
+  using ContributionKey = std::pair<std::pair<int32_t, int32_t>, int32_t>;
+  static ContributionKey key_of(TensorId id, OpId op, int32_t piece) { return {{id.index, op.index}, piece}; }
+  llvm::DenseMap<ContributionKey, int> sum_of_;
   std::unordered_map<TensorId, std::vector<Share>> shares_;
   std::vector<std::pair<TensorId, Region>> captured_;
 };
