@@ -310,6 +310,13 @@ struct Delivery {
   int segment = 0;
   OpId before;
 
+  // Said because LLVM's small vectors do not say that moving them never throws: lists of deliveries would be copied as they grow.
+  Delivery() = default;
+  Delivery(const Delivery&) = default;
+  Delivery(Delivery&&) noexcept = default;
+  Delivery& operator=(const Delivery&) = default;
+  Delivery& operator=(Delivery&&) noexcept = default;
+
   // What it leaves on a device; nothing where that is no receiver, as the root of a broadcast.
   const Region* left_on(int32_t device) const;
 };

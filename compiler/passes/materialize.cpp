@@ -9,6 +9,9 @@
 //   x[0:4] on rank 0, x[4:8] on rank 1, x[0:8] needed on both               ->  one exchange {0, 1}      (an all-gather)
 //   x[0:8] on rank 0, x[2:6] needed on rank 1                               ->  one message of x[2:6]
 //
+// What one piece or home has whole is there for readers on its device: that takes no delivery, unless the host or the next step asks for it, or it is to
+// be there before its reader runs.
+//
 // Devices that need the same region and can cover it among themselves form groups, each as small as possible: with replicas, several groups
 // side by side. Everybody else receives point to point, also from devices that a group has just served.
 #include <algorithm>
@@ -29,6 +32,7 @@ struct Need {
   int segment = 0;
   OpId before;  // invalid: end of the segment
   size_t position = 0;
+  bool is_said = false;  // has a delivery, even if the device itself has the value
 };
 
 class Materializer {
@@ -89,9 +93,12 @@ class Materializer {
                                                                  [&](OpId producer) { return segment_[static_cast<size_t>(producer.index)] == 0; });
     const bool once = from_prologue || (producers.empty() && !is_at_home(tensor, device, region) &&
                                         (module_.tensors[tensor].gather_once || !all_homes_run(tensor, segment_[r])));
-    if (once && kind != SegmentKind::prologue) return {device, 0, OpId(), module_.order.size()};
-    return {device, segment_[r], reader, position_[r]};
+    if (once && kind != SegmentKind::prologue) return {device, 0, OpId(), module_.order.size(), true};
+    return {device, segment_[r], reader, position_[r], is_asked_for(tensor)};
   }
+
+  // By the host: every rank that has it hands it over, so that ranks stay alike.
+  bool is_asked_for(TensorId tensor) const { return tensor == module_.loss || tensor == module_.grad_norm || is_output(module_, tensor); }
 
   bool is_at_home(TensorId tensor, int32_t device, const Region& region) const {
     const std::vector<Home>& homes = module_.homes.at(tensor);
@@ -116,15 +123,18 @@ class Materializer {
   // One entry for each device and region; one that lies in a region that is there by then is served by that.
   static void add(Needs& needs, Region region, Need need, bool is_dropped = false) {
     auto& list = needs[need.device];
-    for (const auto& [there, first] : list)
-      if (there.contains(region) && (!is_dropped || first.segment == need.segment || first.segment == 0)) return;
+    for (auto& [there, first] : list)
+      if (there.contains(region) && (!is_dropped || first.segment == need.segment || first.segment == 0)) {
+        first.is_said |= need.is_said;
+        return;
+      }
     list.push_back({std::move(region), need});
   }
 
   // Values that the host or the next step reads: loss and gradient norm, outputs where they are made, new versions at home.
   void add_host_needs(Needs& needs, TensorId tensor) const {
     const Tensor& t = module_.tensors[tensor];
-    const Need end{0, epilogue(), OpId(), module_.order.size()};
+    const Need end{0, epilogue(), OpId(), module_.order.size(), true};
     if (tensor == module_.loss || tensor == module_.grad_norm) {
       // Rank 0 logs it; ranks that run what rank 0 runs, and those who make it, have it as well, so that ranks stay alike.
       std::set<int32_t> devices;
@@ -155,7 +165,7 @@ class Materializer {
       const int segment = is_sum ? epilogue() : segment_[static_cast<size_t>(producer.index)];
       for (const Piece& piece : op.pieces) {
         Region region = region_of(module_, op, output, piece);
-        if (seen.insert(region.to_string()).second) add(needs, std::move(region), {piece.device, segment, OpId(), module_.order.size()});
+        if (seen.insert(region.to_string()).second) add(needs, std::move(region), {piece.device, segment, OpId(), module_.order.size(), true});
       }
     }
   }
@@ -197,6 +207,7 @@ class Materializer {
     Contributions taken;
     for (const Source* source : own) take(uncovered, *source, taken);
     if (!uncovered.empty()) return false;
+    if (!need.is_said && taken.size() == 1 && taken[0].part.whole()) return true;
     Delivery delivery;
     delivery.how = Delivery::How::local;
     delivery.tensor = brought.tensor;

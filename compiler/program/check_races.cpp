@@ -15,9 +15,14 @@ class Checker {
   Checker(const Body& body, Diagnostics& diagnostics) : body_(body), diagnostics_(diagnostics) {}
 
   bool run() {
-    // Micro-batches that use the same copies of all buffers are alike.
+    // Micro-batches that use the same copies of all buffers are alike. Of what is only read, as inputs, any copy counts as touched.
+    is_written_.assign(static_cast<size_t>(body_.buffers.size()), false);
+    for (const ProgramSegment& segment : body_.segments)
+      for (const Instruction& i : segment.instructions)
+        for (const View& view : i.outs) is_written_[static_cast<size_t>(view.buffer.index)] = true;
     int64_t alike = 1;
-    for (const Buffer& buffer : body_.buffers) alike = std::min<int64_t>(std::lcm(alike, buffer.copies), 1 << 16);
+    for (int64_t b = 0; b < body_.buffers.size(); ++b)
+      if (is_written_[static_cast<size_t>(b)]) alike = std::min<int64_t>(std::lcm(alike, body_.buffers[BufferId(b)].copies), 1 << 16);
     std::set<std::pair<int32_t, int64_t>> seen;
     for (const ProgramSlot& slot : body_.schedule)
       if (seen.insert({slot.segment, slot.micro_batch % alike}).second && !check(slot)) return false;
@@ -112,6 +117,8 @@ class Checker {
       if (view.dims[d] == 0) return {0, 0};
       last += (view.dims[d] - 1) * view.strides[d];
     }
+    if (!is_written_[static_cast<size_t>(view.buffer.index)])
+      return {buffer.offset + view.offset * size, buffer.offset + (buffer.copies - 1) * buffer.stride + (last + 1) * size};
     const int64_t base = buffer.offset + micro_batch % buffer.copies * buffer.stride;
     return {base + view.offset * size, base + (last + 1) * size};
   }
@@ -119,6 +126,7 @@ class Checker {
   const Body& body_;
   Diagnostics& diagnostics_;
   std::vector<std::map<int, int32_t>> ended_;
+  std::vector<bool> is_written_;  // by buffer
 };
 
 }  // namespace

@@ -38,22 +38,48 @@ View RankLowering::input(OpId self, int index, int32_t p) {
 void RankLowering::lower_op(const LoweringPlan::Event& event) {
   const Op& o = op(event.op);
   if (o.kind == Kind::update) return lower_update(event.op, event.piece);
-  if (o.kind == Kind::concat) return lower_concat(event.op, event.piece);
-  if (is_layout_kind(o, module_)) return lower_layout(event.op, event.piece);
-  lower_kernel(event.op, event.piece);
+  if (o.kind == Kind::concat)
+    lower_concat(event.op, event.piece);
+  else if (is_layout_kind(o, module_))
+    lower_layout(event.op, event.piece);
+  else
+    lower_kernel(event.op, event.piece);
+  leave_whole_outputs(event.op, event.piece);
 }
 
 // -- outputs --------------------------------------------------------------------------------------------------------------------------------------
+
+RankLowering::Sum* RankLowering::sum_of(OpId self, int index, int32_t p) {
+  const Op& o = op(self);
+  const Piece& piece = o.pieces[static_cast<size_t>(p)];
+  const TensorId id = o.outputs[static_cast<size_t>(index)];
+  const auto known = sum_of_.find(key_of(id, self, p));
+  if (known != sum_of_.end()) return &sums_[id][static_cast<size_t>(known->second)];
+  if (!id.valid() || !part_of(module_, self, index, piece).whole()) return nullptr;
+  std::vector<Sum>& sums = sums_[id];
+  sum_of_[key_of(id, self, p)] = static_cast<int>(sums.size());
+  sums.push_back(new_sum(id, self, region_of(module_, o, static_cast<int>(o.inputs.size()) + index, piece)));
+  return &sums.back();
+}
+
+void RankLowering::leave_whole_outputs(OpId self, int32_t p) {
+  const Op& o = op(self);
+  for (size_t k = 0; k < o.outputs.size(); ++k) {
+    const TensorId id = o.outputs[k];
+    if (!id.valid() || !part_of(module_, self, static_cast<int>(k), o.pieces[static_cast<size_t>(p)]).whole()) continue;
+    const Sum& sum = *sum_of(self, static_cast<int>(k), p);
+    values_of(id).push_back({sum.region, sum.value.view, false, 0});
+  }
+}
 
 RankLowering::Output RankLowering::output(OpId self, int index, int32_t p, bool can_add) {
   const Op& o = op(self);
   const Piece& piece = o.pieces[static_cast<size_t>(p)];
   const TensorId id = o.outputs[static_cast<size_t>(index)];
   const Region region = region_of(module_, o, static_cast<int>(o.inputs.size()) + index, piece);
-  auto which = sum_of_.find(key_of(id, self, p));
-  if (which == sum_of_.end())  // nobody takes it from here
-    return {new_value(id, region, "t:").view, false, false, index};
-  Sum& sum = sums_[id][static_cast<size_t>(which->second)];
+  Sum* const taken = sum_of(self, index, p);
+  if (!taken) return {new_value(id, region, "t:").view, false, false, index};
+  Sum& sum = *taken;
   if (!sum.exists) {
     sum.value = new_value(id, region, tensor(id).gradient_of.valid() ? "g:" : "t:");
     sum.exists = true;
@@ -80,9 +106,9 @@ void RankLowering::finish_output(OpId self, const Output& out, int32_t p) {
 // A view serves as the output unless others add to it.
 void RankLowering::alias_output(OpId self, int index, int32_t p, View view) {
   const TensorId id = op(self).outputs[static_cast<size_t>(index)];
-  auto which = sum_of_.find(key_of(id, self, p));
-  if (which == sum_of_.end()) return;
-  Sum& sum = sums_[id][static_cast<size_t>(which->second)];
+  Sum* const taken = sum_of(self, index, p);
+  if (!taken) return;
+  Sum& sum = *taken;
   if (sum.members == 1 && !sum.over_micro_batches) {
     sum.exists = true;
     sum.value = {sum.region, std::move(view), false, 0};

@@ -111,18 +111,25 @@ void RankLowering::group_contributions() {
     for (; s < sums.size(); ++s)
       if (tensor(use.tensor).join == Join::sum && alike[s]->full == use.full && alike[s]->by == use.by) break;
     if (s == sums.size()) {
-      Sum sum;
-      sum.region = use.full;
+      Sum sum = new_sum(use.tensor, use.op, use.full);
+      sum.members = 0;
       for (size_t i = 0; i < use.by.size(); ++i) sum.uses += i == 0 || use.by[i].first != use.by[i - 1].first;
       sums.push_back(std::move(sum));
       alike.push_back(&use);
     }
     ++sums[s].members;
-    const SegmentKind kind = module_.segments[static_cast<size_t>(plan_.segment_of[static_cast<size_t>(use.op.index)])].kind;
-    sums[s].over_micro_batches |=
-        module_.cut.count > 1 && tensor(use.tensor).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
+    sums[s].over_micro_batches |= new_sum(use.tensor, use.op, use.full).over_micro_batches;
     sum_of_[key_of(use.tensor, use.op, use.piece)] = static_cast<int>(s);
   }
+}
+
+RankLowering::Sum RankLowering::new_sum(TensorId id, OpId self, const Region& region) const {
+  Sum sum;
+  sum.region = region;
+  sum.members = 1;
+  const SegmentKind kind = module_.segments[static_cast<size_t>(plan_.segment_of[static_cast<size_t>(self.index)])].kind;
+  sum.over_micro_batches = module_.cut.count > 1 && tensor(id).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
+  return sum;
 }
 
 // -- instructions, constants, buffers -------------------------------------------------------------------------------------------------------------

@@ -125,6 +125,10 @@ class RankLowering {
   };
   Output output(OpId self, int index, int32_t piece, bool can_add);
   void finish_output(OpId self, const Output& out, int32_t piece);
+  // Where an output goes; null if nobody takes it from here. What is whole is there for readers on this rank, without a delivery.
+  Sum* sum_of(OpId self, int index, int32_t piece);
+  Sum new_sum(TensorId id, OpId self, const Region& region) const;
+  void leave_whole_outputs(OpId self, int32_t piece);
   void alias_output(OpId self, int index, int32_t piece, View view);
   // The join of contributions over `region`, in a view; `fresh`: in a contiguous buffer that may be changed.
   View assemble(TensorId id, const Region& region, llvm::ArrayRef<Contribution> contributions, bool fresh);
