@@ -165,53 +165,15 @@ Region compute_region(const Module& module, const Op& op, int index, const Piece
   return Region(dims);
 }
 
-// All regions of one operand: those of every combination of the coordinates that matter to it.
-Op::Regions regions_of(const Module& module, const Op& op, int index) {
-  llvm::SmallVector<int32_t, 4> counts;  // by coordinate
-  for (const Split& split : op.splits) {
-    const bool matters = op.storage.empty() && llvm::any_of(op.rule.occurrences, [&](const Occurrence& occurrence) {
-                           return occurrence.operand == index && occurrence.axis == split.axis;
-                         });
-    counts.push_back(matters ? static_cast<int32_t>(split.count) : 1);
-  }
-  if (!op.storage.empty()) counts = {static_cast<int32_t>(op.storage.size())};
-  Op::Regions result;
-  result.strides.resize(counts.size(), 0);
-  int32_t all = 1;
-  for (size_t c = counts.size(); c-- > 0;) {
-    if (counts[c] > 1) result.strides[c] = all;
-    all *= counts[c];
-  }
-  Piece piece;
-  piece.coordinates.resize(counts.size());
-  for (int32_t i = 0; i < all; ++i) {
-    for (size_t c = 0; c < counts.size(); ++c) piece.coordinates[c] = result.strides[c] ? i / result.strides[c] % counts[c] : 0;
-    result.by_index.push_back(compute_region(module, op, index, piece));
-  }
-  return result;
+// An output's axis that no dimension of it has: pieces have addends.
+bool is_summed_over(const Op& op, int output, int axis) {
+  if (op.rule.axes[static_cast<size_t>(axis)].mark != Mark::sum) return false;
+  const int index = static_cast<int>(op.inputs.size()) + output;
+  return llvm::none_of(op.rule.occurrences,
+                       [&](const Occurrence& occurrence) { return occurrence.axis == axis && occurrence.operand == index; });
 }
 
-}  // namespace
-
-Region region_of(const Module& module, const Op& op, int index, const Piece& piece) {
-  if (op.regions.empty()) return compute_region(module, op, index, piece);
-  const Op::Regions& regions = op.regions[static_cast<size_t>(index)];
-  int32_t at = 0;
-  for (size_t c = 0; c < regions.strides.size(); ++c) at += regions.strides[c] * piece.coordinates[c];
-  return regions.by_index[static_cast<size_t>(at)];
-}
-
-void tabulate_regions(Module& module) {
-  in_parallel(module.order.size(), [&](size_t i) {
-    Op& op = module.ops[module.order[i]];
-    const int operands = static_cast<int>(op.inputs.size() + op.outputs.size());
-    std::vector<Op::Regions> regions;
-    for (int index = 0; index < operands; ++index) regions.push_back(operand(op, index).valid() ? regions_of(module, op, index) : Op::Regions());
-    op.regions = std::move(regions);
-  });
-}
-
-Part part_of(const Module& module, OpId id, int output, const Piece& piece) {
+Part compute_part(const Module& module, OpId id, int output, const Piece& piece) {
   const Op& op = module.ops[id];
   const TensorId tensor = op.outputs[static_cast<size_t>(output)];
   const auto& producers = module.tensors[tensor].producers;
@@ -224,15 +186,73 @@ Part part_of(const Module& module, OpId id, int output, const Piece& piece) {
         module.tensors[tensor].shape == module.tensors[op.inputs[0]].shape && (op.kind == Kind::update || op.kind == Kind::pointwise);
     return follows ? part : part.piece(piece.coordinates[0], static_cast<int64_t>(op.storage.size()));
   }
-  for (size_t s = 0; s < op.splits.size(); ++s) {
-    const Split& split = op.splits[s];
-    if (op.rule.axes[static_cast<size_t>(split.axis)].mark != Mark::sum) continue;
-    bool held = false;
-    for (const Occurrence& occurrence : op.rule.occurrences)
-      held |= occurrence.axis == split.axis && occurrence.operand == static_cast<int>(op.inputs.size()) + output;
-    if (!held) part = part.piece(piece.coordinates[s], split.count);
-  }
+  for (size_t s = 0; s < op.splits.size(); ++s)
+    if (is_summed_over(op, output, op.splits[s].axis)) part = part.piece(piece.coordinates[s], op.splits[s].count);
   return part;
+}
+
+// The values of every combination of the coordinates of splits that `matters` holds for.
+template <class Matters, class Compute>
+auto tabulated(const Op& op, const Matters& matters, const Compute& compute) {
+  llvm::SmallVector<int32_t, 4> counts;  // by coordinate
+  if (op.storage.empty())
+    for (const Split& split : op.splits) counts.push_back(matters(split) ? static_cast<int32_t>(split.count) : 1);
+  else
+    counts = {static_cast<int32_t>(op.storage.size())};
+  ByPiece<decltype(compute(Piece()))> result;
+  result.strides.resize(counts.size(), 0);
+  int32_t all = 1;
+  for (size_t c = counts.size(); c-- > 0;) {
+    if (counts[c] > 1) result.strides[c] = all;
+    all *= counts[c];
+  }
+  Piece piece;
+  piece.coordinates.resize(counts.size());
+  for (int32_t i = 0; i < all; ++i) {
+    for (size_t c = 0; c < counts.size(); ++c) piece.coordinates[c] = result.strides[c] ? i / result.strides[c] % counts[c] : 0;
+    result.values.push_back(compute(piece));
+  }
+  return result;
+}
+
+ByPiece<Region> regions_of(const Module& module, const Op& op, int index) {
+  if (!operand(op, index).valid()) return {};
+  const auto has_axis = [&](const Split& split) {
+    return llvm::any_of(op.rule.occurrences,
+                        [&](const Occurrence& occurrence) { return occurrence.operand == index && occurrence.axis == split.axis; });
+  };
+  return tabulated(op, has_axis, [&](const Piece& piece) { return compute_region(module, op, index, piece); });
+}
+
+ByPiece<Part> parts_of(const Module& module, OpId id, int output) {
+  const Op& op = module.ops[id];
+  if (!op.outputs[static_cast<size_t>(output)].valid()) return {};
+  return tabulated(
+      op, [&](const Split& split) { return is_summed_over(op, output, split.axis); },
+      [&](const Piece& piece) { return compute_part(module, id, output, piece); });
+}
+
+}  // namespace
+
+Region region_of(const Module& module, const Op& op, int index, const Piece& piece) {
+  return op.regions.empty() ? compute_region(module, op, index, piece) : op.regions[static_cast<size_t>(index)][piece];
+}
+
+Part part_of(const Module& module, OpId id, int output, const Piece& piece) {
+  const Op& op = module.ops[id];
+  return op.parts.empty() ? compute_part(module, id, output, piece) : op.parts[static_cast<size_t>(output)][piece];
+}
+
+void tabulate_pieces(Module& module) {
+  in_parallel(module.order.size(), [&](size_t i) {
+    Op& op = module.ops[module.order[i]];
+    std::vector<ByPiece<Region>> regions;
+    std::vector<ByPiece<Part>> parts;
+    for (int index = 0; index < static_cast<int>(op.inputs.size() + op.outputs.size()); ++index) regions.push_back(regions_of(module, op, index));
+    for (int output = 0; output < static_cast<int>(op.outputs.size()); ++output) parts.push_back(parts_of(module, module.order[i], output));
+    op.regions = std::move(regions);
+    op.parts = std::move(parts);
+  });
 }
 
 TensorId in_first_variant(const Module& module, TensorId id) {

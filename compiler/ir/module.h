@@ -171,6 +171,19 @@ struct Piece {
   llvm::SmallVector<int32_t, 4> coordinates;
 };
 
+// What pieces of an operator have, by those of their coordinates that matter to it.
+template <class Value>
+struct ByPiece {
+  llvm::SmallVector<int32_t, 4> strides;  // of each coordinate in `values`; 0: does not matter
+  std::vector<Value> values;
+
+  const Value& operator[](const Piece& piece) const {
+    int32_t at = 0;
+    for (size_t c = 0; c < strides.size(); ++c) at += strides[c] * piece.coordinates[c];
+    return values[static_cast<size_t>(at)];
+  }
+};
+
 struct Op {
   std::string name;                   // ONNX node name; a gradient has its forward operator's, an update its parameter's, the loss "loss"
   std::string type;                   // ONNX op type ("MatMul"), or "Update"
@@ -194,12 +207,9 @@ struct Op {
   // Updates and gradient norms follow the storage of their parameter: its disjoint or equal regions, one for each distinct piece. When not
   // empty, a piece's only coordinate is an index into it, and `splits` play no part.
   std::vector<Region> storage;
-  // What pieces have of each operand (inputs, then outputs), looked up by their coordinates; empty before the end of `assign`: then it is computed.
-  struct Regions {
-    llvm::SmallVector<int32_t, 4> strides;  // of each coordinate in `by_index`; 0: does not matter to this operand
-    std::vector<Region> by_index;
-  };
-  std::vector<Regions> regions;
+  // What pieces have of each operand (inputs, then outputs), and of the join of each output. Empty before the end of `assign`: then it is computed.
+  std::vector<ByPiece<Region>> regions;
+  std::vector<ByPiece<Part>> parts;
 };
 
 // -- devices and time -----------------------------------------------------------------------------------------------------------------------------
@@ -353,8 +363,8 @@ TensorId operand(const Op& op, int operand);
 // op's share of the join: its addend among the tensor's producers, divided over the pieces of summed axes. For inputs it is whole.
 Region region_of(const Module& module, const Op& op, int operand, const Piece& piece);
 Part part_of(const Module& module, OpId op, int output, const Piece& piece);
-// From here on region_of looks up what it is asked again and again. Splits and storage of operators are final.
-void tabulate_regions(Module& module);
+// From here on region_of and part_of look up what they are asked again and again. Splits and storage of operators are final, and so are producers.
+void tabulate_pieces(Module& module);
 // The positions of one axis that the piece works on.
 Intervals axis_positions(const Op& op, int axis, const Piece& piece);
 

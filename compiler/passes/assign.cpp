@@ -277,7 +277,7 @@ class Assignment {
 
 void assign(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   Assignment(module, plan, diagnostics).run();
-  if (!diagnostics.has_errors()) tabulate_regions(module);
+  if (!diagnostics.has_errors()) tabulate_pieces(module);
 }
 
 }  // namespace sscc

@@ -138,8 +138,8 @@ struct Capture {
 
 struct Instruction {
   Opcode opcode = Opcode::copy;
-  llvm::SmallVector<View, 2> outs;
-  llvm::SmallVector<View, 4> ins;
+  llvm::SmallVector<View, 1> outs;
+  llvm::SmallVector<View, 2> ins;
   std::variant<std::monostate, PointwiseExpression, ContractExpression, ReduceExpression, FillValue, IndexExpression, DimExpression, NormExpression,
                PadExpression, UpdateExpression, Communication, Capture>
       expression;
