@@ -1,10 +1,8 @@
 // Lineage: an abstract interpretation of all programs together. Every view of every buffer holds *fragments* of a logical tensor: regions, each with
 // a share of the join and the micro-batches summed into it. Kernels make fragments, copies move them, sums and collectives put disjoint ones together
 // (a fragment twice is a doubled contribution). Whoever reads must find, at exactly the addresses that it reads, fragments of the tensor that its
-// operator needs that make up the region whole: every share, every micro-batch, once.
-//
-// Layout operators have no instruction: a view that is read as tensor B may be held as A, where B is a layout of A. The view that A's address gives B
-// is then computed again here and must be the one that is read.
+// operator needs that make up the region whole: every share, every micro-batch, once. (What is known of a value: fragments.h; values read through layout
+// operators: layouts.h.)
 #include <algorithm>
 #include <map>
 #include <set>
@@ -12,112 +10,31 @@
 #include "compiler/ops/ops.h"
 #include "compiler/program/check.h"
 #include "compiler/program/computes.h"
-#include "compiler/program/views.h"
+#include "compiler/program/fragments.h"
+#include "compiler/program/layouts.h"
 #include "compiler/program/walk.h"
 #include "compiler/support/strings.h"
 
 namespace sscc {
 namespace {
 
-struct Fragment {
-  Region region;
-  Part part;
-  Intervals micro_batches;  // summed into it; of a micro-batch tensor: the one it belongs to
-};
-
-using Fragments = llvm::SmallVector<Fragment, 1>;
-
+// What lies in a buffer.
 struct Content {
-  TensorId tensor;
-  Region region;
-  View view;
-  Fragments fragments;  // no two have a share of an element in common
+  Placed held;
+  Fragments fragments;
 };
-
-bool same_place(const View& a, const View& b) {
-  if (a.buffer != b.buffer || a.offset != b.offset || a.dims != b.dims) return false;
-  for (size_t d = 0; d < a.dims.size(); ++d)
-    if (a.dims[d] > 1 && a.strides[d] != b.strides[d]) return false;
-  return true;
-}
-
-// First and last element that a view touches.
-std::pair<int64_t, int64_t> extent(const View& view) {
-  int64_t last = view.offset;
-  for (size_t d = 0; d < view.dims.size(); ++d) last += (view.dims[d] - 1) * view.strides[d];
-  return {view.offset, last};
-}
-
-// Do two views of a buffer surely share no element? By extent; else as two boxes of one row-major layout, apart in some dimension.
-bool are_apart(const View& a, const View& b) {
-  const auto mine = extent(a), other = extent(b);
-  if (mine.second < other.first || other.second < mine.first) return true;
-  if (a.dims.size() != b.dims.size()) return false;
-  struct Dim {
-    int64_t stride, first_a, first_b, length_a, length_b;
-  };
-  std::vector<Dim> dims;
-  for (size_t d = 0; d < a.dims.size(); ++d) {
-    if (a.dims[d] == 1 && b.dims[d] == 1) continue;
-    if (a.dims[d] > 1 && b.dims[d] > 1 && a.strides[d] != b.strides[d]) return false;
-    dims.push_back({a.dims[d] > 1 ? a.strides[d] : b.strides[d], 0, 0, a.dims[d], b.dims[d]});
-  }
-  std::sort(dims.begin(), dims.end(), [](const Dim& x, const Dim& y) { return x.stride > y.stride; });
-  int64_t rest_a = a.offset - std::min(a.offset, b.offset), rest_b = b.offset - std::min(a.offset, b.offset);
-  bool apart = false;
-  for (Dim& dim : dims) {
-    if (dim.stride <= 0) return false;
-    dim.first_a = rest_a / dim.stride;
-    dim.first_b = rest_b / dim.stride;
-    rest_a %= dim.stride;
-    rest_b %= dim.stride;
-    apart |= dim.first_a + dim.length_a <= dim.first_b || dim.first_b + dim.length_b <= dim.first_a;
-  }
-  apart |= rest_a != rest_b;  // in a dimension that has length 1 in both
-  // The layout holds if no box reaches over the stride of the next outer dimension.
-  int64_t reach = std::max(rest_a, rest_b);
-  for (size_t d = dims.size(); d-- > 0;) {
-    if (reach >= dims[d].stride) return false;
-    reach += (std::max(dims[d].first_a + dims[d].length_a, dims[d].first_b + dims[d].length_b) - 1) * dims[d].stride;
-  }
-  return apart;
-}
-
-// Kernels leave out dimensions of length 1 that they reduce; the region has them.
-View as_wide_as(const View& view, const Region& region) {
-  size_t missing = region.rank() - std::min(region.rank(), view.dims.size());
-  if (missing == 0) return view;
-  View wide = view;
-  wide.dims.clear();
-  wide.strides.clear();
-  size_t next = 0;
-  for (size_t d = 0; d < region.rank(); ++d) {
-    const bool inserted = missing > 0 && region.dim(d).length() == 1 && (next == view.dims.size() || view.dims[next] != 1);
-    wide.dims.push_back(inserted ? 1 : view.dims[next]);
-    wide.strides.push_back(inserted ? 0 : view.strides[next]);
-    missing -= inserted;
-    next += !inserted;
-    if (next > view.dims.size()) return view;
-  }
-  return next == view.dims.size() ? wide : view;
-}
 
 class Lineage {
  public:
   Lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics)
       : module_(module),
+        layouts_(module),
         programs_(programs),
         diagnostics_(diagnostics),
         // What the later micro-batches do is what those of the second period do: they run the same segments in the same order, and that no buffer is
         // used again while an earlier micro-batch needs it is for check_memory.
         period_(micro_batches_period(programs)),
         walked_(std::min(module.cut.count, 2 * period_)) {
-    pieces_.resize(static_cast<size_t>(module.ops.size()));
-    for (OpId id : module.order) {
-      auto& list = pieces_[static_cast<size_t>(id.index)];
-      for (size_t p = 0; p < module.ops[id].pieces.size(); ++p) list.emplace_back(module.ops[id].pieces[p].device, static_cast<int32_t>(p));
-      std::sort(list.begin(), list.end());
-    }
     for (const Body& each : programs.bodies) {
       std::vector<size_t>& first = first_copy_.emplace_back();
       size_t copies = 0;
@@ -164,14 +81,6 @@ class Lineage {
     const auto b = static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body);
     const int64_t copy = micro_batch % programs_.bodies[b].buffers[buffer].copies;
     return memory_[static_cast<size_t>(rank)][first_copy_[b][static_cast<size_t>(buffer.index)] + static_cast<size_t>(copy)];
-  }
-  // The rank's pieces of an operator, as (rank, index in op.pieces).
-  llvm::ArrayRef<std::pair<int32_t, int32_t>> pieces_on(int32_t rank, OpId op) const {
-    const auto& list = pieces_[static_cast<size_t>(op.index)];
-    const auto begin = std::lower_bound(list.begin(), list.end(), std::pair<int32_t, int32_t>(rank, 0));
-    auto end = begin;
-    while (end != list.end() && end->first == rank) ++end;
-    return {list.data() + (begin - list.begin()), static_cast<size_t>(end - begin)};
   }
   // The rank's buffers that the host fills with a tensor.
   llvm::ArrayRef<size_t> buffers_of(int32_t rank, const std::string& tensor) const {
@@ -261,154 +170,29 @@ class Lineage {
   Found find(const Step& step, const View& place, TensorId tensor, const Region& region, const Part& share = Part()) {
     const View view = as_wide_as(place, region);
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
-      if (const std::optional<Part> found = share_of(step.rank, content, view, tensor, region, share)) return {&content, *found};
+      if (const std::optional<Part> found = layouts_.share_of(step.rank, content.held, view, tensor, region, share)) return {&content, *found};
     std::string there;
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
-      there += (there.empty() ? "" : ", ") + module_.tensors[content.tensor].name + content.region.to_string();
+      there += (there.empty() ? "" : ", ") + module_.tensors[content.held.tensor].name + content.held.region.to_string();
     refuse(step, "expects " + region.to_string() + " of '" + module_.tensors[tensor].name + "' in buffer '" +
                      body(step.rank).buffers[view.buffer].name + "', and there is " + (there.empty() ? "nothing" : there));
     return {};
   }
 
-  // Does the content serve `view` as `region` of `wants`, directly or through layout operators? One memory may be several addends (x + x): `share`, where it
-  // is not whole, says which.
-  std::optional<Part> share_of(int32_t rank, const Content& content, const View& view, TensorId wants, const Region& region,
-                               const Part& share = Part()) {
-    const TensorId has = content.tensor;
-    if (has == wants) {
-      if (!content.region.contains(region)) return std::nullopt;
-      const std::optional<View> part = subview(content.view, content.region, region);
-      return part && same_place(*part, view) ? std::optional<Part>(Part()) : std::nullopt;
-    }
-    for (OpId producer : module_.tensors[wants].producers) {
-      const Op& o = module_.ops[producer];
-      if (o.inputs.empty() || !is_layout(o)) continue;
-      for (const auto& [device, p] : pieces_on(rank, producer)) {
-        const Piece& piece = o.pieces[static_cast<size_t>(p)];
-        for (const auto& [placed, source, source_region] :
-             sources(rank, content.view, has, content.region, o.inputs[0], region_of(module_, o, 0, piece), 0))
-          for (size_t out = 0; out < o.outputs.size(); ++out) {
-            if (o.outputs[out] != wants) continue;
-            const Region made = region_of(module_, o, static_cast<int>(o.inputs.size() + out), piece);
-            if (!made.contains(region)) continue;
-            const std::optional<View> laid = layout_view(o, static_cast<int>(out), piece, placed);
-            if (!laid) continue;
-            const std::optional<View> part = subview(*laid, made, region);
-            if (!part || !same_place(*part, view)) continue;
-            Part made_share = part_of(module_, producer, static_cast<int>(out), piece);
-            if (share.whole() || made_share == share) return made_share;
-          }
-      }
-    }
-    return std::nullopt;
-  }
-
-  struct Placed {
-    View view;
-    TensorId tensor;
-    Region region;
-  };
-
-  // Where `wants`' region lies, given that `at` holds `has`: at most one place.
-  std::vector<Placed> sources(int32_t rank, const View& at, TensorId has, const Region& has_region, TensorId wants, const Region& region, int depth) {
-    if (has == wants) {
-      if (!has_region.contains(region)) return {};
-      if (const std::optional<View> part = subview(at, has_region, region)) return {{*part, wants, region}};
-      return {};
-    }
-    if (depth > 16) return {};
-    std::vector<Placed> result;
-    for (OpId producer : module_.tensors[wants].producers) {
-      const Op& o = module_.ops[producer];
-      if (o.inputs.empty() || !is_layout(o)) continue;
-      for (const auto& [device, p] : pieces_on(rank, producer)) {
-        const Piece& piece = o.pieces[static_cast<size_t>(p)];
-        for (const Placed& from : sources(rank, at, has, has_region, o.inputs[0], region_of(module_, o, 0, piece), depth + 1))
-          for (size_t out = 0; out < o.outputs.size(); ++out) {
-            if (o.outputs[out] != wants) continue;
-            const Region made = region_of(module_, o, static_cast<int>(o.inputs.size() + out), piece);
-            const std::optional<View> laid = layout_view(o, static_cast<int>(out), piece, from.view);
-            if (!laid || !made.contains(region)) continue;
-            if (const std::optional<View> part = subview(*laid, made, region)) result.push_back({*part, wants, region});
-          }
-      }
-    }
-    return result;
-  }
-
-  static bool is_layout(const Op& o) {
-    switch (o.kind) {
-      case Kind::reshape:
-      case Kind::transpose:
-      case Kind::slice:
-      case Kind::split:
-      case Kind::expand: return true;
-      case Kind::pointwise: return std::get<PointwiseAttributes>(o.attributes).function == Scalar::identity;
-      default: return false;
-    }
-  }
-
-  std::optional<View> layout_view(const Op& o, int output, const Piece& piece, const View& from) const {
-    if (!is_layout(o)) return std::nullopt;
-    const int n = static_cast<int>(o.inputs.size());
-    const Region in = region_of(module_, o, 0, piece);
-    const Shape dims = region_of(module_, o, n + output, piece).local_shape();
-    switch (o.kind) {
-      case Kind::transpose: return transposed(from, std::get<TransposeAttributes>(o.attributes).permutation);
-      case Kind::reshape: return reshaped(from, dims);
-      case Kind::slice: {
-        const auto& a = std::get<SliceAttributes>(o.attributes);
-        llvm::SmallVector<int64_t, 5> starts;
-        for (size_t d = 0; d < dims.size(); ++d) starts.push_back(in.dim(d).count_below(a.starts[d]));
-        return sliced(from, starts, dims, a.steps);
-      }
-      case Kind::split: {
-        const size_t dim = static_cast<size_t>(std::get<DimAttributes>(o.attributes).dim);
-        int64_t start = 0;
-        for (int i = 0; i < output; ++i) start += module_.tensors[o.outputs[static_cast<size_t>(i)]].shape[dim];
-        llvm::SmallVector<int64_t, 5> starts(dims.size(), 0), steps(dims.size(), 1);
-        starts[dim] = in.dim(dim).count_below(start);
-        return sliced(from, starts, dims, steps);
-      }
-      default: return broadcast(from, dims);
-    }
-  }
-
   // The fragments must make up the region: whole joins, all micro-batches. As no two overlap, their sizes tell.
   bool complete(const Step& step, const Content& content, const Region& wanted, TensorId tensor) {
-    const Region& region = content.tensor == tensor ? wanted : content.region;
+    const Region& region = content.held.tensor == tensor ? wanted : content.held.region;
     for (const Fragment& fragment : content.fragments)
-      if (!right_micro_batches(step, content.tensor, fragment)) return false;
+      if (!right_micro_batches(step, content.held.tensor, fragment)) return false;
     if (content.fragments.size() == 1 && content.fragments[0].part.whole() && content.fragments[0].region.contains(region)) return true;
     Rational there = 0;
     for (const Fragment& fragment : content.fragments)
       there = there + Rational(intersect(fragment.region, region).elements()) * fragment.part.measure();
     if (there == Rational(region.elements())) return true;
     const auto missing = missing_of(content.fragments, region);
-    refuse(step, "reads '" + module_.tensors[content.tensor].name + "', of which " + missing[0].first.to_string() + missing[0].second.to_string() +
-                     " has not been added");
+    refuse(step, "reads '" + module_.tensors[content.held.tensor].name + "', of which " + missing[0].first.to_string() +
+                     missing[0].second.to_string() + " has not been added");
     return false;
-  }
-
-  // What of a region no fragment has: for the story of a refusal.
-  static std::vector<std::pair<Region, Part>> missing_of(const Fragments& fragments, const Region& wanted) {
-    std::vector<std::pair<Region, Part>> missing = {{wanted, Part()}};
-    for (const Fragment& fragment : fragments) {
-      std::vector<std::pair<Region, Part>> rest;
-      for (auto& [region, part] : missing) {
-        const Region common = intersect(region, fragment.region);
-        const Part shared = intersect(part, fragment.part);
-        if (common.empty() || shared.empty()) {
-          rest.push_back({region, part});
-          continue;
-        }
-        const Part left = subtract(part, shared);
-        if (!left.empty()) rest.push_back({common, left});
-        for (const Region& outside : subtract(region, common)) rest.push_back({outside, part});
-      }
-      missing = std::move(rest);
-    }
-    return missing;
   }
 
   bool right_micro_batches(const Step& step, TensorId tensor, const Fragment& fragment) {
@@ -428,28 +212,29 @@ class Lineage {
   // -- writing ------------------------------------------------------------------------------------------------------------------------------------
 
   void write(const Step& step, const View& place, Content content) {
-    const View view = as_wide_as(place, content.region);
+    const View view = as_wide_as(place, content.held.region);
     if (overwrite_part(step, view, content)) return;
     const Buffer& buffer = body(step.rank).buffers[view.buffer];
     const bool outlives_micro_batch = buffer.life == Buffer::Life::step || buffer.life == Buffer::Life::persistent;
-    if (!of_step(content.tensor) && outlives_micro_batch && walked_ > 1)
-      return refuse(
-          step, "writes '" + module_.tensors[content.tensor].name + "', which belongs to a micro-batch, to a buffer that is not cleared for each");
+    if (!of_step(content.held.tensor) && outlives_micro_batch && walked_ > 1)
+      return refuse(step, "writes '" + module_.tensors[content.held.tensor].name +
+                              "', which belongs to a micro-batch, to a buffer that is not cleared for each");
     Contents& list = contents(step.rank, view.buffer, step.micro_batch);
-    std::erase_if(list, [&](const Content& old) { return !are_apart(old.view, view); });
-    content.view = view;
+    std::erase_if(list, [&](const Content& old) { return !are_apart(old.held.view, view); });
+    content.held.view = view;
     list.push_back(std::move(content));
   }
 
   // A box within a value that is there already, at its place: what the box held is gone, the rest stays.
   bool overwrite_part(const Step& step, const View& view, const Content& content) {
     for (Content& old : contents(step.rank, view.buffer, step.micro_batch)) {
-      if (old.tensor != content.tensor || old.region == content.region || !old.region.contains(content.region)) continue;
-      const std::optional<View> part = subview(old.view, old.region, content.region);
+      if (old.held.tensor != content.held.tensor || old.held.region == content.held.region || !old.held.region.contains(content.held.region))
+        continue;
+      const std::optional<View> part = subview(old.held.view, old.held.region, content.held.region);
       if (!part || !same_place(*part, view)) continue;
       Fragments kept;
       for (const Fragment& fragment : old.fragments)
-        for (Region& rest : subtract(fragment.region, content.region)) kept.push_back({std::move(rest), fragment.part, fragment.micro_batches});
+        for (Region& rest : subtract(fragment.region, content.held.region)) kept.push_back({std::move(rest), fragment.part, fragment.micro_batches});
       kept.insert(kept.end(), content.fragments.begin(), content.fragments.end());
       old.fragments = std::move(kept);
       return true;
@@ -465,76 +250,19 @@ class Lineage {
     }
     const View view = as_wide_as(place, region);
     for (Content& content : contents(step.rank, view.buffer, step.micro_batch)) {
-      if (content.tensor != tensor || !content.region.contains(region)) continue;
-      const std::optional<View> part = subview(content.view, content.region, region);
-      if (part && same_place(*part, view)) return merge(step, content.fragments, tensor, fragments);
+      if (content.held.tensor != tensor || !content.held.region.contains(region)) continue;
+      const std::optional<View> part = subview(content.held.view, content.held.region, region);
+      if (!part || !same_place(*part, view)) continue;
+      const Fragment* again = merge(content.fragments, fragments);
+      if (again) refuse_doubled(step, tensor, *again);
+      return !again;
     }
     refuse(step, "adds to '" + module_.tensors[tensor].name + "' where nothing of it is");
     return false;
   }
 
-  bool merge(const Step& step, Fragments& into, TensorId tensor, const Fragments& fragments) {
-    for (const Fragment& fragment : fragments) {
-      bool joined = false;
-      for (Fragment& there : into) {
-        if (!overlaps(there.part, fragment.part) || !overlaps(there.region, fragment.region)) continue;
-        const bool again = overlaps(there.micro_batches, fragment.micro_batches);
-        if (again || !(there.region == fragment.region) || !(there.part == fragment.part)) {
-          refuse(step,
-                 "adds " + fragment.region.to_string() + fragment.part.to_string() + " of '" + module_.tensors[tensor].name + "' a second time");
-          return false;
-        }
-        there.micro_batches = unite(there.micro_batches, fragment.micro_batches);
-        joined = true;
-      }
-      if (!joined) into.push_back(fragment);
-    }
-    return true;
-  }
-
-  // Fragments that differ in one respect alone are said as one: the shares of a sum, or the blocks of a region.
-  static void simplify(Fragments& fragments) {
-    if (fragments.size() < 2) return;
-    Fragment all = fragments[0];
-    int64_t elements = 0;
-    bool same_region = true, same_part = true;
-    std::vector<Part> parts;
-    for (const Fragment& f : fragments) {
-      if (!(f.micro_batches == all.micro_batches)) return;
-      same_region &= f.region == all.region;
-      same_part &= f.part == all.part;
-      elements += f.region.elements();
-      all.region = enclose(all.region, f.region);
-      parts.push_back(f.part);
-    }
-    all.part = unite(parts);
-    if (same_region || (same_part && elements == all.region.elements())) fragments = {all};
-  }
-
-  // Shares of one region, each of another part of the join, are one share: by their sizes. None if some overlap, or differ in more.
-  static std::optional<Fragment> joined_shares(llvm::ArrayRef<const Content*> held) {
-    std::optional<Fragment> all;
-    std::vector<Part> parts;
-    Rational measure = 0;
-    for (const Content* content : held)
-      for (const Fragment& f : content->fragments) {
-        if (!all) all = f;
-        if (!(f.region == all->region) || !(f.micro_batches == all->micro_batches)) return std::nullopt;
-        parts.push_back(f.part);
-        measure = measure + f.part.measure();
-      }
-    if (!all) return std::nullopt;
-    all->part = unite(parts);
-    return all->part.measure() == measure ? all : std::nullopt;
-  }
-
-  Fragments restricted(const Fragments& fragments, const Region& region) const {
-    Fragments result;
-    for (const Fragment& f : fragments) {
-      Region common = intersect(f.region, region);
-      if (!common.empty()) result.push_back({std::move(common), f.part, f.micro_batches});
-    }
-    return result;
+  void refuse_doubled(const Step& step, TensorId tensor, const Fragment& again) {
+    refuse(step, "adds " + again.region.to_string() + again.part.to_string() + " of '" + module_.tensors[tensor].name + "' a second time");
   }
 
   // -- instructions -------------------------------------------------------------------------------------------------------------------------------
@@ -547,23 +275,23 @@ class Lineage {
         const Claim& c = claim(step, i.writes[0]);
         if (std::get<FillValue>(i.expression).value != neutral_value(module_.tensors[c.tensor].join))
           return refuse(step, "begins a join with a value that adds to it");
-        write(step, i.outs[0], {c.tensor, c.region, {}, {}});
+        write(step, i.outs[0], {{c.tensor, c.region, {}}, {}});
         return;
       }
       case Opcode::copy: return visit_copy(step);
       case Opcode::send: {
         const Claim& c = claim(step, i.reads[0]);
-        if (auto given = fragments(step, i.ins[0], c)) messages_[step.message] = {c.tensor, c.region, {}, std::move(*given)};
+        if (auto given = fragments(step, i.ins[0], c)) messages_[step.message] = {{c.tensor, c.region, {}}, std::move(*given)};
         return;
       }
       case Opcode::receive: {
         const Claim& c = claim(step, i.writes[0]);
         Content content = std::move(messages_[step.message]);
         messages_.erase(step.message);
-        if (content.tensor != c.tensor || !(content.region == c.region))
+        if (content.held.tensor != c.tensor || !(content.held.region == c.region))
           return refuse(step, "expects " + c.region.to_string() + " of '" + module_.tensors[c.tensor].name + "' and is sent " +
-                                  content.region.to_string() + " of '" +
-                                  (content.tensor.valid() ? module_.tensors[content.tensor].name : std::string("nothing")) + "'");
+                                  content.held.region.to_string() + " of '" +
+                                  (content.held.tensor.valid() ? module_.tensors[content.held.tensor].name : std::string("nothing")) + "'");
         return write(step, i.outs[0], std::move(content));
       }
       case Opcode::capture: return visit_capture(step);
@@ -578,10 +306,10 @@ class Lineage {
   std::optional<Fragments> fragments(const Step& step, const View& view, const Claim& c) {
     const Found found = find(step, view, c.tensor, c.region, c.part);
     if (!found.content) return std::nullopt;
-    if (found.content->tensor == c.tensor) return restricted(found.content->fragments, c.region);
+    if (found.content->held.tensor == c.tensor) return restricted(found.content->fragments, c.region);
     if (!complete(step, *found.content, c.region, c.tensor)) return std::nullopt;
     // Whole in all its micro-batches, or in this one: that is what the layout's result is made of.
-    const bool is_whole = of_step(c.tensor) && of_step(found.content->tensor);
+    const bool is_whole = of_step(c.tensor) && of_step(found.content->held.tensor);
     return Fragments{{c.region, found.share, is_whole ? whole_step() : of_step(c.tensor) ? added_by(step) : one(step.micro_batch)}};
   }
 
@@ -597,7 +325,7 @@ class Lineage {
       return;
     }
     if (i.writes.size() > 1) make_room(step, i.outs[0], to, claim(step, i.writes[1]));
-    write(step, i.outs[0], {to.tensor, to.region, {}, *moved});
+    write(step, i.outs[0], {{to.tensor, to.region, {}}, *moved});
   }
 
   // Before a part of a value is written that several copies put together: the whole, of which nothing is known yet, unless it is there.
@@ -609,8 +337,8 @@ class Lineage {
       whole.offset -= all.region.dim(d).count_below(to.region.dim(d).begin_position()) * part.strides[d];
     }
     for (const Content& content : contents(step.rank, part.buffer, step.micro_batch))
-      if (content.tensor == all.tensor && content.region == all.region && same_place(content.view, whole)) return;
-    write(step, whole, {all.tensor, all.region, {}, {}});
+      if (content.held.tensor == all.tensor && content.held.region == all.region && same_place(content.held.view, whole)) return;
+    write(step, whole, {{all.tensor, all.region, {}}, {}});
   }
 
   // Partial values side by side, joined by one reduction.
@@ -619,14 +347,20 @@ class Lineage {
     const Claim& c = claim(step, i.writes[0]);
     const auto& e = std::get<ReduceExpression>(i.expression);
     if (e.reduced != 1 || e.scale != 1 || e.join != module_.tensors[c.tensor].join) return refuse(step, "does not join the rows that it reads");
-    Content joined{c.tensor, c.region, {}, {}};
+    std::vector<Fragments> rows;
     for (size_t r = 0; r < i.reads.size(); ++r) {
       const Claim& row = claim(step, i.reads[r]);
       if (row.tensor != c.tensor || !(row.region == c.region)) return refuse(step, "does not join the rows that it reads");
-      const auto held = fragments(step, block_of(i.ins[0], static_cast<int64_t>(r), row.region), row);
-      if (!held || !merge(step, joined.fragments, c.tensor, *held)) return;
+      auto held = fragments(step, block_of(i.ins[0], static_cast<int64_t>(r), row.region), row);
+      if (!held) return;
+      rows.push_back(std::move(*held));
     }
-    write(step, i.outs[0], std::move(joined));
+    std::vector<const Fragments*> all;
+    for (const Fragments& row : rows) all.push_back(&row);
+    std::optional<Fragment> doubled;
+    Fragments whole = put_together(all, doubled);
+    if (doubled) return refuse_doubled(step, c.tensor, *doubled);
+    write(step, i.outs[0], {{c.tensor, c.region, {}}, std::move(whole)});
   }
 
   // The host is given what it is told it is given.
@@ -700,7 +434,7 @@ class Lineage {
         if (!add(step, i.outs[k], c.tensor, c.region, {made})) return;
       } else {
         if (i.opcode == Opcode::copy && i.writes.size() > 1) make_room(step, i.outs[k], c, claim(step, i.writes[1]));
-        write(step, i.outs[k], {c.tensor, c.region, {}, {made}});
+        write(step, i.outs[k], {{c.tensor, c.region, {}}, {made}});
       }
     }
   }
@@ -794,11 +528,11 @@ class Lineage {
   bool serves(int32_t rank, TensorId has, const Region& has_region, TensorId wants, const Region& region) {
     if (has == wants) return has_region == region;
     const View view = whole_buffer(BufferId(0), has_region.local_shape());
-    return share_of(rank, {has, has_region, view, {}}, as_wide_as(view, region), wants, region).has_value();
+    return layouts_.share_of(rank, {has, has_region, view}, as_wide_as(view, region), wants, region).has_value();
   }
 
   const Piece* piece_on(int32_t rank, OpId op, int32_t ordinal) const {
-    const auto here = pieces_on(rank, op);
+    const auto here = layouts_.pieces_on(rank, op);
     if (static_cast<size_t>(ordinal) >= here.size()) return nullptr;
     return &module_.ops[op].pieces[static_cast<size_t>(here[static_cast<size_t>(ordinal)].second)];
   }
@@ -821,11 +555,11 @@ class Lineage {
         const View& all = member.what->ins[0];
         auto held = fragments(member, gives_blocks(opcode) ? block_of(all, static_cast<int64_t>(r), c.region) : all, c);
         if (!held) return;
-        given.push_back({c.tensor, c.region, {}, std::move(*held)});
-        if (given.back().tensor != given[0].tensor)
-          return refuse(member, "meets a call for another tensor, '" + module_.tensors[given[0].tensor].name + "'");
-        if (given.back().region.elements() != given[0].region.elements())
-          return refuse(member, "meets a call whose blocks have another length, " + given[0].region.to_string());
+        given.push_back({{c.tensor, c.region, {}}, std::move(*held)});
+        if (given.back().held.tensor != given[0].held.tensor)
+          return refuse(member, "meets a call for another tensor, '" + module_.tensors[given[0].held.tensor].name + "'");
+        if (given.back().held.region.elements() != given[0].held.region.elements())
+          return refuse(member, "meets a call whose blocks have another length, " + given[0].held.region.to_string());
       }
     receive_collective(members, given);
   }
@@ -852,7 +586,7 @@ class Lineage {
       if (c.tensor != given.tensor || !(c.region == given.region))
         return refuse(member, "expects " + c.region.to_string() + " of '" + module_.tensors[c.tensor].name + "' and is given " +
                                   given.region.to_string() + " of '" + module_.tensors[given.tensor].name + "'");
-      write(member, member.what->outs[0], {given.tensor, given.region, {}, *held});
+      write(member, member.what->outs[0], {{given.tensor, given.region, {}}, *held});
     }
   }
 
@@ -869,19 +603,12 @@ class Lineage {
     return (receives_blocks && i.writes.size() == n) || (i.opcode != Opcode::all_to_all && i.writes.size() == 1);
   }
 
-  // Block `index` of blocks that lie one after the other.
-  static View block_of(const View& all, int64_t index, const Region& region) {
-    View view = whole_buffer(all.buffer, region.local_shape());
-    view.offset = all.offset + index * region.elements();
-    return view;
-  }
-
   // The blocks of an all_gather, apart or as its region has them one after the other; those of an all_to_all; what a sum joins.
   void receive_collective(const std::vector<Step>& members, const std::vector<Content>& given) {
     const size_t n = members.size();
     const Opcode opcode = members[0].what->opcode;
     const Claim* joined_as = nullptr;
-    Fragments joined;  // of all_reduce and all_gather: the same for every member that claims the same
+    Fragments whole;  // of all_reduce and all_gather: the same for every member that claims the same
     for (size_t m = 0; m < n; ++m) {
       const Step& member = members[m];
       const Instruction& i = *member.what;
@@ -893,26 +620,22 @@ class Lineage {
       }
       const Claim& c = claim(member, i.writes[0]);
       if (opcode == Opcode::reduce_scatter || !joined_as || joined_as->tensor != c.tensor || !(joined_as->region == c.region)) {
-        joined.clear();
-        std::vector<const Content*> held;
+        std::vector<const Fragments*> all;
         for (size_t k = 0; k < n; ++k) {
           const Content& from = opcode == Opcode::reduce_scatter ? given[k * n + m] : given[k];
-          const bool is_due = opcode == Opcode::all_gather ? is_block(c.region, static_cast<int64_t>(k), from.region) : from.region == c.region;
-          if (from.tensor != c.tensor || !is_due)
+          const Region& block = from.held.region;
+          const bool is_due = opcode == Opcode::all_gather ? is_block(c.region, static_cast<int64_t>(k), block) : block == c.region;
+          if (from.held.tensor != c.tensor || !is_due)
             return refuse(member, "expects " + std::string(opcode == Opcode::all_gather ? "blocks of " : "") + c.region.to_string() +
-                                      " from every member and gets " + from.region.to_string());
-          held.push_back(&from);
+                                      " from every member and gets " + block.to_string());
+          all.push_back(&from.fragments);
         }
-        if (const std::optional<Fragment> all = joined_shares(held)) {
-          joined = {*all};
-        } else {
-          for (const Content* from : held)
-            if (!merge(member, joined, c.tensor, from->fragments)) return;
-          simplify(joined);
-        }
+        std::optional<Fragment> doubled;
+        whole = put_together(all, doubled);
+        if (doubled) return refuse_doubled(member, c.tensor, *doubled);
         joined_as = &c;
       }
-      write(member, opcode == Opcode::all_gather ? block_of(i.outs[0], 0, c.region) : i.outs[0], {c.tensor, c.region, {}, joined});
+      write(member, opcode == Opcode::all_gather ? block_of(i.outs[0], 0, c.region) : i.outs[0], {{c.tensor, c.region, {}}, whole});
     }
   }
 
@@ -920,8 +643,8 @@ class Lineage {
     const Instruction& i = *member.what;
     for (size_t k = 0; k < given.size(); ++k) {
       const Claim& c = claim(member, i.writes[k]);
-      if (c.tensor != given[k]->tensor || !(given[k]->region == c.region))
-        return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k]->region.to_string());
+      if (c.tensor != given[k]->held.tensor || !(given[k]->held.region == c.region))
+        return refuse(member, "expects block " + c.region.to_string() + " and gets " + given[k]->held.region.to_string());
       write(member, block_of(i.outs[0], static_cast<int64_t>(k), c.region), *given[k]);
     }
   }
@@ -938,9 +661,9 @@ class Lineage {
   bool holds(BufferId buffer, TensorId id, const Home& home) {
     std::vector<Region> missing = {home.region};
     for (const Content& content : contents(home.device, buffer, 0)) {
-      if (content.tensor != id || !home.region.contains(content.region)) continue;
-      const std::optional<View> place = subview(whole_buffer(buffer, home.region.local_shape()), home.region, content.region);
-      if (!place || !same_place(*place, content.view)) continue;
+      if (content.held.tensor != id || !home.region.contains(content.held.region)) continue;
+      const std::optional<View> place = subview(whole_buffer(buffer, home.region.local_shape()), home.region, content.held.region);
+      if (!place || !same_place(*place, content.held.view)) continue;
       for (const Fragment& fragment : content.fragments) {
         if (!fragment.part.whole()) continue;
         std::vector<Region> rest;
@@ -1001,12 +724,12 @@ class Lineage {
   };
 
   const Module& module_;
+  const Layouts layouts_;
   const Programs& programs_;
   Diagnostics& diagnostics_;
   std::vector<std::vector<Contents>> memory_;                             // by rank, buffer and copy
   std::vector<std::vector<size_t>> first_copy_;                           // by body and buffer: where its copies are in memory_
   std::map<std::pair<int32_t, std::string>, std::vector<size_t>> named_;  // by body and name: the buffers that the host fills with it
-  std::vector<std::vector<std::pair<int32_t, int32_t>>> pieces_;          // by operator: (rank, index in op.pieces), sorted
   std::map<int64_t, Content> messages_;
   int64_t period_;                                                              // after which micro-batches do the same again
   int64_t walked_;                                                              // micro-batches of the step that are looked at

@@ -1,5 +1,7 @@
 #include "compiler/program/views.h"
 
+#include <algorithm>
+
 #include "compiler/support/check.h"
 
 namespace sscc {
@@ -183,6 +185,82 @@ View without_dims(const View& view, uint32_t mask) {
     result.strides.push_back(view.strides[d]);
   }
   return result;
+}
+
+View block_of(const View& all, int64_t index, const Region& region) {
+  View view = whole_buffer(all.buffer, region.local_shape());
+  view.offset = all.offset + index * region.elements();
+  return view;
+}
+
+bool same_place(const View& a, const View& b) {
+  if (a.buffer != b.buffer || a.offset != b.offset || a.dims != b.dims) return false;
+  for (size_t d = 0; d < a.dims.size(); ++d)
+    if (a.dims[d] > 1 && a.strides[d] != b.strides[d]) return false;
+  return true;
+}
+
+namespace {
+
+// First and last element that a view touches.
+std::pair<int64_t, int64_t> extent(const View& view) {
+  int64_t last = view.offset;
+  for (size_t d = 0; d < view.dims.size(); ++d) last += (view.dims[d] - 1) * view.strides[d];
+  return {view.offset, last};
+}
+
+}  // namespace
+
+bool are_apart(const View& a, const View& b) {
+  const auto mine = extent(a), other = extent(b);
+  if (mine.second < other.first || other.second < mine.first) return true;
+  if (a.dims.size() != b.dims.size()) return false;
+  struct Dim {
+    int64_t stride, first_a, first_b, length_a, length_b;
+  };
+  std::vector<Dim> dims;
+  for (size_t d = 0; d < a.dims.size(); ++d) {
+    if (a.dims[d] == 1 && b.dims[d] == 1) continue;
+    if (a.dims[d] > 1 && b.dims[d] > 1 && a.strides[d] != b.strides[d]) return false;
+    dims.push_back({a.dims[d] > 1 ? a.strides[d] : b.strides[d], 0, 0, a.dims[d], b.dims[d]});
+  }
+  std::sort(dims.begin(), dims.end(), [](const Dim& x, const Dim& y) { return x.stride > y.stride; });
+  int64_t rest_a = a.offset - std::min(a.offset, b.offset), rest_b = b.offset - std::min(a.offset, b.offset);
+  bool apart = false;
+  for (Dim& dim : dims) {
+    if (dim.stride <= 0) return false;
+    dim.first_a = rest_a / dim.stride;
+    dim.first_b = rest_b / dim.stride;
+    rest_a %= dim.stride;
+    rest_b %= dim.stride;
+    apart |= dim.first_a + dim.length_a <= dim.first_b || dim.first_b + dim.length_b <= dim.first_a;
+  }
+  apart |= rest_a != rest_b;  // in a dimension that has length 1 in both
+  // The layout holds if no box reaches over the stride of the next outer dimension.
+  int64_t reach = std::max(rest_a, rest_b);
+  for (size_t d = dims.size(); d-- > 0;) {
+    if (reach >= dims[d].stride) return false;
+    reach += (std::max(dims[d].first_a + dims[d].length_a, dims[d].first_b + dims[d].length_b) - 1) * dims[d].stride;
+  }
+  return apart;
+}
+
+View as_wide_as(const View& view, const Region& region) {
+  size_t missing = region.rank() - std::min(region.rank(), view.dims.size());
+  if (missing == 0) return view;
+  View wide = view;
+  wide.dims.clear();
+  wide.strides.clear();
+  size_t next = 0;
+  for (size_t d = 0; d < region.rank(); ++d) {
+    const bool inserted = missing > 0 && region.dim(d).length() == 1 && (next == view.dims.size() || view.dims[next] != 1);
+    wide.dims.push_back(inserted ? 1 : view.dims[next]);
+    wide.strides.push_back(inserted ? 0 : view.strides[next]);
+    missing -= inserted;
+    next += !inserted;
+    if (next > view.dims.size()) return view;
+  }
+  return next == view.dims.size() ? wide : view;
 }
 
 }  // namespace sscc

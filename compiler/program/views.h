@@ -28,5 +28,14 @@ View broadcast(const View& view, const Shape& dims);
 View sliced(const View& view, llvm::ArrayRef<int64_t> starts, const Shape& dims, llvm::ArrayRef<int64_t> steps);
 // Without the dimensions set in `mask` (their lengths must be 1).
 View without_dims(const View& view, uint32_t mask);
+// Kernels leave out dimensions of length 1 that they reduce; the region has them.
+View as_wide_as(const View& view, const Region& region);
+// Block `index` of blocks that lie one after the other, each with the shape of `region`.
+View block_of(const View& all, int64_t index, const Region& region);
+
+// Are the elements of both views, in their order, at the same places?
+bool same_place(const View& a, const View& b);
+// Do two views of a buffer surely share no element? By extent; else as two boxes of one row-major layout, apart in some dimension.
+bool are_apart(const View& a, const View& b);
 
 }  // namespace sscc
