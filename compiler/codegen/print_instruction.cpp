@@ -218,58 +218,10 @@ void print_arguments(Call& call) {
   }
 }
 
-// The kernel's name; communication and captures replace it.
-const char* kernel_of(Opcode opcode) {
-  switch (opcode) {
-    case Opcode::contract: return "contract";
-    case Opcode::pointwise: return "pointwise";
-    case Opcode::reduce: return "reduce";
-    case Opcode::copy: return "copy";
-    case Opcode::fill: return "fill";
-    case Opcode::gather: return "gather";
-    case Opcode::scatter_add: return "scatter_add";
-    case Opcode::softmax: return "softmax";
-    case Opcode::softmax_grad: return "softmax_grad";
-    case Opcode::layer_norm: return "layer_norm";
-    case Opcode::layer_norm_grad: return "layer_norm_grad";
-    case Opcode::layer_norm_grad_scale: return "layer_norm_grad_scale";
-    case Opcode::pick: return "pick";
-    case Opcode::cross_entropy_grad: return "cross_entropy_grad";
-    case Opcode::pad: return "pad";
-    case Opcode::update: return "update";
-    default: return "";
-  }
-}
-
 }  // namespace
 
-const char* word_of(DType type) {
-  switch (type) {
-    case DType::f32: return "f32";
-    case DType::f64: return "f64";
-    case DType::f16: return "f16";
-    case DType::bf16: return "bf16";
-    case DType::i64: return "i64";
-    case DType::i32: return "i32";
-    case DType::i8: return "i8";
-    case DType::u8: return "u8";
-    case DType::b1: return "b1";
-  }
-  return "";
-}
-
-const char* word_of(Join join) {
-  switch (join) {
-    case Join::sum: return "sum";
-    case Join::max: return "max";
-    case Join::min: return "min";
-    case Join::logsumexp: return "logsumexp";
-  }
-  return "";
-}
-
 std::string type_and_shape(const Body& body, const View& view) {
-  std::string text = word_of(body.buffers[view.buffer].dtype);
+  std::string text = name_of(body.buffers[view.buffer].dtype);
   for (size_t d = 0; d < view.dims.size(); ++d) text += (d ? "x" : " ") + std::to_string(view.dims[d]);
   return text;
 }
@@ -288,7 +240,7 @@ const std::string& ProgramNames::rule(const rt::UpdateRule& rule) const {
 }
 
 std::string print_instruction(const Body& body, const Instruction& instruction, const ProgramNames& names, FusedFunctions& fused) {
-  Call call(kernel_of(instruction.opcode), body, instruction, names, fused);
+  Call call(name_of(instruction.opcode), body, instruction, names, fused);
   print_arguments(call);
   return call.statement();
 }

@@ -5,13 +5,10 @@
 #include <vector>
 
 #include "compiler/codegen/print_fused.h"
+#include "compiler/ir/print.h"
 #include "compiler/program/program.h"
 
 namespace sscc {
-
-// "f32", "sum", as in sscc_rt/types.h.
-const char* word_of(DType type);
-const char* word_of(Join join);
 
 // "f32 8x32x64"
 std::string type_and_shape(const Body& body, const View& view);

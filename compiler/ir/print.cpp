@@ -3,6 +3,32 @@
 #include <cstdio>
 
 namespace sscc {
+
+const char* word_of(DType type) {
+  switch (type) {
+    case DType::f32: return "f32";
+    case DType::f64: return "f64";
+    case DType::f16: return "f16";
+    case DType::bf16: return "bf16";
+    case DType::i64: return "i64";
+    case DType::i32: return "i32";
+    case DType::i8: return "i8";
+    case DType::u8: return "u8";
+    case DType::b1: return "b1";
+  }
+  return "";
+}
+
+const char* word_of(Join join) {
+  switch (join) {
+    case Join::sum: return "sum";
+    case Join::max: return "max";
+    case Join::min: return "min";
+    case Join::logsumexp: return "logsumexp";
+  }
+  return "";
+}
+
 namespace {
 
 const char* name_of(Role role) {
@@ -18,16 +44,6 @@ const char* name_of(Role role) {
   return "";
 }
 
-const char* name_of(Join join) {
-  switch (join) {
-    case Join::sum: return "sum";
-    case Join::max: return "max";
-    case Join::min: return "min";
-    case Join::logsumexp: return "logsumexp";
-  }
-  return "";
-}
-
 const char* mark_of(Mark mark) {
   switch (mark) {
     case Mark::plain: return "";
@@ -36,21 +52,6 @@ const char* mark_of(Mark mark) {
     case Mark::window: return "~";
     case Mark::segment: return "|";
     case Mark::frozen: return "^";
-  }
-  return "";
-}
-
-const char* type_name(DType type) {
-  switch (type) {
-    case DType::f32: return "f32";
-    case DType::f64: return "f64";
-    case DType::f16: return "f16";
-    case DType::bf16: return "bf16";
-    case DType::i64: return "i64";
-    case DType::i32: return "i32";
-    case DType::i8: return "i8";
-    case DType::u8: return "u8";
-    case DType::b1: return "b1";
   }
   return "";
 }
@@ -87,7 +88,7 @@ struct AttributePrinter {
     return " equation=" + a.lhs + "," + a.rhs + "->" + a.out + (a.scale != 1 ? " scale=" + number(a.scale) : "");
   }
   std::string operator()(const ReduceAttributes& a) const {
-    return " dims=" + numbers(a.dims) + " join=" + name_of(a.join) + (a.keep_dims ? " keep_dims=1" : "") +
+    return " dims=" + numbers(a.dims) + " join=" + word_of(a.join) + (a.keep_dims ? " keep_dims=1" : "") +
            (a.scale != 1 ? " scale=" + number(a.scale) : "");
   }
   std::string operator()(const TransposeAttributes& a) const { return " permutation=" + numbers(a.permutation); }
@@ -112,10 +113,10 @@ std::string ids(llvm::ArrayRef<TensorId> list) {
 }
 
 std::string print_tensor(TensorId id, const Tensor& t) {
-  std::string text = "%" + std::to_string(id.index) + " = tensor " + quoted_text(t.name) + " " + type_name(t.dtype) + "[" + to_string(t.shape) +
-                     "] " + name_of(t.role);
+  std::string text = "%" + std::to_string(id.index) + " = tensor " + quoted_text(t.name) + " " + word_of(t.dtype) + "[" + to_string(t.shape) + "] " +
+                     name_of(t.role);
   if (t.scope == Scope::micro_batch) text += " micro_batch";
-  if (t.join != Join::sum) text += std::string(" join=") + name_of(t.join);
+  if (t.join != Join::sum) text += std::string(" join=") + word_of(t.join);
   if (t.trainable) text += " trainable";
   if (t.gradient_of.valid()) text += " gradient_of=%" + std::to_string(t.gradient_of.index);
   if (t.micro_batch_of.valid()) text += " micro_batch_of=%" + std::to_string(t.micro_batch_of.index);

@@ -10,4 +10,8 @@ namespace sscc {
 // Tensors, operators in order (with what the passes so far have added: splits, stages, pieces), segments, timetable, deliveries.
 std::string print(const Module& module);
 
+// "f32", "sum", as in sscc_rt/types.h.
+const char* word_of(DType type);
+const char* word_of(Join join);
+
 }  // namespace sscc
