@@ -3,6 +3,7 @@
 
     SSCC=build/sscc test/e2e/cuda.py [-v] [CLASS[.TEST] ...]
 """
+import glob
 import os
 import shutil
 import sys
@@ -10,7 +11,7 @@ import tempfile
 import unittest
 
 from golden import gpt
-from harness import ENVIRONMENT, MODELS, ROOT, SKIPPED, Subject, need, read_json, run
+from harness import ENVIRONMENT, MODELS, ROOT, SKIPPED, Subject, need, read_json, run, write_json
 
 SSCC = os.path.abspath(os.environ.get("SSCC", f"{ROOT}/build/sscc"))
 GPT, MLP = f"{MODELS}/gpt", f"{MODELS}/mlp"
@@ -66,6 +67,32 @@ class Compile(Test):
         done = run(["env", "CUDA_VISIBLE_DEVICES=", f"{build}/run", "--data", "synthetic"])
         self.assertEqual(done.returncode, 3, done.stderr)
         self.assertIn("cannot find a GPU", done.stderr)
+
+
+class GpuCheck(Test):
+    """tools/gpu-check, as far as processors go: what it carries is complete, and it finds what is wrong."""
+
+    def gpu_check(self, *words):
+        return run([f"{self.folder}/carried/gpu-check", "run", "--report", f"{self.folder}/report.json", *words], timeout=600)
+
+    def test_programs_for_processors(self):
+        need(run([f"{ROOT}/tools/gpu-check", "prepare", f"{self.folder}/carried", "--sscc", SSCC, "--target", "cpu", "--cases", "mlp.1,gpt.tp2"]))
+        runtime = glob.glob(f"{os.path.dirname(SSCC)}/precompiled/*.so")[0]
+        need(self.gpu_check("--runtime", runtime))
+        results = {row["check"]: row["result"] for row in read_json(f"{self.folder}/report.json")["checks"]}
+        self.assertEqual({name: results[name] for name in ("compile gpt.tp2", "golden mlp.1", "golden gpt.tp2")},
+                         {"compile gpt.tp2": "ok", "golden mlp.1": "ok", "golden gpt.tp2": "ok"})
+        losses = read_json(f"{self.folder}/carried/models/mlp/losses.json")
+        losses["float64"][1] *= 1.01
+        write_json(f"{self.folder}/carried/models/mlp/losses.json", losses)
+        self.assertEqual(self.gpu_check("--runtime", runtime).returncode, 1)
+        results = {row["check"]: row["result"] for row in read_json(f"{self.folder}/report.json")["checks"]}
+        self.assertEqual((results["golden mlp.1"], results["golden gpt.tp2"]), ("failed", "ok"))
+
+    def test_usage(self):
+        folder = f"{self.folder}/carried"
+        self.assertIn("no case 'gpt'", run([f"{ROOT}/tools/gpu-check", "prepare", folder, "--cases", "gpt"]).stderr)
+        self.assertIn("'prepare' has written".replace("'", "`"), run([f"{ROOT}/tools/gpu-check", "run"]).stderr)
 
 
 class Usage(Test):
