@@ -221,7 +221,7 @@ void print_arguments(Call& call) {
 }  // namespace
 
 std::string type_and_shape(const Body& body, const View& view) {
-  std::string text = name_of(body.buffers[view.buffer].dtype);
+  std::string text = word_of(body.buffers[view.buffer].dtype);
   for (size_t d = 0; d < view.dims.size(); ++d) text += (d ? "x" : " ") + std::to_string(view.dims[d]);
   return text;
 }
