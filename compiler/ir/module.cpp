@@ -169,8 +169,7 @@ Region compute_region(const Module& module, const Op& op, int index, const Piece
 bool is_summed_over(const Op& op, int output, int axis) {
   if (op.rule.axes[static_cast<size_t>(axis)].mark != Mark::sum) return false;
   const int index = static_cast<int>(op.inputs.size()) + output;
-  return llvm::none_of(op.rule.occurrences,
-                       [&](const Occurrence& occurrence) { return occurrence.axis == axis && occurrence.operand == index; });
+  return llvm::none_of(op.rule.occurrences, [&](const Occurrence& occurrence) { return occurrence.axis == axis && occurrence.operand == index; });
 }
 
 Part compute_part(const Module& module, OpId id, int output, const Piece& piece) {

@@ -308,8 +308,8 @@ using Messages = llvm::SmallVector<Message, 1>;
 struct Delivery {
   enum class How { local, point_to_point, exchange, all_reduce, all_gather, reduce_scatter, all_to_all, broadcast } how = How::local;
   TensorId tensor;
-  Region region;                 // what each receiver has afterwards (where there are `regions`: what all have together)
-  Part part;                     // of the join; where it is not whole, later deliveries of the tensor take it from there
+  Region region;                          // what each receiver has afterwards (where there are `regions`: what all have together)
+  Part part;                              // of the join; where it is not whole, later deliveries of the tensor take it from there
   llvm::SmallVector<int32_t, 2> devices;  // receivers; of collectives the group, in group order
   Messages messages;
   std::vector<Region> regions;  // reduce_scatter, all_to_all: of each device

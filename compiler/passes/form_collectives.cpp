@@ -222,8 +222,7 @@ class Collectives {
     if (delivery.how != Delivery::How::exchange) return delivery.how;
     if (delivery.devices.size() == 1) return Delivery::How::point_to_point;
     const bool is_partial = llvm::any_of(delivery.messages, [](const Message& message) { return !is_whole(message); });
-    if (is_partial)
-      return module_.tensors[delivery.tensor].join != Join::logsumexp ? Delivery::How::all_reduce : Delivery::How::point_to_point;
+    if (is_partial) return module_.tensors[delivery.tensor].join != Join::logsumexp ? Delivery::How::all_reduce : Delivery::How::point_to_point;
     return are_equal_blocks(delivery) ? Delivery::How::all_gather : Delivery::How::point_to_point;
   }
 

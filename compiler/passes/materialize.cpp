@@ -76,8 +76,8 @@ class Materializer {
     TensorId tensor;
     std::vector<Delivery> deliveries;
     std::vector<Source> sources;
-    std::vector<Source> received;                // complete values that groups leave on their devices
-    std::vector<size_t> made_by;                 // the delivery of each
+    std::vector<Source> received;               // complete values that groups leave on their devices
+    std::vector<size_t> made_by;                // the delivery of each
     std::vector<std::pair<Region, Need>> rest;  // needs of devices that no group covers
   };
 

@@ -86,9 +86,7 @@ class Ring {
     return {call_.devices[from], call_.devices[to], chunk, std::move(contributions)};
   }
   // What a delivery of this ring has left of a chunk.
-  Contributions left(size_t place, const Region& chunk, const Part& part) const {
-    return {{call_.devices[place], OpId(), 0, chunk, part}};
-  }
+  Contributions left(size_t place, const Region& chunk, const Part& part) const { return {{call_.devices[place], OpId(), 0, chunk, part}}; }
 
   Delivery& add(size_t to, const Region& region) {
     Delivery& delivery = result_.emplace_back();
@@ -144,7 +142,7 @@ class Ring {
   const Delivery& call_;
   const size_t n_;
   std::vector<Contributions> given_;  // by place in the ring
-  std::vector<Region> chunks_;                    // chunk k belongs to place k
+  std::vector<Region> chunks_;        // chunk k belongs to place k
   std::vector<Delivery> result_;
 };
 

@@ -48,9 +48,8 @@ class Planner {
       deliveries_of_[static_cast<size_t>(module_.deliveries[d].tensor.index)].push_back(static_cast<int32_t>(d));
     place_buckets();
     for (size_t d = 0; d < module_.deliveries.size(); ++d) add_delivery(static_cast<int32_t>(d));
-    in_parallel(plan_.events.size(), [&](size_t device) {
-      llvm::sort(plan_.events[device], [](const Event& a, const Event& b) { return a.key < b.key; });
-    });
+    in_parallel(plan_.events.size(),
+                [&](size_t device) { llvm::sort(plan_.events[device], [](const Event& a, const Event& b) { return a.key < b.key; }); });
     return std::move(plan_);
   }
 

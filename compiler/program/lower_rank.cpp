@@ -128,7 +128,8 @@ RankLowering::Sum RankLowering::new_sum(TensorId id, OpId self, const Region& re
   sum.region = region;
   sum.members = 1;
   const SegmentKind kind = module_.segments[static_cast<size_t>(plan_.segment_of[static_cast<size_t>(self.index)])].kind;
-  sum.over_micro_batches = module_.cut.count > 1 && tensor(id).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
+  sum.over_micro_batches =
+      module_.cut.count > 1 && tensor(id).scope == Scope::step && (kind == SegmentKind::forward || kind == SegmentKind::backward);
   return sum;
 }
 

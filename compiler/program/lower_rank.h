@@ -32,10 +32,10 @@ struct LoweringPlan {
     int32_t delivery = 0, message = 0;
     auto operator<=>(const Gift&) const = default;
   };
-  std::vector<std::vector<Gift>> gifts;                // by device: the messages that it gives, sorted
-  std::vector<int32_t> transfer;                       // by delivery: number of a collective
-  std::vector<std::vector<int32_t>> message_transfer;  // by delivery and message
-  std::vector<int> segment_of;                         // by op
+  std::vector<std::vector<Gift>> gifts;                                           // by device: the messages that it gives, sorted
+  std::vector<int32_t> transfer;                                                  // by delivery: number of a collective
+  std::vector<std::vector<int32_t>> message_transfer;                             // by delivery and message
+  std::vector<int> segment_of;                                                    // by op
   std::vector<std::unordered_map<TensorId, llvm::SmallVector<Region, 1>>> homes;  // by device: what is at home there
   llvm::ArrayRef<Region> homes_of(int32_t device, TensorId tensor) const;
 };
