@@ -9,7 +9,7 @@
 
 #include "compiler/ops/ops.h"
 #include "compiler/program/check.h"
-#include "compiler/program/computes.h"
+#include "compiler/program/claims.h"
 #include "compiler/program/fragments.h"
 #include "compiler/program/layouts.h"
 #include "compiler/program/walk.h"
@@ -425,8 +425,10 @@ class Lineage {
       if (!content || !complete(step, *content, c.region, c.tensor)) return;
     }
     // What an instruction is said to do does not depend on the micro-batch.
-    const bool is_fused = i.opcode == Opcode::pointwise && i.piece < 0;
-    if (step.micro_batch == segment_of(step).variant && !(is_fused ? fused_needs_are_claimed(step) : needs_are_claimed(step))) return;
+    if (step.micro_batch == segment_of(step).variant) {
+      const std::string difference = difference_from_claims(module_, layouts_, programs_.ranks[static_cast<size_t>(step.rank)], i);
+      if (!difference.empty()) return refuse(step, difference);
+    }
     for (size_t k = 0; k < i.outs.size(); ++k) {
       const Claim& c = claim(step, i.writes[k]);
       const Fragment made{c.region, c.part, micro_batches_of(step, c.tensor)};
@@ -437,104 +439,6 @@ class Lineage {
         write(step, i.outs[k], {{c.tensor, c.region, {}}, {made}});
       }
     }
-  }
-
-  // An operator's instruction reads every input of its piece, and writes its outputs, exactly as the rule says.
-  bool needs_are_claimed(const Step& step) {
-    const Instruction& i = *step.what;
-    if (!i.op.valid() || i.piece < 0) return true;
-    const Op& o = module_.ops[i.op];
-    const Piece* held = piece_on(step.rank, i.op, i.piece);
-    if (!held) return refuse(step, "has no piece of this operator"), false;
-    const Piece& piece = *held;
-    const std::string difference = difference_from_operator(module_, o, piece, i, programs_.ranks[static_cast<size_t>(step.rank)].constants);
-    if (!difference.empty()) return refuse(step, difference), false;
-    if (i.opcode == Opcode::copy) return concat_is_claimed(step, o, piece);
-    size_t read = 0, written = 0;
-    for (size_t k = 0; k < o.inputs.size(); ++k) {
-      if (!o.inputs[k].valid()) continue;
-      const Claim& c = claim(step, i.reads[read++]);
-      if (c.tensor != o.inputs[k] || !(c.region == region_of(module_, o, static_cast<int>(k), piece)))
-        return refuse(step, "does not read what its operator needs"), false;
-    }
-    for (size_t k = 0; k < o.outputs.size(); ++k) {
-      if (!o.outputs[k].valid()) continue;
-      const Claim& c = claim(step, i.writes[written++]);
-      if (c.tensor != o.outputs[k] || !(c.region == region_of(module_, o, static_cast<int>(o.inputs.size() + k), piece)) ||
-          !(c.part == part_of(module_, i.op, static_cast<int>(k), piece)))
-        return refuse(step, "does not write what its operator makes"), false;
-    }
-    return true;
-  }
-
-  // A copy of one operand of a concat to its place in the result.
-  bool concat_is_claimed(const Step& step, const Op& o, const Piece& piece) {
-    const Claim& from = claim(step, step.what->reads[0]);
-    const Claim& to = claim(step, step.what->writes[0]);
-    const Region out = region_of(module_, o, static_cast<int>(o.inputs.size()), piece);
-    int64_t start = 0;
-    for (size_t k = 0; o.kind == Kind::concat && k < o.inputs.size(); ++k) {
-      const auto dim = static_cast<size_t>(std::get<DimAttributes>(o.attributes).dim);
-      const int64_t end = start + module_.tensors[o.inputs[k]].shape[dim];
-      Region place = out;
-      place.set_dim(dim, intersect(out.dim(dim), Intervals(start, end)));
-      if (from.tensor == o.inputs[k] && from.region == region_of(module_, o, static_cast<int>(k), piece) && to.tensor == o.outputs[0] &&
-          to.region == place && to.part == part_of(module_, step.what->op, 0, piece))
-        return true;
-      start = end;
-    }
-    return refuse(step, "does not put what its operator reads where it belongs"), false;
-  }
-
-  // A fused instruction: every step reads, from the instruction's inputs or earlier steps, what its operator needs; results are the operators' outputs.
-  bool fused_needs_are_claimed(const Step& step) {
-    const Instruction& i = *step.what;
-    const std::string difference = difference_from_operators(module_, i);
-    if (!difference.empty()) return refuse(step, difference), false;
-    const auto& e = std::get<PointwiseExpression>(i.expression);
-    std::vector<std::pair<TensorId, Region>> made;
-    for (size_t s = 0; s < e.steps.size(); ++s) {
-      const Op& o = module_.ops[e.ops[s].first];
-      const Piece* piece = piece_on(step.rank, e.ops[s].first, e.ops[s].second);
-      if (!piece) return refuse(step, "has no piece of this operator"), false;
-      for (int a = 0; a < rt::arity_of(e.steps[s].function); ++a) {
-        const int32_t arg = e.steps[s].args[a];
-        if (arg >= static_cast<int32_t>(i.reads.size()) || ~arg >= static_cast<int32_t>(s))
-          return refuse(step, "has a step that reads nothing"), false;
-        TensorId tensor;
-        Region region;
-        if (arg >= 0) {
-          tensor = claim(step, i.reads[static_cast<size_t>(arg)]).tensor;
-          region = claim(step, i.reads[static_cast<size_t>(arg)]).region;
-        } else {
-          std::tie(tensor, region) = made[static_cast<size_t>(~arg)];
-        }
-        if (!serves(step.rank, tensor, region, o.inputs[static_cast<size_t>(a)], region_of(module_, o, a, *piece)))
-          return refuse(step, "does not read what operator " + quoted(o.name) + " needs"), false;
-      }
-      made.emplace_back(o.outputs[0], region_of(module_, o, static_cast<int>(o.inputs.size()), *piece));
-    }
-    for (size_t k = 0; k < e.results.size(); ++k) {
-      const auto s = static_cast<size_t>(e.results[k]);
-      const Claim& c = claim(step, i.writes[k]);
-      if (s >= made.size() || c.tensor != made[s].first || !(c.region == made[s].second) ||
-          !(c.part == part_of(module_, e.ops[s].first, 0, *piece_on(step.rank, e.ops[s].first, e.ops[s].second))))
-        return refuse(step, "does not write what its operators make"), false;
-    }
-    return true;
-  }
-
-  // A value that stays in a register is read as itself, or as a layout of itself that has every element at its place.
-  bool serves(int32_t rank, TensorId has, const Region& has_region, TensorId wants, const Region& region) {
-    if (has == wants) return has_region == region;
-    const View view = whole_buffer(BufferId(0), has_region.local_shape());
-    return layouts_.share_of(rank, {has, has_region, view}, as_wide_as(view, region), wants, region).has_value();
-  }
-
-  const Piece* piece_on(int32_t rank, OpId op, int32_t ordinal) const {
-    const auto here = layouts_.pieces_on(rank, op);
-    if (static_cast<size_t>(ordinal) >= here.size()) return nullptr;
-    return &module_.ops[op].pieces[static_cast<size_t>(here[static_cast<size_t>(ordinal)].second)];
   }
 
   void visit_collective(const std::vector<Step>& members) {

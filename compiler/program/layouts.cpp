@@ -7,18 +7,6 @@ namespace {
 
 constexpr int deepest = 16;  // layouts of layouts
 
-bool is_layout(const Op& o) {
-  switch (o.kind) {
-    case Kind::reshape:
-    case Kind::transpose:
-    case Kind::slice:
-    case Kind::split:
-    case Kind::expand: return true;
-    case Kind::pointwise: return std::get<PointwiseAttributes>(o.attributes).function == Scalar::identity;
-    default: return false;
-  }
-}
-
 // The view of `region` in a view of `whole`, if it is all there.
 std::optional<View> part_of_view(const View& view, const Region& whole, const Region& region) {
   return whole.contains(region) ? subview(view, whole, region) : std::nullopt;
@@ -50,7 +38,7 @@ std::optional<Part> Layouts::share_of(int32_t rank, const Placed& held, const Vi
   }
   for (const OpId producer : module_.tensors[wants].producers) {
     const Op& o = module_.ops[producer];
-    if (o.inputs.empty() || !is_layout(o)) continue;
+    if (o.inputs.empty() || !is_layout(module_, o)) continue;
     for (const auto& [device, p] : pieces_on(rank, producer)) {
       const Piece& piece = o.pieces[static_cast<size_t>(p)];
       for (const View& from : places(rank, held, o.inputs[0], region_of(module_, o, 0, piece), 0))
@@ -78,7 +66,7 @@ std::vector<View> Layouts::places(int32_t rank, const Placed& held, TensorId wan
   if (depth > deepest) return result;
   for (const OpId producer : module_.tensors[wants].producers) {
     const Op& o = module_.ops[producer];
-    if (o.inputs.empty() || !is_layout(o)) continue;
+    if (o.inputs.empty() || !is_layout(module_, o)) continue;
     for (const auto& [device, p] : pieces_on(rank, producer)) {
       const Piece& piece = o.pieces[static_cast<size_t>(p)];
       for (const View& from : places(rank, held, o.inputs[0], region_of(module_, o, 0, piece), depth + 1))

@@ -6,24 +6,6 @@
 
 namespace sscc {
 
-namespace {
-
-bool is_layout_kind(const Op& o, const Module& module) {
-  switch (o.kind) {
-    case Kind::reshape:
-    case Kind::transpose:
-    case Kind::slice:
-    case Kind::split:
-    case Kind::expand: return true;
-    case Kind::pointwise:
-      return std::get<PointwiseAttributes>(o.attributes).function == Scalar::identity &&
-             module.tensors[o.inputs[0]].dtype == module.tensors[o.outputs[0]].dtype;
-    default: return false;
-  }
-}
-
-}  // namespace
-
 // Which of this rank's pieces of the operator piece `p` is: the same on all ranks that share a program.
 int32_t RankLowering::ordinal(OpId self, int32_t p) const {
   const std::vector<Piece>& pieces = op(self).pieces;
@@ -40,7 +22,7 @@ void RankLowering::lower_op(const LoweringPlan::Event& event) {
   if (o.kind == Kind::update) return lower_update(event.op, event.piece);
   if (o.kind == Kind::concat)
     lower_concat(event.op, event.piece);
-  else if (is_layout_kind(o, module_))
+  else if (is_layout(module_, o))
     lower_layout(event.op, event.piece);
   else
     lower_kernel(event.op, event.piece);
@@ -58,8 +40,11 @@ RankLowering::Sum* RankLowering::sum_of(OpId self, int index, int32_t p) {
   if (!id.valid() || !part_of(module_, self, index, piece).whole()) return nullptr;
   std::vector<Sum>& sums = sums_[id];
   sum_of_[key_of(id, self, p)] = static_cast<int>(sums.size());
-  sums.push_back(new_sum(id, self, region_of(module_, o, static_cast<int>(o.inputs.size()) + index, piece)));
-  return &sums.back();
+  Sum& sum = sums.emplace_back();
+  sum.region = region_of(module_, o, static_cast<int>(o.inputs.size()) + index, piece);
+  sum.members = 1;
+  sum.over_micro_batches = adds_up_micro_batches(id, self);
+  return &sum;
 }
 
 void RankLowering::leave_whole_outputs(OpId self, int32_t p) {

@@ -127,7 +127,8 @@ class RankLowering {
   void finish_output(OpId self, const Output& out, int32_t piece);
   // Where an output goes; null if nobody takes it from here. What is whole is there for readers on this rank, without a delivery.
   Sum* sum_of(OpId self, int index, int32_t piece);
-  Sum new_sum(TensorId id, OpId self, const Region& region) const;
+  // Is the tensor a step's, to which each micro-batch that runs the operator adds?
+  bool adds_up_micro_batches(TensorId id, OpId self) const;
   void leave_whole_outputs(OpId self, int32_t piece);
   void alias_output(OpId self, int index, int32_t piece, View view);
   // The join of contributions over `region`, in a view; `fresh`: in a contiguous buffer that may be changed.

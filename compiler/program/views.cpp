@@ -172,6 +172,20 @@ View sliced(const View& view, llvm::ArrayRef<int64_t> starts, const Shape& dims,
   return result;
 }
 
+bool is_layout(const Module& module, const Op& op) {
+  switch (op.kind) {
+    case Kind::reshape:
+    case Kind::transpose:
+    case Kind::slice:
+    case Kind::split:
+    case Kind::expand: return true;
+    case Kind::pointwise:
+      return std::get<PointwiseAttributes>(op.attributes).function == Scalar::identity &&
+             module.tensors[op.inputs[0]].dtype == module.tensors[op.outputs[0]].dtype;
+    default: return false;
+  }
+}
+
 View without_dims(const View& view, uint32_t mask) {
   View result = view;
   result.dims.clear();

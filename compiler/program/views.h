@@ -26,6 +26,8 @@ View transposed(const View& view, llvm::ArrayRef<int> permutation);
 // Right-aligned broadcast: dimensions of length 1, and missing ones, get stride 0.
 View broadcast(const View& view, const Shape& dims);
 View sliced(const View& view, llvm::ArrayRef<int64_t> starts, const Shape& dims, llvm::ArrayRef<int64_t> steps);
+// Does the operator only say where elements are: can its result be a view of its input? (A cast cannot: elements become others.)
+bool is_layout(const Module& module, const Op& op);
 // Without the dimensions set in `mask` (their lengths must be 1).
 View without_dims(const View& view, uint32_t mask);
 // Kernels leave out dimensions of length 1 that they reduce; the region has them.

@@ -129,9 +129,10 @@ class Ways:
         """NCCL on one GPU, or loopback where it refuses."""
         if not self.flags(case.ranks):
             return
-        done = run(case.command("--data", case.model, "--steps", "1", "--timeout", "30", "--quiet"), timeout=120)
-        if done.returncode:
-            print("one GPU over NCCL:", (done.stderr.strip().splitlines() or ["no message"])[-1])
+        try:
+            need(run(case.command("--data", case.model, "--steps", "1", "--timeout", "30", "--quiet"), timeout=120))
+        except (AssertionError, OSError, subprocess.SubprocessError) as error:
+            print("one GPU over NCCL:", str(error).strip().splitlines()[-1])
             self.shared = "loopback"
 
 

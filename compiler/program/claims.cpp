@@ -1,0 +1,128 @@
+#include "compiler/program/claims.h"
+
+#include <tuple>
+#include <utility>
+#include <vector>
+
+#include "compiler/program/computes.h"
+#include "compiler/support/strings.h"
+
+namespace sscc {
+namespace {
+
+class Claims {
+ public:
+  Claims(const Module& module, const Layouts& layouts, const RankProgram& rank, const Instruction& instruction)
+      : module_(module), layouts_(layouts), rank_(rank), instruction_(instruction) {}
+
+  // Every input of the operator's piece is read, and every output written, exactly as the rule says.
+  std::string of_operator() const {
+    const Op& o = module_.ops[instruction_.op];
+    const Piece* held = piece_of(instruction_.op, instruction_.piece);
+    if (!held) return "has no piece of this operator";
+    const Piece& piece = *held;
+    std::string difference = difference_from_operator(module_, o, piece, instruction_, rank_.constants);
+    if (!difference.empty()) return difference;
+    if (instruction_.opcode == Opcode::copy) return of_concat(o, piece);
+    size_t read = 0, written = 0;
+    for (size_t k = 0; k < o.inputs.size(); ++k) {
+      if (!o.inputs[k].valid()) continue;
+      const Claim& c = claim(instruction_.reads[read++]);
+      if (c.tensor != o.inputs[k] || !(c.region == region_of(module_, o, static_cast<int>(k), piece))) return "does not read what its operator needs";
+    }
+    for (size_t k = 0; k < o.outputs.size(); ++k) {
+      if (!o.outputs[k].valid()) continue;
+      const Claim& c = claim(instruction_.writes[written++]);
+      if (c.tensor != o.outputs[k] || !(c.region == region_of(module_, o, static_cast<int>(o.inputs.size() + k), piece)) ||
+          !(c.part == part_of(module_, instruction_.op, static_cast<int>(k), piece)))
+        return "does not write what its operator makes";
+    }
+    return "";
+  }
+
+  // Every step reads, from the instruction's inputs or earlier steps, what its operator needs; results are the operators' outputs.
+  std::string of_fused() const {
+    std::string difference = difference_from_operators(module_, instruction_);
+    if (!difference.empty()) return difference;
+    const auto& e = std::get<PointwiseExpression>(instruction_.expression);
+    std::vector<std::pair<TensorId, Region>> made;
+    for (size_t s = 0; s < e.steps.size(); ++s) {
+      const Op& o = module_.ops[e.ops[s].first];
+      const Piece* piece = piece_of(e.ops[s].first, e.ops[s].second);
+      if (!piece) return "has no piece of this operator";
+      for (int a = 0; a < rt::arity_of(e.steps[s].function); ++a) {
+        const int32_t arg = e.steps[s].args[a];
+        if (arg >= static_cast<int32_t>(instruction_.reads.size()) || ~arg >= static_cast<int32_t>(s)) return "has a step that reads nothing";
+        TensorId tensor;
+        Region region;
+        if (arg >= 0) {
+          const Claim& c = claim(instruction_.reads[static_cast<size_t>(arg)]);
+          std::tie(tensor, region) = std::tie(c.tensor, c.region);
+        } else {
+          std::tie(tensor, region) = made[static_cast<size_t>(~arg)];
+        }
+        if (!serves(tensor, region, o.inputs[static_cast<size_t>(a)], region_of(module_, o, a, *piece)))
+          return "does not read what operator " + quoted(o.name) + " needs";
+      }
+      made.emplace_back(o.outputs[0], region_of(module_, o, static_cast<int>(o.inputs.size()), *piece));
+    }
+    for (size_t k = 0; k < e.results.size(); ++k) {
+      const auto s = static_cast<size_t>(e.results[k]);
+      const Claim& c = claim(instruction_.writes[k]);
+      if (s >= made.size() || c.tensor != made[s].first || !(c.region == made[s].second) ||
+          !(c.part == part_of(module_, e.ops[s].first, 0, *piece_of(e.ops[s].first, e.ops[s].second))))
+        return "does not write what its operators make";
+    }
+    return "";
+  }
+
+ private:
+  const Claim& claim(int32_t index) const { return rank_.claims[static_cast<size_t>(index)]; }
+
+  const Piece* piece_of(OpId op, int32_t ordinal) const {
+    const auto here = layouts_.pieces_on(rank_.rank, op);
+    if (static_cast<size_t>(ordinal) >= here.size()) return nullptr;
+    return &module_.ops[op].pieces[static_cast<size_t>(here[static_cast<size_t>(ordinal)].second)];
+  }
+
+  // A copy of one operand of a concat to its place in the result.
+  std::string of_concat(const Op& o, const Piece& piece) const {
+    const Claim& from = claim(instruction_.reads[0]);
+    const Claim& to = claim(instruction_.writes[0]);
+    const Region out = region_of(module_, o, static_cast<int>(o.inputs.size()), piece);
+    int64_t start = 0;
+    for (size_t k = 0; o.kind == Kind::concat && k < o.inputs.size(); ++k) {
+      const auto dim = static_cast<size_t>(std::get<DimAttributes>(o.attributes).dim);
+      const int64_t end = start + module_.tensors[o.inputs[k]].shape[dim];
+      Region place = out;
+      place.set_dim(dim, intersect(out.dim(dim), Intervals(start, end)));
+      if (from.tensor == o.inputs[k] && from.region == region_of(module_, o, static_cast<int>(k), piece) && to.tensor == o.outputs[0] &&
+          to.region == place && to.part == part_of(module_, instruction_.op, 0, piece))
+        return "";
+      start = end;
+    }
+    return "does not put what its operator reads where it belongs";
+  }
+
+  // A value that stays in a register is read as itself, or as a layout of itself that has every element at its place.
+  bool serves(TensorId has, const Region& has_region, TensorId wants, const Region& region) const {
+    if (has == wants) return has_region == region;
+    const View view = whole_buffer(BufferId(0), has_region.local_shape());
+    return layouts_.share_of(rank_.rank, {has, has_region, view}, as_wide_as(view, region), wants, region).has_value();
+  }
+
+  const Module& module_;
+  const Layouts& layouts_;
+  const RankProgram& rank_;
+  const Instruction& instruction_;
+};
+
+}  // namespace
+
+std::string difference_from_claims(const Module& module, const Layouts& layouts, const RankProgram& rank, const Instruction& instruction) {
+  const Claims claims(module, layouts, rank, instruction);
+  if (instruction.opcode == Opcode::pointwise && instruction.piece < 0) return claims.of_fused();
+  return instruction.op.valid() && instruction.piece >= 0 ? claims.of_operator() : "";
+}
+
+}  // namespace sscc
