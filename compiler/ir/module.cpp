@@ -261,22 +261,58 @@ TensorId in_first_variant(const Module& module, TensorId id) {
 
 bool is_output(const Module& module, TensorId id) { return llvm::is_contained(module.outputs, in_first_variant(module, id)); }
 
-Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch) {
+int64_t StepCut::Axis::largest() const {
+  int64_t largest = 0;
+  for (size_t k = 0; k + 1 < begins.size(); ++k) largest = std::max(largest, begins[k + 1] - begins[k]);
+  return largest;
+}
+
+int64_t StepCut::begin_of(const Where& where, int64_t micro_batch) const {
+  const Axis& axis = axes[static_cast<size_t>(where.axis)];
+  return axis.begins[static_cast<size_t>(micro_batch / axis.every % axis.pieces())] * where.length / axis.length();
+}
+
+int64_t StepCut::size_of(const Where& where, int64_t micro_batch) const {
+  const Axis& axis = axes[static_cast<size_t>(where.axis)];
+  const auto piece = static_cast<size_t>(micro_batch / axis.every % axis.pieces());
+  return (axis.begins[piece + 1] - axis.begins[piece]) * where.length / axis.length();
+}
+
+int64_t StepCut::largest_of(const Where& where) const {
+  const Axis& axis = axes[static_cast<size_t>(where.axis)];
+  return axis.largest() * where.length / axis.length();
+}
+
+int64_t StepCut::first_of(int variant) const {
+  return variant_of.empty() ? 0 : std::find(variant_of.begin(), variant_of.end(), variant) - variant_of.begin();
+}
+
+std::vector<int64_t> StepCut::micro_batches_of(int variant) const {
+  std::vector<int64_t> result;
+  for (int64_t m = 0; m < count; ++m)
+    if (variant_at(m) == variant) result.push_back(m);
+  return result;
+}
+
+llvm::ArrayRef<StepCut::Where> cuts_of(const Module& module, TensorId id) {
   const Tensor& t = module.tensors[id];
-  if (t.scope == Scope::step || module.cut.count == 1) return region;
-  const TensorId named = t.micro_batch_of.valid() ? t.micro_batch_of : in_first_variant(module, id);
-  auto it = module.cut.where.find(named);
-  if (it == module.cut.where.end()) return region;
+  if (t.scope == Scope::step) return {};
+  const auto it = module.cut.where.find(t.micro_batch_of.valid() ? t.micro_batch_of : in_first_variant(module, id));
+  if (it == module.cut.where.end()) return {};
+  return it->second;
+}
+
+Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch) {
   Region whole = region;
-  for (const StepCut::Where& where : llvm::reverse(it->second)) {
-    const int64_t length = where.length / where.pieces, piece = micro_batch / where.every % where.pieces;  // of the factor
+  for (const StepCut::Where& where : cuts_of(module, id)) {
+    const int64_t size = module.cut.size_of(where, micro_batch), begin = module.cut.begin_of(where, micro_batch);
     llvm::SmallVector<Interval, 8> moved;
     const Intervals positions = whole.dim(static_cast<size_t>(where.dim));
     for (const Interval& each : positions.list())
       for (int64_t at = each.begin; at < each.end;) {  // runs inside one copy of the factor's piece
-        const int64_t block = where.stride * length;
+        const int64_t block = where.stride * size;
         const int64_t end = std::min(each.end, (at / block + 1) * block);
-        const int64_t shift = (at / block) * (where.stride * where.length - block) + piece * block;
+        const int64_t shift = (at / block) * (where.stride * where.length - block) + begin * where.stride;
         moved.push_back({at + shift, end + shift});
         at = end;
       }

@@ -61,6 +61,7 @@ struct Tensor {
   llvm::SmallVector<OpId, 1> producers;  // more than one: addends of a sum. Empty: input, label, parameter, constant, state
   TensorId gradient_of;                  // for a gradient: of what
   TensorId micro_batch_of;               // for an input's or label's micro-batch slice: the step tensor it is cut from
+  int variant = 0;                       // of the micro-batch, which it is for
   TensorId variant_of;                   // in a later variant of the micro-batch: what this is in the first
   bool gather_once = false;              // a parameter stored apart from its readers: brought there once a step, not in every segment that reads it
   TensorId next_version_of;              // for an update's result: the parameter or state that it replaces after the step
@@ -257,20 +258,45 @@ struct Slot {
 };
 using Timetable = std::vector<std::vector<Slot>>;  // one list a device
 
-// How the step was cut into `count` micro-batches: of these dimensions of step tensors, a range (stride, length) into so many equal pieces. Cut along two
-// axes, micro-batches run through the pieces of the second for each of the first: micro-batch m has piece (m / every) mod pieces.
+// How the step was cut into `count` micro-batches: along one axis, or several, one after another (the first outermost: micro-batches run through the
+// pieces of the second for each of the first).
 struct StepCut {
   int64_t count = 1;
+
+  // Of one axis: piece k has positions [begins[k], begins[k + 1]).
+  struct Axis {
+    Shape begins;
+    int64_t every = 1;  // micro-batch m has piece (m / every) mod pieces()
+    int64_t pieces() const { return static_cast<int64_t>(begins.size()) - 1; }
+    int64_t length() const { return begins.back(); }
+    int64_t largest() const;  // the size of the largest piece
+  };
+  std::vector<Axis> axes;
+
+  // Where a cut axis is in a tensor: the factor (stride, length) of a dimension of the whole step's tensor. It may count coarser units than the axis
+  // does: one for every axis.length() / length of its positions.
   struct Where {
     int dim = 0;
-    int64_t stride = 1, length = 0;  // length: of the factor in the tensor before this cut
-    int64_t pieces = 1, every = 1;
+    int64_t stride = 1, length = 0;
+    int axis = 0;
   };
-  std::map<TensorId, llvm::SmallVector<Where, 1>> where;  // step tensor (input, label, output) -> what is cut, one cut after another
-  // Micro-batches run the same operators, or, by turns, one of several variants: micro-batch m runs variant m mod variants. Each variant has operators
-  // and micro-batch tensors of its own, and its addend of what is summed over the step (passes/make_variants.cpp).
+  // Of tensors of micro-batches in their first variant (of slices of inputs and labels: under the input or label). Innermost first; of the same
+  // factor, cut again, the last cut first.
+  std::map<TensorId, llvm::SmallVector<Where, 1>> where;
+  // Of the factor: where the piece of a micro-batch begins, and its size. The size of the largest piece.
+  int64_t begin_of(const Where& where, int64_t micro_batch) const;
+  int64_t size_of(const Where& where, int64_t micro_batch) const;
+  int64_t largest_of(const Where& where) const;
+
+  // Micro-batches that differ in size, or in where they run (stages held at several coordinates), run *variants* of the same operators. Each variant has
+  // operators and micro-batch tensors of its own, and its addend of what is summed over the step (passes/make_variants.h). The first has the largest
+  // micro-batches.
   int64_t variants = 1;
-  int64_t runs_of(int variant) const { return (count - variant + variants - 1) / variants; }  // how many micro-batches run it
+  std::vector<int32_t> variant_of;  // by micro-batch; empty: all run the first
+  int variant_at(int64_t micro_batch) const { return variant_of.empty() ? 0 : variant_of[static_cast<size_t>(micro_batch)]; }
+  std::vector<int64_t> micro_batches_of(int variant) const;
+  int64_t first_of(int variant) const;  // of these
+  bool is_first(int64_t micro_batch) const { return first_of(variant_at(micro_batch)) == micro_batch; }
 };
 
 // Where a tensor without producers, or the newest version of a parameter or state, lives on a device.
@@ -371,6 +397,9 @@ Intervals axis_positions(const Op& op, int axis, const Piece& piece);
 // What a tensor is in the first variant of the micro-batch: a graph output, what rules name.
 TensorId in_first_variant(const Module& module, TensorId id);
 bool is_output(const Module& module, TensorId id);
+
+// Where the step was cut in a micro-batch tensor; nothing where it does not hold a cut axis.
+llvm::ArrayRef<StepCut::Where> cuts_of(const Module& module, TensorId id);
 
 // The positions in the whole tensor of a region of micro-batch m.
 Region to_whole(const Module& module, TensorId id, const Region& region, int64_t micro_batch);

@@ -194,8 +194,8 @@ std::string print(const Module& module) {
   if (module.loss.valid()) text += "loss %" + std::to_string(module.loss.index) + "\n";
   if (module.grad_norm.valid()) text += "grad_norm %" + std::to_string(module.grad_norm.index) + "\n";
   if (module.cut.count > 1)
-    text += "micro_batches " + std::to_string(module.cut.count) +
-            (module.cut.variants > 1 ? " variants " + std::to_string(module.cut.variants) : "") + "\n";
+    text +=
+        "micro_batches " + std::to_string(module.cut.count) + (module.cut.variants > 1 ? " variants " + numbers(module.cut.variant_of) : "") + "\n";
   for (int64_t t = 0; t < module.tensors.size(); ++t) text += print_tensor(TensorId(t), module.tensors[TensorId(t)]);
   for (OpId id : module.order) text += print_op(module, id, module.ops[id]);
   for (const Segment& segment : module.segments) {

@@ -50,7 +50,7 @@ class Assignment {
   const Devices& devices_of(const Op& o) {
     const Placement& p = placement(o);
     const bool takes_turns = o.scope == Scope::micro_batch || module_.cut.count == 1;
-    const std::optional<int> turn = takes_turns ? std::optional(o.variant) : std::nullopt;
+    const std::optional<int> turn = takes_turns ? std::optional(static_cast<int>(module_.cut.first_of(o.variant))) : std::nullopt;
     auto [it, fresh] = devices_cache_.try_emplace({p.mesh, p.fixed, turn});
     if (fresh) it->second = devices_at(module_.meshes[static_cast<size_t>(p.mesh)], p.fixed, turn);
     return it->second;

@@ -3,13 +3,15 @@
 //   2 what holds it only where it cannot be cut is refused
 //   3 values that micro-batches need and that depend on inputs alone (the count of labels) are computed once, before the micro-batches
 //   4 a micro-batch that needs what only all micro-batches together give is refused: micro-batches meet there
-//   5 shapes, scopes and rules are rewritten; inputs and labels get a tensor for the micro-batch's slice
+//   5 shapes, scopes and rules are rewritten to those of the largest micro-batch (make_variants adds the others); inputs and labels get a tensor for
+//     the micro-batch's slice
 #include "compiler/passes/cut_step.h"
 
 #include <algorithm>
 #include <set>
 
 #include "compiler/ops/ops.h"
+#include "compiler/passes/pieces.h"
 #include "compiler/passes/requests.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
@@ -18,10 +20,21 @@
 namespace sscc {
 namespace {
 
+// One axis along which the step is cut: all rules that name it, in the plan's order.
+struct Cut {
+  const TransformRule* rule = nullptr;  // the first
+  std::vector<const SplitOver*> splits;
+
+  int64_t pieces() const {
+    int64_t pieces = 1;
+    for (const SplitOver* split : splits) pieces *= split->pieces;
+    return pieces;
+  }
+};
+
 class Cutter {
  public:
-  Cutter(Module& module, const TransformRule& rule, int64_t count, Diagnostics& diagnostics)
-      : module_(module), rule_(rule), count_(count), diagnostics_(diagnostics) {}
+  Cutter(Module& module, const Cut& cut, Diagnostics& diagnostics) : module_(module), cut_(cut), rule_(*cut.rule), diagnostics_(diagnostics) {}
 
   void run() {
     find_holders();
@@ -53,20 +66,14 @@ class Cutter {
           "name one dimension of one input");
       return;
     }
-    if (count_ > request.length) {
+    if (cut_.pieces() > request.length) {
       diagnostics_.error(Code::too_many_pieces, where(),
-                         "cannot cut " + quoted(request.name) + " (" + std::to_string(request.length) + " positions) into " + std::to_string(count_) +
-                             " micro-batches",
+                         "cannot cut " + quoted(request.name) + " (" + std::to_string(request.length) + " positions) into " +
+                             std::to_string(cut_.pieces()) + " micro-batches",
                          "use at most " + std::to_string(request.length) + ", " + even_divisors(request.length));
       return;
     }
-    if (request.length % count_ != 0) {
-      diagnostics_.error(Code::unsupported, where(),
-                         "micro-batches of different size: " + std::to_string(request.length) + " positions of " + quoted(request.name) + " in " +
-                             std::to_string(count_),
-                         "use a number that divides, " + even_divisors(request.length));
-      return;
-    }
+    if (!find_pieces(request)) return;
     for (OpId id : module_.order) {
       const Op& op = module_.ops[id];
       if (op.phase == Phase::forward) {
@@ -75,7 +82,8 @@ class Cutter {
         for (const Hit& hit : found) {
           const Mark mark = op.rule.axes[static_cast<size_t>(hit.axis)].mark;
           if (mark != Mark::plain && mark != Mark::sum) return refuse(op, "needs all of it at once");
-          if (hit.factor.length % count_ != 0) return refuse(op, "sees only " + std::to_string(hit.factor.length) + " units of it");
+          if (llvm::any_of(axis_.begins, [&](int64_t begin) { return begin * hit.factor.length % axis_.length() != 0; }))
+            return refuse(op, "sees only " + std::to_string(hit.factor.length) + " units of it");
           if (const Tensor* weight = weight_with(op, hit.axis))
             return refuse(op, "would use another part of " + quoted(weight->name) + " in each of them");
           held_[id][hit.axis] = hit.factor;
@@ -89,6 +97,27 @@ class Cutter {
     }
   }
 
+  // Each split divides what those before it left. False, and an error: a piece without positions.
+  bool find_pieces(const Request& request) {
+    std::set<int64_t> units = {request.length};
+    for (const auto& [range, count] : request.units) units.insert(count);
+    axis_.begins = {0, request.length};
+    for (const SplitOver* split : cut_.splits) {
+      Shape finer = {0};
+      for (size_t k = 0; k + 1 < axis_.begins.size(); ++k) {
+        const int64_t begin = axis_.begins[k], end = axis_.begins[k + 1];
+        const std::vector<int64_t> cuts = split->sizes.empty() ? even_cuts(begin, end, split->pieces, request.length, {units.begin(), units.end()})
+                                                               : proportional_cuts(begin, end, split->sizes);
+        finer.append(cuts.begin() + 1, cuts.end());
+      }
+      axis_.begins = std::move(finer);
+    }
+    if (std::adjacent_find(axis_.begins.begin(), axis_.begins.end()) == axis_.begins.end()) return true;
+    diagnostics_.error(Code::too_many_pieces, where(),
+                       "a micro-batch would have none of the " + std::to_string(request.length) + " positions of " + quoted(request.name),
+                       "use fewer micro-batches, or sizes that are closer to each other");
+    return false;
+  }
   void refuse(const Op& op, const std::string& why) {
     diagnostics_.error(Code::micro_batches_meet, where(), "micro-batches meet at " + quoted(op.name) + ", which " + why,
                        "cut along another axis, or use one micro-batch", op.name);
@@ -265,32 +294,29 @@ class Cutter {
   // -- 5 ------------------------------------------------------------------------------------------------------------------------------------------
 
   void rewrite() {
+    const int number = static_cast<int>(module_.cut.axes.size());
     std::map<TensorId, std::map<int, StepCut::Where>> cut;  // tensor -> dimension -> where
     for (const auto& [id, held] : held_) {
       const Op& op = module_.ops[id];
       for (const Occurrence& o : op.rule.occurrences)
         if (auto it = held.find(o.axis); it != held.end())
-          cut[operand(op, o.operand)][o.dim] = {o.dim, o.stride * it->second.stride, it->second.length, count_, 1};
+          cut[operand(op, o.operand)][o.dim] = {o.dim, o.stride * it->second.stride, it->second.length, number};
     }
-    module_.cut.count *= count_;
-    for (auto& [id, wheres] : module_.cut.where)
-      for (StepCut::Where& each : wheres) each.every *= count_;
+    module_.cut.count *= axis_.pieces();
+    for (StepCut::Axis& earlier : module_.cut.axes) earlier.every *= axis_.pieces();
+    module_.cut.axes.push_back(axis_);
     std::map<TensorId, TensorId> slices;
     for (const auto& [id, dims] : cut) {
-      llvm::SmallVector<StepCut::Where, 1> wheres;
-      for (const auto& [dim, each] : dims) wheres.push_back(each);
       const Tensor& tensor = module_.tensors[id];
       const TensorId named = tensor.micro_batch_of.valid() ? tensor.micro_batch_of : id;
+      TensorId shrunk = id;
       if (tensor.producers.empty() && named == id) {  // an input: the step's tensor stays, readers in micro-batches get a slice
         Tensor slice = tensor;
         slice.name += ":micro_batch";
         slice.micro_batch_of = id;
-        shrink(slice, wheres);
-        slices[id] = module_.tensors.add(std::move(slice));
-      } else {
-        shrink(module_.tensors[id], wheres);
+        shrunk = slices[id] = module_.tensors.add(std::move(slice));
       }
-      if (module_.tensors[named].producers.empty() || is_output(module_, named)) llvm::append_range(module_.cut.where[named], wheres);
+      for (const auto& [dim, where] : dims) shrink(module_.tensors[shrunk], module_.cut.where[named], where);
     }
     for (OpId id : module_.order) {
       Op& op = module_.ops[id];
@@ -301,28 +327,7 @@ class Cutter {
           if (auto it = slices.find(input); it != slices.end()) input = it->second;
       }
     }
-    attach_rules();
-  }
-
-  // In a micro-batch of one position the axis is none any more: those after it have other numbers, by which gradients know them.
-  void attach_rules() {
-    std::map<OpId, Rule> before;
-    for (OpId id : module_.order) {
-      before[id] = module_.ops[id].rule;
-      attach_rule(module_, id);
-    }
-    for (OpId id : module_.order) {
-      Op& op = module_.ops[id];
-      const auto forward = before.find(op.forward);
-      if (forward == before.end() || (op.kind == Kind::reshape && module_.ops[op.forward].kind == Kind::reshape)) continue;  // as attach_rule has it
-      const std::vector<Axis>& now = module_.ops[op.forward].rule.axes;
-      for (Axis& axis : op.rule.axes) {
-        if (axis.forward_axis < 0) continue;
-        const std::string& name = forward->second.axes[static_cast<size_t>(axis.forward_axis)].name;
-        const auto found = llvm::find_if(now, [&](const Axis& each) { return each.name == name; });
-        axis.forward_axis = found == now.end() ? -1 : static_cast<int>(found - now.begin());
-      }
-    }
+    attach_rules_again(module_, module_.order);
   }
 
   // A slice, or the gradient of one, begins where whole blocks of the axis begin: in a micro-batch each of them is shorter.
@@ -333,24 +338,69 @@ class Cutter {
     for (const Occurrence& o : op.rule.occurrences) {
       if (o.operand != whole || !held.contains(o.axis)) continue;
       int64_t& start = slice->starts[static_cast<size_t>(o.dim)];
-      SSCC_CHECK(start % count_ == 0, "a slice of micro-batches begins with a whole block: " + op.name);
-      start /= count_;
+      SSCC_CHECK(start * axis_.largest() % axis_.length() == 0, "a slice of micro-batches begins with a whole block: " + op.name);
+      start = start * axis_.largest() / axis_.length();
     }
   }
 
-  void shrink(Tensor& tensor, const llvm::SmallVector<StepCut::Where, 1>& wheres) {
+  // The factor is one of the tensor's present shape; `known`, the cuts before this one, tells where it is in the whole step's.
+  void shrink(Tensor& tensor, llvm::SmallVector<StepCut::Where, 1>& known, StepCut::Where where) {
     tensor.scope = Scope::micro_batch;
-    for (const StepCut::Where& each : wheres) tensor.shape[static_cast<size_t>(each.dim)] /= count_;
+    int64_t& length = tensor.shape[static_cast<size_t>(where.dim)];
+    length = length / where.length * module_.cut.largest_of(where);
+    auto inner = known.begin();
+    for (; inner != known.end(); ++inner) {
+      if (inner->dim != where.dim) continue;
+      const int64_t block = inner->stride * module_.cut.largest_of(*inner);
+      if (where.stride < block) break;
+      where.stride = where.stride / block * inner->stride * inner->length;
+    }
+    if (inner != known.end() && where.stride * where.length > inner->stride && !(is_even(*inner) && is_even(where))) return cut_twice(tensor);
+    known.insert(inner, where);
+  }
+
+  bool is_even(const StepCut::Where& where) const {
+    const StepCut::Axis& axis = module_.cut.axes[static_cast<size_t>(where.axis)];
+    return axis.largest() * axis.pieces() == axis.length();
+  }
+
+  void cut_twice(const Tensor& tensor) {
+    if (diagnostics_.has_errors()) return;
+    diagnostics_.error(Code::micro_batches_meet, where(),
+                       quoted(tensor.name) + " would be cut twice along " + quoted(rule_.axis->text) + ", into micro-batches of different size",
+                       "cut it by one rule");
   }
 
   Module& module_;
+  const Cut& cut_;
   const TransformRule& rule_;
-  int64_t count_;
   Diagnostics& diagnostics_;
+  StepCut::Axis axis_;
   std::map<OpId, Held> held_;
 };
 
 }  // namespace
+
+// In a micro-batch of one position the axis is none any more: those after it have other numbers, by which gradients know them.
+void attach_rules_again(Module& module, llvm::ArrayRef<OpId> ops) {
+  std::map<OpId, Rule> before;
+  for (OpId id : ops) {
+    before[id] = module.ops[id].rule;
+    attach_rule(module, id);
+  }
+  for (OpId id : ops) {
+    Op& op = module.ops[id];
+    const auto forward = before.find(op.forward);
+    if (forward == before.end() || (op.kind == Kind::reshape && module.ops[op.forward].kind == Kind::reshape)) continue;  // as attach_rule has it
+    const std::vector<Axis>& now = module.ops[op.forward].rule.axes;
+    for (Axis& axis : op.rule.axes) {
+      if (axis.forward_axis < 0) continue;
+      const std::string& name = forward->second.axes[static_cast<size_t>(axis.forward_axis)].name;
+      const auto found = llvm::find_if(now, [&](const Axis& each) { return each.name == name; });
+      axis.forward_axis = found == now.end() ? -1 : static_cast<int>(found - now.begin());
+    }
+  }
+}
 
 bool cuts_the_step(const Module& module, const TransformRule& rule) {
   if (!rule.axis || rule.within) return false;
@@ -361,21 +411,14 @@ bool cuts_the_step(const Module& module, const TransformRule& rule) {
 }
 
 void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
-  struct Cut {
-    const TransformRule* rule = nullptr;
-    int64_t count = 1;
-  };
-  std::vector<Cut> cuts;  // one for each axis
+  std::vector<Cut> cuts;
   for (const TransformRule& rule : plan.transform) {
     if (!cuts_the_step(module, rule)) continue;
     auto cut = llvm::find_if(cuts, [&](const Cut& each) { return each.rule->axis->text == rule.axis->text; });
-    if (cut == cuts.end()) cut = cuts.insert(cut, {&rule, 1});
+    if (cut == cuts.end()) cut = cuts.insert(cut, {&rule, {}});
     for (const SplitOver& split : rule.splits) {
       if (!split.is_time) continue;
-      cut->count *= split.pieces;
-      if (!llvm::all_equal(split.sizes))
-        diagnostics.error(Code::unsupported, split.where, "micro-batches of different size are not supported by this version of sscc",
-                          "use {\"time\": " + std::to_string(split.pieces) + "}");
+      cut->splits.push_back(&split);
       if (!split.rotate.empty())
         diagnostics.error(Code::unsupported, split.where,
                           "'rotate' is for pieces within a micro-batch, and this rule cuts the step into micro-batches",
@@ -390,7 +433,7 @@ void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
                           "version of sscc",
                       "use 'gpipe'");
   for (const Cut& cut : cuts)
-    if (!diagnostics.has_errors() && cut.count > 1) Cutter(module, *cut.rule, cut.count, diagnostics).run();
+    if (!diagnostics.has_errors() && cut.pieces() > 1) Cutter(module, cut, diagnostics).run();
 }
 
 }  // namespace sscc

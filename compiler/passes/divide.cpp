@@ -395,13 +395,17 @@ class Divider {
     const int64_t first_tensor = module_.tensors.size();
     Builder builder(module_, {op.name, op.type, op.phase, id});
     definition_of(module_, op, builder);
-    for (int64_t t = first_tensor; t < module_.tensors.size(); ++t) module_.tensors[TensorId(t)].scope = op.scope;
+    for (int64_t t = first_tensor; t < module_.tensors.size(); ++t) {
+      module_.tensors[TensorId(t)].scope = op.scope;
+      module_.tensors[TensorId(t)].variant = op.variant;
+    }
     std::vector<OpId> added(module_.order.begin() + static_cast<std::ptrdiff_t>(before), module_.order.end());
     module_.order.resize(before);
     for (OpId each : added) {
       inherit_from(each, id);
       Op& made = module_.ops[each];
       made.scope = op.scope;
+      made.variant = op.variant;
       made.stage = op.stage;
       made.placement = op.placement;
       made.layer = op.layer;

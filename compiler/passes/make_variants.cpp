@@ -1,53 +1,83 @@
-// A stage held at several coordinates takes turns: micro-batch m runs at the (m mod length)-th. Micro-batches of one turn are one *variant*, with
-// operators and micro-batch tensors of its own, so that each later pass sees operators that are always on the same devices:
+// Micro-batches are of one *variant* if they have the same size and, where a stage is held at several coordinates (micro-batch m at the (m mod
+// length)-th), the same turn. Each variant has operators and micro-batch tensors of its own, so that each later pass sees operators that always have the
+// same shapes and are always on the same devices:
 //
-//   %5 micro_batch = contract @3 (%4)          ->   %5 = contract @3 (%4),  %25 = contract @33 (%24)      micro-batches 0 2 4 .., 1 3 5 ..
-//   %9 = contract @7 (%5)    a sum over them   ->   %9 = @7 (%5) + @37 (%25)                               two addends
+//   sizes 3 3 2, and turns of 2:  micro-batches 0, 1, 2 are of variants 0, 1, 2
+//   %5 micro_batch = contract @3 (%4)          ->   %5 = contract @3 (%4),  %25 = contract @33 (%24), ...
+//   %9 = contract @7 (%5)    a sum over them   ->   %9 = @7 (%5) + @37 (%25) + ...                       addends
 //
-// What runs once a step, and slices of inputs and labels, are shared. The gradients of copies are thus addends of one sum, joined like those of any
-// replicas.
+// What runs once a step is shared. The gradients of copies are thus addends of one sum, joined like those of any replicas.
 #include "compiler/passes/make_variants.h"
 
 #include <algorithm>
+#include <map>
 #include <numeric>
 #include <string>
 #include <vector>
 
+#include "compiler/passes/cut_step.h"
+
 namespace sscc {
 namespace {
 
-// As many as there are turns of all stages together.
-int64_t variants_of(const Module& module) {
-  int64_t variants = 1;
+// How many micro-batches it takes until every stage is again where it was.
+int64_t turns_of(const Module& module) {
+  int64_t turns = 1;
   for (const OpId id : module.order) {
     const Op& op = module.ops[id];
     if (op.scope != Scope::micro_batch) continue;
     for (const auto& [axis, coordinates] : module.placements[static_cast<size_t>(op.placement)].fixed)
-      variants = std::min(std::lcm(variants, static_cast<int64_t>(coordinates.size())), module.cut.count);
+      turns = std::min(std::lcm(turns, static_cast<int64_t>(coordinates.size())), module.cut.count);
   }
-  return variants;
+  return turns;
+}
+
+// The first variant is the one for which the operators have been made: that of the first of the largest micro-batches.
+void find_variants(StepCut& cut, int64_t turns) {
+  const auto kind_of = [&](int64_t m) {
+    Shape kind = {m % turns};
+    for (const StepCut::Axis& axis : cut.axes) {
+      const auto piece = static_cast<size_t>(m / axis.every % axis.pieces());
+      kind.push_back(axis.begins[piece + 1] - axis.begins[piece]);
+    }
+    return std::vector<int64_t>(kind.begin(), kind.end());
+  };
+  const auto is_largest = [&](int64_t m) {
+    const std::vector<int64_t> kind = kind_of(m);
+    return llvm::all_of(llvm::enumerate(cut.axes), [&](const auto& axis) { return kind[1 + axis.index()] == axis.value().largest(); });
+  };
+  int64_t first = 0;
+  while (!is_largest(first)) ++first;
+  std::map<std::vector<int64_t>, int32_t> variants = {{kind_of(first), 0}};
+  std::vector<int32_t> variant_of;
+  for (int64_t m = 0; m < cut.count; ++m) variant_of.push_back(variants.try_emplace(kind_of(m), static_cast<int32_t>(variants.size())).first->second);
+  cut.variants = static_cast<int64_t>(variants.size());
+  if (cut.variants > 1) cut.variant_of = std::move(variant_of);
 }
 
 class Copier {
  public:
-  Copier(Module& module, int variant) : module_(module), variant_(variant) {
+  Copier(Module& module, int variant) : module_(module), variant_(variant), micro_batch_(module.cut.micro_batches_of(variant)[0]) {
     for (int64_t i = 0; i < module.ops.size(); ++i) ops_.push_back(OpId(i));
     for (int64_t t = 0; t < module.tensors.size(); ++t) tensors_.push_back(TensorId(t));
   }
 
-  // Operators that others have replaced, too: their gradients are theirs.
+  // Operators that others have replaced, too: gradients are known by them.
   void run() {
     const int64_t tensors = module_.tensors.size(), ops = module_.ops.size();
     for (int64_t t = 0; t < tensors; ++t) copy_tensor(TensorId(t));
     for (int64_t i = 0; i < ops; ++i)
       if (module_.ops[OpId(i)].scope == Scope::micro_batch && module_.ops[OpId(i)].variant == 0) copy_op(OpId(i));
     for (int64_t t = 0; t < tensors; ++t) connect(TensorId(t));
-    std::vector<OpId> order;
+    std::vector<OpId> order, copied;
     for (const OpId id : module_.order) {
       order.push_back(id);
-      if (copy_of(id) != id) order.push_back(copy_of(id));
+      if (copy_of(id) == id) continue;
+      order.push_back(copy_of(id));
+      copied.push_back(copy_of(id));
     }
     module_.order = std::move(order);
+    attach_rules_again(module_, copied);
   }
 
  private:
@@ -56,15 +86,25 @@ class Copier {
 
   void copy_tensor(TensorId id) {
     Tensor t = module_.tensors[id];
-    if (t.scope != Scope::micro_batch || t.micro_batch_of.valid() || t.variant_of.valid()) return;
+    if (t.scope != Scope::micro_batch || t.variant > 0) return;
+    for (const StepCut::Where& where : cuts_of(module_, id)) resize(t.shape[static_cast<size_t>(where.dim)], where);
     t.name += ":variant_" + std::to_string(variant_);
+    t.variant = variant_;
     t.variant_of = id;
     tensors_[static_cast<size_t>(id.index)] = module_.add_tensor(std::move(t));
+  }
+
+  // From that of the largest micro-batch to that of this variant's.
+  void resize(int64_t& length, const StepCut::Where& where) const {
+    length = length / module_.cut.largest_of(where) * module_.cut.size_of(where, micro_batch_);
   }
 
   void copy_op(OpId id) {
     Op op = module_.ops[id];
     op.variant = variant_;
+    if (auto* slice = std::get_if<SliceAttributes>(&op.attributes))  // begins where whole blocks of the axis begin
+      for (const StepCut::Where& where : cuts_of(module_, op.kind == Kind::pad ? op.outputs[0] : op.inputs[0]))
+        resize(slice->starts[static_cast<size_t>(where.dim)], where);
     op.forward = copy_of(op.forward);
     for (TensorId& input : op.inputs) input = copy_of(input);
     for (TensorId& output : op.outputs) output = copy_of(output);
@@ -86,6 +126,7 @@ class Copier {
 
   Module& module_;
   const int variant_;
+  const int64_t micro_batch_;      // the first of the variant
   std::vector<OpId> ops_;          // by operator: its copy, or itself
   std::vector<TensorId> tensors_;  // by tensor: its copy, or itself
 };
@@ -93,7 +134,7 @@ class Copier {
 }  // namespace
 
 void make_variants(Module& module) {
-  module.cut.variants = variants_of(module);
+  find_variants(module.cut, turns_of(module));
   for (int64_t variant = module.cut.variants - 1; variant > 0; --variant)
     Copier(module, static_cast<int>(variant)).run();  // each stands behind the first
 }

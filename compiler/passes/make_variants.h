@@ -1,11 +1,11 @@
-// Where stages are held at several coordinates: operators of their own for the micro-batches of each turn. `transform` ends with it.
+// Where micro-batches differ in size, or in where they run: operators of their own for those that are alike. Before operators are divided.
 #pragma once
 
 #include "compiler/ir/module.h"
 
 namespace sscc {
 
-// Operators are divided and placed (op.splits, op.placement), and have no pieces yet.
+// The step is cut (module.cut), operators are placed (op.placement) and not yet divided.
 void make_variants(Module& module);
 
 }  // namespace sscc

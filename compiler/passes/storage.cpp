@@ -265,6 +265,7 @@ class Storage {
     Tensor part = module_.tensors[gradient];
     part.name += " of a micro-batch" + (variant > 0 ? ":variant_" + std::to_string(variant) : std::string());
     part.scope = Scope::micro_batch;
+    part.variant = variant;
     part.gradient_of = TensorId();
     part.producers.clear();
     part.producers.append(makers.begin(), makers.end());

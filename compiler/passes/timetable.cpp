@@ -33,13 +33,13 @@ class Segments {
   int stages() const { return stages_; }
   int micro_batches() const { return static_cast<int>(module_.cut.count); }
   int devices() const { return static_cast<int>(runs_.size()); }
-  int forward_of(int stage, int micro_batch) const { return 1 + stage * variants() + micro_batch % variants(); }
+  int forward_of(int stage, int micro_batch) const { return 1 + stage * variants() + module_.cut.variant_at(micro_batch); }
   int backward_of(int stage, int micro_batch) const { return forward_of(stages_ + stage, micro_batch); }
   int epilogue() const { return 1 + 2 * stages_ * variants(); }
   bool runs(int device, int segment) const { return runs_[static_cast<size_t>(device)].contains(segment); }
   bool holds(int device, int stage) const {
     bool holds = false;
-    for (int v = 0; v < variants(); ++v) holds |= runs(device, forward_of(stage, v));
+    for (int v = 0; v < variants(); ++v) holds |= runs(device, 1 + stage * variants() + v);
     return holds;
   }
   std::string name(const Key& key) const { return module_.segments[static_cast<size_t>(key.first)].name() + std::to_string(key.second); }
@@ -328,8 +328,7 @@ class Checker {
     if (once(segment(needed).kind)) return {{needed, 0}};
     if (!once(segment(by.first).kind)) return {{needed, by.second}};
     std::vector<Key> all;
-    for (int m = segment(needed).variant; m < static_cast<int>(module_.cut.count); m += static_cast<int>(module_.cut.variants))
-      all.push_back({needed, m});
+    for (const int64_t m : module_.cut.micro_batches_of(segment(needed).variant)) all.push_back({needed, static_cast<int>(m)});
     return all;
   }
 

@@ -1,5 +1,5 @@
-// op-trans: the step is cut into micro-batches, then every operator is divided, over the axes of the mesh that it will be on. Where micro-batches take turns,
-// each turn gets operators of its own.
+// op-trans: the step is cut into micro-batches, then every operator is divided, over the axes of the mesh that it will be on. Micro-batches that differ in
+// size or place get operators of their own before.
 #include <algorithm>
 
 #include "compiler/passes/cut_step.h"
@@ -16,7 +16,7 @@ namespace {
 // The axes of all operators have been found by now: those whose results nobody reads have no more part to play.
 void drop_unread(Module& module) {
   std::vector<char> is_read(static_cast<size_t>(module.tensors.size()), 0);
-  for (const TensorId output : module.outputs) is_read[static_cast<size_t>(output.index)] = 1;
+  for (int64_t t = 0; t < module.tensors.size(); ++t) is_read[static_cast<size_t>(t)] = is_output(module, TensorId(t));
   for (const TensorId scalar : {module.loss, module.grad_norm})
     if (scalar.valid()) is_read[static_cast<size_t>(scalar.index)] = 1;
   std::vector<OpId> kept;
@@ -43,10 +43,10 @@ void drop_unread(Module& module) {
 void transform(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   cut_step(module, plan, diagnostics);
   if (!diagnostics.has_errors()) find_places(module, plan, diagnostics);
-  if (!diagnostics.has_errors()) divide(module, plan, diagnostics);
   if (diagnostics.has_errors()) return;
-  drop_unread(module);
   make_variants(module);
+  divide(module, plan, diagnostics);
+  if (!diagnostics.has_errors()) drop_unread(module);
 }
 
 }  // namespace sscc

@@ -98,9 +98,11 @@ class Lineage {
   // The micro-batches in a share of a sum that one of them makes. Each variant has a share of its own, to which the others add nothing: that of
   // micro-batch m is complete up to the next one that runs the variant.
   Intervals added_by(const Step& step) const {
-    const int64_t m = step.micro_batch, variants = module_.cut.variants;
+    const int64_t m = step.micro_batch;
     if (runs_once(segment_of(step))) return one(m);
-    return Intervals(m < variants ? 0 : m, std::min(m + variants, walked_));
+    int64_t next = m + 1;
+    while (next < walked_ && module_.cut.variant_at(next) != module_.cut.variant_at(m)) ++next;
+    return Intervals(module_.cut.is_first(m) ? 0 : m, next);
   }
   // The micro-batches in a value that an instruction makes: what runs once a step makes values of the whole step.
   Intervals micro_batches_of(const Step& step, TensorId id) const {
@@ -110,7 +112,7 @@ class Lineage {
 
   bool is_its_turn(const Step& step) {
     const Segment& segment = segment_of(step);
-    if (runs_once(segment) || step.micro_batch % module_.cut.variants == segment.variant) return true;
+    if (runs_once(segment) || module_.cut.variant_at(step.micro_batch) == segment.variant) return true;
     refuse(step, "runs for a micro-batch that another variant of the segment is for");
     return false;
   }
@@ -126,11 +128,10 @@ class Lineage {
         for (const size_t i : buffers_of(home.device, t.micro_batch_of.valid() ? module_.tensors[t.micro_batch_of].name : t.name)) {
           const BufferId buffer(static_cast<int32_t>(i));
           if (b.buffers[buffer].elements != home.region.elements()) continue;
-          if ((b.buffers[buffer].copies > 1) != (t.scope == Scope::micro_batch && module_.cut.count > 1)) continue;
           if (!loads(programs_.ranks[static_cast<size_t>(home.device)], b.buffers[buffer], id, home.region)) continue;
           is_home[static_cast<size_t>(home.device)][i] = true;
-          for (int32_t k = 0; k < b.buffers[buffer].copies; ++k)
-            contents(home.device, buffer, k)
+          for (const int64_t k : of_step(id) ? std::vector<int64_t>{0} : module_.cut.micro_batches_of(t.variant))
+            contents(home.device, buffer, static_cast<int32_t>(k))
                 .push_back(
                     {id, home.region, whole_buffer(buffer, home.region.local_shape()), {{home.region, Part(), of_step(id) ? whole_step() : one(k)}}});
         }
@@ -149,12 +150,14 @@ class Lineage {
   // Is what the host loads into the buffer's copies this region of the tensor's micro-batches?
   bool loads(const RankProgram& rank, const Buffer& buffer, TensorId id, const Region& region) const {
     if (buffer.source == Buffer::Source::state && buffer.regions < 0) return true;
-    for (int64_t k = 0; k < buffer.copies; ++k) {
-      const auto index = static_cast<size_t>(buffer.regions + k);
-      if (buffer.regions < 0 || index >= rank.constants.regions.size()) return false;
-      if (!(rank.constants.regions[index] == to_whole(module_, id, region, k))) return false;
-    }
-    return true;
+    if (of_step(id)) return buffer.copies == 1 && is_region(rank, buffer.regions, region);
+    return llvm::all_of(module_.cut.micro_batches_of(module_.tensors[id].variant),
+                        [&](int64_t m) { return is_region(rank, buffer.regions + m % buffer.copies, to_whole(module_, id, region, m)); });
+  }
+
+  static bool is_region(const RankProgram& rank, int64_t index, const Region& region) {
+    const std::vector<Region>& regions = rank.constants.regions;
+    return index >= 0 && index < static_cast<int64_t>(regions.size()) && regions[static_cast<size_t>(index)] == region;
   }
 
   // -- reading ------------------------------------------------------------------------------------------------------------------------------------
@@ -425,7 +428,7 @@ class Lineage {
       if (!content || !complete(step, *content, c.region, c.tensor)) return;
     }
     // What an instruction is said to do does not depend on the micro-batch.
-    if (step.micro_batch == segment_of(step).variant) {
+    if (module_.cut.is_first(step.micro_batch)) {
       const std::string difference = difference_from_claims(module_, layouts_, programs_.ranks[static_cast<size_t>(step.rank)], i);
       if (!difference.empty()) return refuse(step, difference);
     }

@@ -183,9 +183,10 @@ FileTensor file_tensor(const Module& module, TensorId id, Shape shape) {
 // The shape that files hold: of the whole step.
 Shape whole_shape(const Module& module, TensorId id) {
   Shape shape = module.tensors[id].shape;
-  if (module.tensors[id].scope == Scope::step) return shape;
-  if (auto it = module.cut.where.find(id); it != module.cut.where.end())
-    for (const StepCut::Where& where : it->second) shape[static_cast<size_t>(where.dim)] *= where.pieces;
+  for (const StepCut::Where& where : cuts_of(module, id)) {
+    int64_t& length = shape[static_cast<size_t>(where.dim)];
+    length = length / module.cut.largest_of(where) * where.length;
+  }
   return shape;
 }
 
@@ -216,9 +217,11 @@ double flops_of(const Module& module, const Op& op, const Piece& piece) {
 void count_flops(const Module& module, Programs& programs) {
   std::vector<double> by_rank(programs.ranks.size(), 0);
   double model = 0;
+  std::vector<size_t> runs;  // of each variant
+  for (int variant = 0; variant < module.cut.variants; ++variant) runs.push_back(module.cut.micro_batches_of(variant).size());
   for (OpId id : module.order) {
     const Op& op = module.ops[id];
-    const double times = op.scope == Scope::micro_batch ? static_cast<double>(module.cut.runs_of(op.variant)) : 1;
+    const double times = op.scope == Scope::micro_batch ? static_cast<double>(runs[static_cast<size_t>(op.variant)]) : 1;
     model += times * static_cast<double>(definition(op.kind).flops(module, op));
     for (const Piece& piece : op.pieces) by_rank[static_cast<size_t>(piece.device)] += times * flops_of(module, op, piece);
   }

@@ -2,6 +2,7 @@
 #include "compiler/program/lower_rank.h"
 
 #include <algorithm>
+#include <set>
 
 #include "compiler/support/check.h"
 #include "llvm/ADT/STLExtras.h"
@@ -155,8 +156,12 @@ int32_t RankLowering::claim(TensorId id, const Region& region, Part part) {
 
 int32_t RankLowering::add_region(TensorId id, const Region& region) {
   const int32_t first = static_cast<int32_t>(constants.regions.size());
-  const int64_t count = tensor(id).scope == Scope::micro_batch ? module_.cut.count : 1;
-  for (int64_t m = 0; m < count; ++m) constants.regions.push_back(to_whole(module_, id, region, m));
+  if (tensor(id).scope == Scope::step) {
+    constants.regions.push_back(region);
+    return first;
+  }
+  for (int64_t m = 0; m < module_.cut.count; ++m)  // nothing of those that other variants make
+    constants.regions.push_back(module_.cut.variant_at(m) == tensor(id).variant ? to_whole(module_, id, region, m) : Region());
   return first;
 }
 int32_t RankLowering::add_peer(int32_t rank) {
@@ -187,6 +192,16 @@ RankLowering::Value RankLowering::new_value(TensorId id, const Region& region, c
   return {region, whole_buffer(buffer, region.local_shape()), true, 0};
 }
 
+// In a buffer with so many copies, of which micro-batch m has copy m mod copies, the variant's micro-batches share none.
+int64_t copies_of(const StepCut& cut, int variant) {
+  const std::vector<int64_t> micro_batches = cut.micro_batches_of(variant);
+  for (auto copies = static_cast<int64_t>(micro_batches.size());; ++copies) {
+    std::set<int64_t> taken;
+    for (const int64_t m : micro_batches) taken.insert(m % copies);
+    if (taken.size() == micro_batches.size()) return copies;
+  }
+}
+
 // Parameters, state, constants and inputs: loaded once, or (inputs) each step, with a copy for each micro-batch.
 const RankLowering::Value& RankLowering::home(TensorId id) {
   if (auto it = homes_.find(id); it != homes_.end()) return it->second;
@@ -201,8 +216,17 @@ const RankLowering::Value& RankLowering::home(TensorId id) {
                   : t.role == Role::constant ? Buffer::Source::constant
                                              : Buffer::Source::input;
   buffer.tensor = t.micro_batch_of.valid() ? tensor(t.micro_batch_of).name : t.name;
-  buffer.copies = t.scope == Scope::micro_batch ? module_.cut.count : 1;
-  buffer.regions = add_region(id, here[0]);
+  if (t.scope == Scope::micro_batch) {
+    const std::vector<int64_t> micro_batches = module_.cut.micro_batches_of(t.variant);
+    buffer.copies = copies_of(module_.cut, t.variant);
+    buffer.regions = static_cast<int32_t>(constants.regions.size());
+    for (int64_t copy = 0; copy < buffer.copies; ++copy) {
+      const auto m = llvm::find_if(micro_batches, [&](int64_t each) { return each % buffer.copies == copy; });
+      constants.regions.push_back(to_whole(module_, id, here[0], m == micro_batches.end() ? micro_batches[0] : *m));
+    }
+  } else {
+    buffer.regions = add_region(id, here[0]);
+  }
   value.owned = false;
   return homes_.emplace(id, std::move(value)).first->second;
 }

@@ -22,7 +22,7 @@ def split(axis, over):
 
 def batch(axes, data=1, micro_batches=1):
     """The batch of these inputs over the mesh axis dp and over time."""
-    rules = [split(axis, "dp") for axis in axes if data > 1] + [split(axis, {"time": micro_batches}) for axis in axes if micro_batches > 1]
+    rules = [split(axis, "dp") for axis in axes if data > 1] + [split(axis, {"time": micro_batches}) for axis in axes if micro_batches != 1]
     return {"mesh": {"dp": data}, "transform": rules}
 
 
@@ -34,7 +34,7 @@ TENSOR = [split("layers.*.mlp.up.weight:1", "tp"), split("*/Softmax:-3", "tp")]
 def gpt(schedule=None, vocabulary=False, micro_batches=1, **mesh):
     """The 4-layer decoder over any of the mesh axes pp, dp and tp."""
     rules = TENSOR * ("tp" in mesh) + [split("wte.weight:0", "tp")] * vocabulary + [split("input_ids:0", "dp")] * ("dp" in mesh)
-    plan = {"mesh": mesh, "transform": rules + [split("input_ids:0", {"time": micro_batches})] * (micro_batches > 1)}
+    plan = {"mesh": mesh, "transform": rules + [split("input_ids:0", {"time": micro_batches})] * (micro_batches != 1)}
     if "pp" in mesh:
         layers = 4 // mesh["pp"]
         plan["assign"] = [{"stages": "pp", "cut_before": [f"/layers.{k * layers}/*" for k in range(1, mesh["pp"])]}]
@@ -58,9 +58,9 @@ def zero(*stores, micro_batches=1):
     return {**plan, "transform": plan["transform"] + rules}
 
 
-def turns(place, order, *rules, **mesh):
+def turns(place, order, *rules, micro_batches=4, **mesh):
     """Two stages of the 4-layer decoder, at several coordinates."""
-    return {"mesh": mesh, "transform": [*rules, split("input_ids:0", {"time": 4})],
+    return {"mesh": mesh, "transform": [*rules, split("input_ids:0", {"time": micro_batches})],
             "assign": [{"stages": "pp", "cut_before": ["/layers.2/*"], "place": place}], "order": order}
 
 
@@ -121,6 +121,10 @@ ANY_LEGAL_PLAN = {
                                         {"block": "0F2", "step": 6}, {"block": "1B1", "step": 5, "span": 2}, {"block": "0B1", "step": 7, "span": 2},
                                         {"block": "1F2", "step": 7}, {"block": "1B2", "step": 8, "span": 2}, {"block": "0B2", "step": 10, "span": 2}],
                              "repetend": [6, 9]}},
+    "gpt.uneven_micro_batches": gpt("1f1b", pp=2, micro_batches=3),
+    "gpt.sizes_of_micro_batches": gpt("gpipe", pp=2, tp=2, micro_batches=[1, 4, 1, 2]),
+    "gpt.zero2.sizes": zero("state", "gradients", micro_batches=[2, 1, 1]) | {"mesh": {"dp": 2}},
+    "gpt.turns.uneven": turns([[0, 1], [1, 0]], {"schedule": "gpipe"}, pp=2, micro_batches=[3, 3, 2]),
     "gpt.turns": turns([[0, 1], [1, 0]], {"schedule": "gpipe"}, pp=2),
     "gpt.turns.1f1b": turns([[0, 1], 2], {"schedule": "1f1b"}, pp=3),
     "gpt.turns.timetable": turns([[0, 1], [1, 0]], {"timetable": [["0F0", "1F1", "1B1", "0B0", "0F2", "1F3", "1B3", "0B2"],

@@ -143,11 +143,17 @@ class Planner {
     order_stages(std::vector<int64_t>(static_cast<size_t>(length), devices_ / length));
   }
 
-  // Into micro-batches, mostly as many as the batch has room for evenly; how many.
+  // Into micro-batches, mostly of equal size; how many.
   int64_t cut_step() {
     const int64_t batch = module_.tensors[module_.inputs[0]].shape[0];
     const int64_t n = batch % 2 == 0 && coin(4) > 0 ? 2 : batch % 3 == 0 && coin(4) > 0 ? 3 : 2 + coin(3);
-    plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + std::to_string(n) + "}}");
+    std::string time = std::to_string(n);
+    if (coin(4) == 0) {
+      time = "[" + std::to_string(1 + coin(3));
+      for (int64_t i = 1; i < n; ++i) time += ", " + std::to_string(1 + coin(3));
+      time += "]";
+    }
+    plan_.transform.push_back("{\"axis\": \"x0:0\", \"split\": {\"time\": " + time + "}}");
     if (coin(8) > 0) return n;
     plan_.transform.push_back(R"({"axis": "x0:1", "split": {"time": 2}})");  // along two axes, where the model lets it
     return 2 * n;
