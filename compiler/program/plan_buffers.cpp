@@ -75,6 +75,11 @@ class Planner {
 
   static bool is_message(const Instruction& i) { return i.opcode == Opcode::send || i.opcode == Opcode::receive; }
 
+  // Is it received by a call that has begun in an earlier slot?
+  bool joins_group_before(const std::pair<const int, Range>& access) const {
+    return access.second.first == 0 && body_.segments[static_cast<size_t>(access.first)].continues_group;
+  }
+
   // Where the group call begins that slot t begins with: in an earlier slot, if this one continues it.
   std::pair<int64_t, int64_t> group_begin(int64_t t) const {
     if (!segment_of(t).continues_group) return {t, 0};
@@ -98,7 +103,7 @@ class Planner {
     if (buffer.source != Buffer::Source::none) {
       buffer.life = Buffer::Life::persistent;
       item.always = true;
-    } else if (accesses.size() == 1) {
+    } else if (accesses.size() == 1 && !joins_group_before(*accesses.begin())) {
       buffer.life = Buffer::Life::segment;
       item.in_segment = accesses;
     } else {
