@@ -249,8 +249,8 @@ class Rearrangement {
     for (size_t t = 0; t < body_.schedule.size(); ++t) {
       const ProgramSlot& slot = body_.schedule[t];
       for (const auto& [begin, part] : parts_[static_cast<size_t>(slot.segment)]) {
-        for (const auto& [receive, micro_batch] : there_[{static_cast<int32_t>(t), begin}])
-          result.schedule.push_back({receives_.at(receive), micro_batch});
+        for (const Arrival& each : there_[{static_cast<int32_t>(t), begin}])
+          result.schedule.push_back({receives_.at({each.receive, each.continues_group}), each.micro_batch});
         if (part >= 0) result.schedule.push_back({part, slot.micro_batch});
       }
     }
@@ -259,6 +259,12 @@ class Rearrangement {
 
  private:
   using Instructions = std::pair<int32_t, int32_t>;  // (segment, instruction)
+  // A receive that has left its segment, in one slot.
+  struct Arrival {
+    Instructions receive;
+    int32_t micro_batch = 0;
+    bool continues_group = true;  // the group call of what stands before it
+  };
 
   int32_t segment_of(const Place& place) const { return body_.schedule[static_cast<size_t>(place.slot)].segment; }
 
@@ -266,24 +272,30 @@ class Rearrangement {
   void sort_moves() {
     std::vector<std::vector<int32_t>> slots(body_.segments.size());
     for (size_t t = 0; t < body_.schedule.size(); ++t) slots[static_cast<size_t>(body_.schedule[t].segment)].push_back(static_cast<int32_t>(t));
-    std::map<Instructions, std::map<int32_t, Place>> targets;  // by receive and its slot
-    for (const Move& move : moves_) targets[{segment_of(move.from), move.from.instruction}][move.from.slot] = move.to;
-    for (const auto& [receive, by_slot] : targets) {
+    for (const Move& move : moves_) targets_[{segment_of(move.from), move.from.instruction}][move.from.slot] = move.to;
+    for (const auto& [receive, by_slot] : targets_) {
       const bool stays = by_slot.size() == slots[static_cast<size_t>(receive.first)].size() && llvm::all_of(by_slot, [&](const auto& each) {
                            return each.second.slot == each.first && each.second.instruction == by_slot.begin()->second.instruction;
                          });
       if (!stays) leaves_.insert(receive);
     }
-    // What moves to one place keeps its order there: all of it leaves, or all of it stays.
-    std::set<Instructions> filled;
-    for (const Move& move : moves_)
-      if (leaves_.contains({segment_of(move.from), move.from.instruction})) filled.insert({segment_of(move.to), move.to.instruction});
-    for (const Move& move : moves_)
-      if (filled.contains({segment_of(move.to), move.to.instruction})) leaves_.insert({segment_of(move.from), move.from.instruction});
+    for (size_t left = 0; left != leaves_.size();) {
+      left = leaves_.size();
+      // What moves to one place keeps its order there: all of it leaves, or all of it stays.
+      std::set<Instructions> filled;
+      for (const Move& move : moves_)
+        if (leaves_.contains({segment_of(move.from), move.from.instruction})) filled.insert({segment_of(move.to), move.to.instruction});
+      for (const Move& move : moves_)
+        if (filled.contains({segment_of(move.to), move.to.instruction})) leaves_.insert({segment_of(move.from), move.from.instruction});
+      // Where one that leaves does not move, the group call goes on with those behind it: they leave with it, for a part that a cut begins begins a call.
+      for (const Instructions& receive : std::set<Instructions>(leaves_))
+        if (targets_[receive].size() < slots[static_cast<size_t>(receive.first)].size())
+          for (int32_t next = receive.second + 1; is_receive(receive.first, next); ++next) leaves_.insert({receive.first, next});
+    }
     for (const Move& move : moves_) {
       const Instructions receive{segment_of(move.from), move.from.instruction};
       if (leaves_.contains(receive)) {
-        move_to(receive, body_.schedule[static_cast<size_t>(move.from.slot)].micro_batch, move.to);
+        place(receive, move.from.slot, move.to, true);
       } else {
         std::vector<int32_t>& before = within_[{receive.first, move.to.instruction}];
         if (!llvm::is_contained(before, receive.second)) before.push_back(receive.second);
@@ -292,22 +304,56 @@ class Rearrangement {
     }
     for (const Instructions& receive : leaves_)
       for (const int32_t t : slots[static_cast<size_t>(receive.first)])
-        if (!targets[receive].contains(t)) move_to(receive, body_.schedule[static_cast<size_t>(t)].micro_batch, {t, place_in(receive, t)});
+        if (!moves_in(receive, t)) {
+          const Place there{t, place_in(receive, t)};
+          place(receive, t, there, follows_in(receive, t) || !is_behind_message(there));
+        }
   }
 
-  // Where a receive that leaves its segment is in a slot in which it does not move: at the slot's begin, as in other slots, if nothing communicates
-  // before it.
+  const std::vector<Instruction>& instructions(int32_t segment) const { return body_.segments[static_cast<size_t>(segment)].instructions; }
+  static bool is_message(const Instruction& i) { return i.opcode == Opcode::send || i.opcode == Opcode::receive; }
+  bool is_receive(int32_t segment, int32_t at) const {
+    const auto& list = instructions(segment);
+    return at < static_cast<int32_t>(list.size()) && list[static_cast<size_t>(at)].opcode == Opcode::receive;
+  }
+  bool moves_in(const Instructions& receive, int32_t slot) const {
+    const auto it = targets_.find(receive);
+    return it != targets_.end() && it->second.contains(slot);
+  }
+  // Does a message of the same group call stand before it in this slot?
+  bool follows_in(const Instructions& receive, int32_t slot) const {
+    for (int32_t at = receive.second; at-- > 0 && is_message(instructions(receive.first)[static_cast<size_t>(at)]);)
+      if (!moves_in({receive.first, at}, slot)) return true;
+    return false;
+  }
+
+  // May a message stand right before a place? If none does, a receive there begins a call in any case.
+  bool is_behind_message(Place place) const {
+    if (there_.contains(place)) return true;
+    while (place.instruction == 0) {
+      if (place.slot-- == 0) return false;
+      place.instruction = static_cast<int32_t>(instructions(segment_of(place)).size());
+    }
+    return is_message(instructions(segment_of(place))[static_cast<size_t>(place.instruction) - 1]);
+  }
+
+  // Where a receive that leaves its segment is in a slot in which it does not move: at the slot's begin, as in other slots, if nothing that stays
+  // communicates before it, and nothing has come between or to its group call.
   int32_t place_in(const Instructions& receive, int32_t slot) const {
-    const auto& instructions = body_.segments[static_cast<size_t>(receive.first)].instructions;
-    const bool is_first = std::none_of(instructions.begin(), instructions.begin() + receive.second,
-                                       [](const Instruction& i) { return std::holds_alternative<Communication>(i.expression); });
+    int32_t end = receive.second;
+    while (is_receive(receive.first, end)) ++end;
+    for (int32_t at = 0; at < receive.second; ++at)
+      if (std::holds_alternative<Communication>(instructions(receive.first)[static_cast<size_t>(at)].expression) &&
+          !leaves_.contains({receive.first, at}))
+        return receive.second;
     const auto moved_here = there_.upper_bound(Place{slot, 0});
-    return is_first && (moved_here == there_.end() || moved_here->first > Place{slot, receive.second}) ? 0 : receive.second;
+    return moved_here == there_.end() || moved_here->first > Place{slot, end} ? 0 : receive.second;
   }
 
-  void move_to(const Instructions& receive, int32_t micro_batch, const Place& place) {
-    there_[place].emplace_back(receive, micro_batch);
-    cuts_[segment_of(place)].insert(place.instruction);
+  void place(const Instructions& receive, int32_t slot, const Place& there, bool continues_group) {
+    there_[there].push_back({receive, body_.schedule[static_cast<size_t>(slot)].micro_batch, continues_group});
+    cuts_[segment_of(there)].insert(there.instruction);
+    receives_.try_emplace({receive, continues_group}, -1);
   }
 
   // The receives that leave a segment, then the parts into which it is cut.
@@ -319,9 +365,9 @@ class Rearrangement {
     };
     int count = 0;
     for (size_t i = 0; i < segment.instructions.size(); ++i)
-      if (leaves_.contains({s, static_cast<int32_t>(i)}))
-        receives_[{s, static_cast<int32_t>(i)}] =
-            add(segment.name + ".receive" + (count++ ? std::to_string(count) : ""), {segment.instructions[i]}, true);
+      for (const bool continues_group : {true, false})
+        if (const auto it = receives_.find({{s, static_cast<int32_t>(i)}, continues_group}); it != receives_.end())
+          it->second = add(segment.name + ".receive" + (count++ ? std::to_string(count) : ""), {segment.instructions[i]}, continues_group);
     std::vector<std::pair<int32_t, int32_t>>& parts = parts_.emplace_back();
     std::set<int32_t> begins = cuts_[s];
     begins.insert(0);
@@ -345,9 +391,10 @@ class Rearrangement {
   const Moves& moves_;
   std::set<Instructions> leaves_, stays_;                                 // receives that move out of their segment, or within it
   std::map<Instructions, std::vector<int32_t>> within_;                   // before an instruction: those that move there from behind it
-  std::map<Place, std::vector<std::pair<Instructions, int32_t>>> there_;  // at a place: receives from other slots, and of which micro-batch
+  std::map<Instructions, std::map<int32_t, Place>> targets_;              // of receives, by slot: where they move
+  std::map<Place, std::vector<Arrival>> there_;                           // at a place: receives that have left their segments
   std::map<int32_t, std::set<int32_t>> cuts_;                             // by segment
-  std::map<Instructions, int32_t> receives_;                              // new segments of those that leave
+  std::map<std::pair<Instructions, bool>, int32_t> receives_;             // new segments of those that leave, as they continue a group or begin one
   std::vector<std::vector<std::pair<int32_t, int32_t>>> parts_;           // by segment: where a part begins, and its new segment (-1: empty)
 };
 
