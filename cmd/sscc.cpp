@@ -171,7 +171,7 @@ int run_compile(CommandLine& line, Diagnostics& diagnostics) {
   Compilation c;
   const bool good = compile(line.request, c, diagnostics, last_step.at(line.emit), dump_after(line));
   print_times(line, c);
-  if (!good) return print_diagnostics(line, diagnostics, true);
+  if (!good || (!text && !suits(target, c, diagnostics))) return print_diagnostics(line, diagnostics, true);
   print_diagnostics(line, diagnostics, false);
   if (line.emit == "program") {
     std::cout << print(c.programs);

@@ -116,7 +116,8 @@ class Printer {
              std::to_string(ranks_.empty() ? 0 : ranks_[0]->stage) + ". Written by sscc " + version_ + ".\n//\n";
     text_ += "// One step: " + std::to_string(body_.micro_batches) + (body_.micro_batches == 1 ? " micro-batch, " : " micro-batches, ") +
              std::to_string(body_.schedule.size()) + " slots. Arena: " + human_bytes(body_.arena_bytes) + ", " +
-             std::to_string(body_.buffers.size()) + " buffers.\n";
+             (body_.host_bytes > 0 ? "on the host: " + human_bytes(body_.host_bytes) + ", " : "") + std::to_string(body_.buffers.size()) +
+             " buffers.\n";
     text_ += "// Ranks of this program differ in the constants of ranks.cpp: peers, groups, regions of files, offsets of indices.\n";
     if (target_ == Target::cuda)
       text_ +=
@@ -134,6 +135,7 @@ class Printer {
       const Buffer& buffer = body_.buffers[BufferId(i)];
       text_ += "  " + names_.buffers[static_cast<size_t>(i)] + ",  // " + word_of(buffer.dtype) + "[" + std::to_string(buffer.elements) + "]";
       if (buffer.copies > 1) text_ += " x " + std::to_string(buffer.copies) + " copies";
+      if (buffer.on_host) text_ += " on the host";
       text_ += std::string(", ") + words_of(buffer.life) + "\n";
     }
     text_ += "};\n}  // namespace buf\n\n";
@@ -264,6 +266,7 @@ class Printer {
     }
     text_ += "extern \"C\" const ProgramInfo* sscc_program() {\n  static const ProgramInfo program{\n";
     text_ += "      .arena_bytes = " + std::to_string(body_.arena_bytes) + ",\n";
+    if (body_.host_bytes > 0) text_ += "      .host_bytes = " + std::to_string(body_.host_bytes) + ",\n";
     text_ += "      .micro_batches = " + std::to_string(body_.micro_batches) + ",\n";
     text_ += "      .buffers = {std::begin(buffers), std::end(buffers)},\n";
     text_ += "      .segments =\n          {\n" + wrapped(segments, "              ") + "          },\n";

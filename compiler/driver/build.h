@@ -28,6 +28,9 @@ struct BuildRequest {
   std::string version;
 };
 // Writes the build folder. Throws EnvironmentError.
+// What a target cannot do, refused at the plan's rule; false then.
+bool suits(Target target, const Compilation& compilation, Diagnostics& diagnostics);
+
 void build(const BuildRequest& request, const Compilation& compilation, const Diagnostics& diagnostics);
 
 // FOLDER/NN.STEP.txt: the module, or from `lower` on the programs, after a step.

@@ -203,7 +203,8 @@ struct Op {
   int variant = 0;  // of the micro-batch, which it runs for
   std::vector<Split> splits;
   int stage = 0;
-  int placement = 0;  // of Module::placements
+  int placement = 0;     // of Module::placements
+  bool on_host = false;  // run by the processors beside the devices of its pieces, in their memory
   std::vector<Piece> pieces;
   // Updates and gradient norms follow the storage of their parameter: its disjoint or equal regions, one for each distinct piece. When not
   // empty, a piece's only coordinate is an index into it, and `splits` play no part.
@@ -303,6 +304,7 @@ struct StepCut {
 struct Home {
   int32_t device = 0;
   Region region;
+  bool on_host = false;  // in the memory of the processor beside the device
 };
 
 // How values reach those who need them: the result of `materialize`, refined by `form_collectives`.

@@ -134,6 +134,7 @@ std::string print_op(const Module& module, OpId id, const Op& o) {
   if (o.forward.valid()) text += " of=@" + std::to_string(o.forward.index);
   if (o.layer >= 0) text += " layer=" + std::to_string(o.layer);
   if (o.stage > 0) text += " stage=" + std::to_string(o.stage);
+  if (o.on_host) text += " on_host";
   for (const std::string& role : o.roles) text += " role=" + role;
   text += "\n    axes";
   for (const Axis& axis : o.rule.axes)

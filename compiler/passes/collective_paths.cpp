@@ -285,6 +285,7 @@ std::optional<Standing> CollectivePaths::place_of_senders(const Change& change) 
   std::set<int> made_in;
   for (const OpId producer : tensor.producers) made_in.insert(meetings_.segment_of(producer));
   if (made_in.size() != 1 || !run_alike(change.from, *made_in.begin())) return std::nullopt;
+  if (*made_in.begin() == change.place.segment) return change.place;  // not at that segment's end: there it is too late
   const Segment& segment = module_.segments[static_cast<size_t>(*made_in.begin())];
   const bool is_in_micro_batches = segment.kind == SegmentKind::forward || segment.kind == SegmentKind::backward;
   if (module_.cut.count == 1 || tensor.scope == Scope::micro_batch || !is_in_micro_batches) return Standing{*made_in.begin(), OpId()};

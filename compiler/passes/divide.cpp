@@ -408,6 +408,7 @@ class Divider {
       made.variant = op.variant;
       made.stage = op.stage;
       made.placement = op.placement;
+      made.on_host = op.on_host;
       made.layer = op.layer;
       made.roles = op.roles;
       made.absorbed = op.absorbed;

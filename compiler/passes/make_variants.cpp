@@ -96,7 +96,8 @@ class Copier {
 
   // From that of the largest micro-batch to that of this variant's.
   void resize(int64_t& length, const StepCut::Where& where) const {
-    length = length / module_.cut.largest_of(where) * module_.cut.size_of(where, micro_batch_);
+    const int64_t largest = module_.cut.largest_of(where), size = module_.cut.size_of(where, micro_batch_);
+    if (size != largest) length = length / largest * size;  // where they are equal, another cut of the same factor may have left less of it
   }
 
   void copy_op(OpId id) {

@@ -196,8 +196,15 @@ class Placer {
   // -- rules that name operators ------------------------------------------------------------------------------------------------------------------
 
   void assign_operators(const AssignRule& rule) {
-    const std::vector<OpId> selected = rule.ops->select(module_);
+    std::vector<OpId> selected = rule.ops->select(module_);
     if (selected.empty()) diagnostics_.error(Code::no_match, rule.ops->where, "'ops' " + rule.ops->text + " matches no operator");
+    if (!rule.ops->phase) llvm::erase_if(selected, [&](OpId id) { return op(id).phase != Phase::forward; });  // the others follow
+    const bool on_host = rule.on[0].kind == Place::Kind::host;
+    for (OpId id : selected) {
+      op(id).on_host = on_host;
+      if (on_host && op(id).phase == Phase::backward) on_host_by_a_rule_.insert(id);
+    }
+    if (on_host) return;  // the device is the one that other rules give
     Placement placement;
     if (rule.on.size() == 1) placement = placement_at(module_, rule.on[0], rule.where);
     placement.where = rule.where;
@@ -205,7 +212,6 @@ class Placer {
       for (const Place& place : rule.on) placement.lists.push_back(devices_of(place));
     const int index = add(std::move(placement));
     for (OpId id : selected) {
-      if (!rule.ops->phase && op(id).phase != Phase::forward) continue;  // the others follow
       op(id).placement = index;
       placed_.insert(id);
     }
@@ -253,6 +259,7 @@ class Placer {
       Op& o = op(id);
       if (placed_.contains(id)) continue;
       if (o.phase == Phase::backward && o.forward.valid()) {
+        o.on_host = op(o.forward).on_host || on_host_by_a_rule_.contains(id);
         o.placement = op(o.forward).placement;
         o.stage = op(o.forward).stage;
       }
@@ -281,8 +288,9 @@ class Placer {
   const Plan& plan_;
   Diagnostics& diagnostics_;
   std::vector<char> alone_;
-  std::set<OpId> placed_;     // by a rule
-  std::map<int, int> whole_;  // mesh -> its placement
+  std::set<OpId> placed_;             // by a rule
+  std::set<OpId> on_host_by_a_rule_;  // backward operators
+  std::map<int, int> whole_;          // mesh -> its placement
 };
 
 }  // namespace

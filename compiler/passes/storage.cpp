@@ -7,7 +7,8 @@
 //   and gradients             likewise, every micro-batch's part at once   reduce-scatter in every micro-batch              (ZeRO-2)
 //   parameters                w [0:4] and [4:8] as well                    all-gather before use, nothing after the update  (ZeRO-3)
 //
-// A store at a place is on all devices of the place, divided over the mesh axes that divide it where it is read.
+// A store at a place is on all devices of the place, divided over the mesh axes that divide it where it is read. "host" is a place beside: of what stays
+// where other rules put it, in the memory of the processor there.
 // The squared norms of gradients follow the updates, each element counted once.
 #include "compiler/passes/storage.h"
 
@@ -97,7 +98,9 @@ class Storage {
       Op& o = op(id);
       if (o.phase != Phase::update || o.kind == Kind::update) continue;
       const TensorId parameter = module_.tensors[o.inputs[0]].gradient_of;
-      if (parameter.valid() && updated_.contains(parameter)) place_norm(o, updated_[parameter]);
+      if (!parameter.valid() || !updated_.contains(parameter)) continue;
+      place_norm(o, updated_[parameter]);
+      o.on_host |= is_moved_to_host(parameter, StoreRule::What::gradients);
     }
   }
 
@@ -106,7 +109,7 @@ class Storage {
 
   // Every device that reads a tensor, with the regions read there.
   void find_readers() {
-    std::map<TensorId, std::map<int32_t, Region>> read;
+    std::map<TensorId, std::map<int32_t, Home>> read;
     for (OpId id : module_.order) {
       const Op& o = op(id);
       if (o.phase == Phase::update) continue;
@@ -116,13 +119,15 @@ class Storage {
         auto& by_device = read[o.inputs[i]];
         for (const Piece& piece : o.pieces) {
           const Region region = region_of(module_, o, static_cast<int>(i), piece);
-          auto [it, fresh] = by_device.try_emplace(piece.device, region);
-          if (!fresh) it->second = enclose(it->second, region);
+          auto [it, fresh] = by_device.try_emplace(piece.device, Home{piece.device, region, o.on_host});
+          if (fresh) continue;
+          it->second.region = enclose(it->second.region, region);
+          it->second.on_host &= o.on_host;
         }
       }
     }
     for (auto& [tensor, by_device] : read)
-      for (auto& [device, region] : by_device) read_at_[tensor].push_back({device, region});
+      for (auto& [device, home] : by_device) read_at_[tensor].push_back(std::move(home));
   }
 
   const Mesh& mesh_of(TensorId tensor) const {
@@ -130,17 +135,32 @@ class Storage {
     return module_.meshes[it == mesh_.end() ? 0 : static_cast<size_t>(it->second)];
   }
 
-  // The last rule that moves this of a parameter; none: it stays.
-  const StoreRule* rule_for(TensorId parameter, StoreRule::What what) const {
+  static bool is_host(const StoreRule& rule) { return rule.place && rule.place->kind == Place::Kind::host; }
+  // The last rule that moves this of a parameter to other devices, or, with `to_host`, to the processors beside them; none: it stays.
+  const StoreRule* rule_for(TensorId parameter, StoreRule::What what, bool to_host = false) const {
     const StoreRule* last = nullptr;
     const Tensor& t = module_.tensors[parameter];
     if (t.role != Role::parameter) return nullptr;
     for (const StoreRule& rule : plan_.stores)
-      if (rule.what == what && llvm::any_of(rule.names, [&](const std::string& glob) { return glob_match(glob, t.name); })) last = &rule;
+      if (rule.what == what && is_host(rule) == to_host &&
+          llvm::any_of(rule.names, [&](const std::string& glob) { return glob_match(glob, t.name); }))
+        last = &rule;
     return last;
+  }
+  // A rule for parameters is one for gradients and state, unless those have their own.
+  bool is_moved_to_host(TensorId parameter, StoreRule::What what) const {
+    if (rule_for(parameter, what, true)) return true;
+    return what != StoreRule::What::parameters && !rule_for(parameter, what) && rule_for(parameter, StoreRule::What::parameters, true);
   }
 
   Homes stored(TensorId parameter, StoreRule::What what, Homes homes) {
+    homes = on_devices(parameter, what, std::move(homes));
+    if (is_moved_to_host(parameter, what))
+      for (Home& home : homes) home.on_host = true;
+    return homes;
+  }
+
+  Homes on_devices(TensorId parameter, StoreRule::What what, Homes homes) {
     const StoreRule* rule = rule_for(parameter, what);
     if (!rule) return homes;
     if (rule->place) return moved_to(*rule->place, parameter, homes);
@@ -195,18 +215,20 @@ class Storage {
     if (read.empty()) read.push_back({0, Region(module_.tensors[parameter].shape)});
     const Homes homes = stored(parameter, StoreRule::What::parameters, read);
     module_.homes[parameter] = homes;
-    Homes updated = rule_for(parameter, StoreRule::What::state) ? stored(parameter, StoreRule::What::state, read) : homes;
+    Homes updated = stored(parameter, StoreRule::What::state, rule_for(parameter, StoreRule::What::state) ? read : homes);
     const Mesh& mesh = module_.mesh_of(op(id));
     for (const Split& split : op(id).splits)
       if (split.mesh_axis >= 0) updated = divided(mesh, updated, split.mesh_axis, dimension_of(op(id), split.axis));
     op(id).splits.clear();
     place_at(id, updated);
+    op(id).on_host |= llvm::all_of(updated, [](const Home& home) { return home.on_host; });
     for (TensorId input : op(id).inputs)
       if (module_.tensors[input].role == Role::state) module_.homes[input] = updated;
+    const bool to_host = is_moved_to_host(parameter, StoreRule::What::gradients);
     if (rule_for(parameter, StoreRule::What::gradients))
-      join_in_each_micro_batch(id, stored(parameter, StoreRule::What::gradients, read));
-    else if (rule_for(parameter, StoreRule::What::parameters))
-      join_in_each_micro_batch(id, updated);
+      join_in_each_micro_batch(id, stored(parameter, StoreRule::What::gradients, read), to_host);
+    else if (to_host || rule_for(parameter, StoreRule::What::parameters))
+      join_in_each_micro_batch(id, updated, to_host);
     updated_[parameter] = std::move(updated);
   }
 
@@ -228,7 +250,7 @@ class Storage {
   // A gradient that is never kept whole: what a micro-batch makes is joined at once where the gradient lives, by an operator that adds it to what earlier
   // micro-batches left there. (A gradient that several stages, or the step's end, add to is joined when all have; with one micro-batch there is
   // nothing to add, and homes that do not make it do not run what does.) A stage that is held at several coordinates joins it at each of them.
-  void join_in_each_micro_batch(OpId update, const Homes& homes) {
+  void join_in_each_micro_batch(OpId update, const Homes& homes, bool on_host) {
     const TensorId gradient = op(update).inputs[1];
     const auto producers = module_.tensors[gradient].producers;
     if (module_.cut.count == 1 || producers.empty()) return;
@@ -246,7 +268,7 @@ class Storage {
       if (llvm::any_of(homes, [&](const Home& home) { return !cover(regions, home.region); })) return;
     }
     module_.tensors[gradient].producers.clear();
-    for (size_t v = 0; v < makers.size(); ++v) join_at(gradient, makers[v], where[v]);
+    for (size_t v = 0; v < makers.size(); ++v) join_at(gradient, makers[v], where[v], on_host);
   }
 
   // Homes on devices where one of these operators runs.
@@ -260,7 +282,7 @@ class Storage {
     return result;
   }
 
-  void join_at(TensorId gradient, const std::vector<OpId>& makers, const Homes& homes) {
+  void join_at(TensorId gradient, const std::vector<OpId>& makers, const Homes& homes, bool on_host) {
     const int variant = op(makers[0]).variant;
     Tensor part = module_.tensors[gradient];
     part.name += " of a micro-batch" + (variant > 0 ? ":variant_" + std::to_string(variant) : std::string());
@@ -286,6 +308,7 @@ class Storage {
     joined.variant = variant;
     joined.stage = op(makers[0]).stage;
     joined.placement = op(makers[0]).placement;
+    joined.on_host = on_host;
     const Shape& shape = module_.tensors[gradient].shape;
     for (size_t d = 0; d < shape.size(); ++d) {
       if (shape[d] == 1) continue;

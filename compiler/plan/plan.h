@@ -72,9 +72,9 @@ struct TransformRule {
 
 struct Place {
   Location where;
-  enum class Kind { coordinates, all, devices } kind = Kind::all;
-  std::map<std::string, int64_t> coordinates;  // {"pp": 0}
-  Mesh mesh;                                   // devices: with their own axes, `d` by default
+  enum class Kind { coordinates, all, devices, host } kind = Kind::all;  // host: the processor beside the device where it would be
+  std::map<std::string, int64_t> coordinates;                            // {"pp": 0}
+  Mesh mesh;                                                             // devices: with their own axes, `d` by default
 };
 
 // `store`: where parameters, gradients or state live between uses.

@@ -70,6 +70,7 @@ class PlanReader : private Reader {
   void read_placement(const JsonValue& value, AssignRule& rule);
   // Nothing for a place that is wrong or refused.
   std::optional<Place> read_place(const JsonValue& value);
+  std::optional<Place> read_place_of_devices(const JsonValue& value);
   std::optional<Place> read_coordinates(const JsonValue& value);
   std::optional<Place> read_devices(const JsonValue& value);
   bool is_within_the_mesh(const Mesh& own, const JsonValue& value);

@@ -103,7 +103,7 @@ void PlanReader::read_stages(const JsonValue& value, AssignRule& rule) {
     if (stages.items.empty()) return wrong_type(stages, "a mesh axis, or a list of places, one a stage");
     if (value.find("place")) error(Code::unknown_key, at_key(value, "place"), "'place' goes with a mesh axis; here each stage has its place already");
     for (const JsonValue& item : stages.items)
-      if (auto place = read_place(item)) rule.stage_places.push_back(std::move(*place));
+      if (auto place = read_place_of_devices(item)) rule.stage_places.push_back(std::move(*place));
     return;
   }
   auto axis = read_mesh_axis(stages);
@@ -155,7 +155,15 @@ void PlanReader::read_placement(const JsonValue& value, AssignRule& rule) {
   }
   if (on->items.empty()) return wrong_type(*on, "a place, or a list of places, one for each piece");
   for (const JsonValue& item : on->items)
-    if (auto place = read_place(item)) rule.on.push_back(std::move(*place));
+    if (auto place = read_place_of_devices(item)) rule.on.push_back(std::move(*place));
+}
+
+// "host" says nothing of devices: it stands alone, beside what other rules say.
+std::optional<Place> PlanReader::read_place_of_devices(const JsonValue& value) {
+  auto place = read_place(value);
+  if (!place || place->kind != Place::Kind::host) return place;
+  wrong_type(value, "a place that says which devices: {AXIS: COORDINATE}, \"all\", a device number or {\"devices\": ..}");
+  return {};
 }
 
 std::optional<Place> PlanReader::read_place(const JsonValue& value) {
@@ -163,8 +171,8 @@ std::optional<Place> PlanReader::read_place(const JsonValue& value) {
   place.where = at(value);
   if (value.is(Kind::string) && value.string == "all") return place;
   if (value.is(Kind::string) && value.string == "host") {
-    if (rule_holds_) refuse(Feature::host, at(value));
-    return {};
+    place.kind = Place::Kind::host;
+    return place;
   }
   if (value.is(Kind::object)) { return value.find("devices") ? read_devices(value) : read_coordinates(value); }
   const auto device = expect_integer(value, 0, most_devices - 1, place_forms);

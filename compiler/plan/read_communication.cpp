@@ -45,7 +45,7 @@ std::optional<CommunicationRule::End> PlanReader::read_end(const JsonValue& valu
     const auto stage = expect_integer(value, 0, INT32_MAX, "a stage of at least 0, or a place");
     return stage ? std::optional(CommunicationRule::End{stage, {}}) : std::nullopt;
   }
-  auto place = read_place(value);
+  auto place = read_place_of_devices(value);
   return place ? std::optional(CommunicationRule::End{{}, std::move(*place)}) : std::nullopt;
 }
 

@@ -13,7 +13,6 @@ namespace {
 const Refusal refusals[] = {
     {Feature::recompute, "'recompute'", ""},
     {Feature::named_axis, "an axis named by what it is,", "name it by a tensor: \"TENSOR:DIM\""},
-    {Feature::host, "the place 'host'", ""},
     {Feature::divided_backward, "a backward pass in two parts, 'I' and 'W',", "use 'B'"},
     {Feature::precision_bf16, "precision 'bf16'", "use 'f32'"},
     {Feature::precision_f16, "precision 'f16'", "use 'f32'"},

@@ -9,7 +9,6 @@ namespace sscc {
 enum class Feature {
   recompute,
   named_axis,
-  host,
   divided_backward,
   precision_bf16,
   precision_f16,

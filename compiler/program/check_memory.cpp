@@ -64,19 +64,21 @@ class Arena {
 
 class Checker {
  public:
-  Checker(const Body& body, Diagnostics& diagnostics) : body_(body), diagnostics_(diagnostics), arena_(body.arena_bytes) {}
+  Checker(const Body& body, Diagnostics& diagnostics) : body_(body), diagnostics_(diagnostics), arena_(body.host_begin() + body.host_bytes) {}
 
   bool run() {
     for (int64_t b = 0; b < body_.buffers.size(); ++b) {
       const Buffer& buffer = body_.buffers[BufferId(b)];
-      if (buffer.offset < 0 || buffer.offset % 64 != 0 || buffer.offset + (buffer.copies - 1) * buffer.stride + bytes(buffer) > body_.arena_bytes)
-        return refuse("buffer " + quoted(buffer.name) + " lies outside the arena");
+      const int64_t begin = buffer.on_host ? body_.host_begin() : 0, end = buffer.on_host ? begin + body_.host_bytes : body_.arena_bytes;
+      if (buffer.offset < begin || buffer.offset % 64 != 0 || buffer.offset + (buffer.copies - 1) * buffer.stride + bytes(buffer) > end)
+        return refuse("buffer " + quoted(buffer.name) + " lies outside " + (buffer.on_host ? "the host's memory" : "the arena"));
       if (buffer.source == Buffer::Source::none) continue;
       for (int64_t k = 0; k < buffer.copies; ++k)
         arena_.write(buffer.offset + k * buffer.stride, buffer.offset + k * buffer.stride + bytes(buffer), {BufferId(b), k, -1});
     }
     for (const ProgramSlot& slot : body_.schedule)
       for (const Instruction& i : body_.segments[static_cast<size_t>(slot.segment)].instructions) {
+        if (!stays_in_one_memory(i, slot)) return false;
         for (const View& view : i.ins)
           if (!read(view, slot, i)) return false;
         for (const View& view : i.outs) {
@@ -114,6 +116,17 @@ class Checker {
     const int64_t base = buffer.offset + copy * buffer.stride;
     const bool of_micro_batch = buffer.life == Buffer::Life::micro_batch || buffer.life == Buffer::Life::segment;
     return {base + view.offset * size, base + (last + 1) * size, {view.buffer, copy, of_micro_batch ? slot.micro_batch : -1}};
+  }
+
+  // Copies cross between the arena and the host's memory, and the run fetches values from both; nothing else reaches from one into the other.
+  bool stays_in_one_memory(const Instruction& i, const ProgramSlot& slot) {
+    if (i.opcode == Opcode::copy || i.opcode == Opcode::capture) return true;
+    const auto is_elsewhere = [&](const View& view) { return body_.buffers[view.buffer].on_host != i.on_host; };
+    const auto *in = std::find_if(i.ins.begin(), i.ins.end(), is_elsewhere), *out = std::find_if(i.outs.begin(), i.outs.end(), is_elsewhere);
+    if (in == i.ins.end() && out == i.outs.end()) return true;
+    const View& view = in == i.ins.end() ? *out : *in;
+    return refuse(std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " + body_.segments[static_cast<size_t>(slot.segment)].name +
+                  ") runs on the " + (i.on_host ? "host" : "device") + ", and buffer " + quoted(body_.buffers[view.buffer].name) + " is not there");
   }
 
   bool read(const View& view, const ProgramSlot& slot, const Instruction& i) {

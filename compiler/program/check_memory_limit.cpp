@@ -15,7 +15,7 @@ struct Live {
   int64_t first = 0, last = 0;  // instructions of the step, in the order of the schedule
 };
 
-// When each buffer holds a value: always, if files fill it or it has several copies; else from the first write of a micro-batch to its last use.
+// When each buffer of the arena holds a value: always, if files fill it or it has several copies; else from the first write of a micro-batch to its last use.
 std::vector<Live> lives_of(const Body& body) {
   std::vector<Live> lives;
   std::map<std::pair<BufferId, int64_t>, size_t> current;  // buffer and micro-batch
@@ -24,6 +24,7 @@ std::vector<Live> lives_of(const Body& body) {
     for (const Instruction& i : body.segments[static_cast<size_t>(slot.segment)].instructions) {
       const auto touch = [&](const View& view) {
         const Buffer& buffer = body.buffers[view.buffer];
+        if (buffer.on_host) return;
         const bool is_of_step = buffer.life == Buffer::Life::step || buffer.life == Buffer::Life::persistent;
         const auto [at, is_new] = current.try_emplace({view.buffer, is_of_step ? 0 : slot.micro_batch}, lives.size());
         if (is_new) lives.push_back({view.buffer, buffer.elements * static_cast<int64_t>(rt::size_of(buffer.dtype)), now, now});

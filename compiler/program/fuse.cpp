@@ -36,6 +36,7 @@ class Group {
   bool accepts(const Instruction& next) const {
     if (next.opcode != Opcode::pointwise || next.accumulate) return false;
     if (members_.empty()) return true;
+    if (next.on_host != members_[0].on_host) return false;
     if (next.outs[0].dims != members_[0].outs[0].dims || members_.size() >= max_steps) return false;
     size_t fresh = 0;
     for (const View& in : next.ins) {
@@ -75,6 +76,7 @@ class Group {
     Instruction result;
     result.opcode = Opcode::pointwise;
     result.op = members_.back().op;
+    result.on_host = members_.back().on_host;
     result.tensor = members_.back().tensor;
     result.piece = -1;
     std::set<std::string> origins;

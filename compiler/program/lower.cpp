@@ -236,7 +236,7 @@ class Description {
     for (const Buffer& b : body.buffers) {
       add(b.name);
       add(b.tensor);
-      add(static_cast<int64_t>(b.dtype), b.elements, b.copies, b.regions);
+      add(static_cast<int64_t>(b.dtype), b.elements, b.copies, b.regions, b.on_host);
     }
     for (const ProgramSegment& segment : body.segments) {
       add(segment.name);
@@ -269,7 +269,7 @@ class Description {
     }
   }
   void add(const Instruction& i) {
-    add(static_cast<int64_t>(i.opcode), i.accumulate, i.op.index, i.tensor.index);
+    add(static_cast<int64_t>(i.opcode), i.accumulate, i.op.index, i.tensor.index, i.on_host);
     add(llvm::ArrayRef<View>(i.outs));
     add(llvm::ArrayRef<View>(i.ins));
     add(llvm::ArrayRef<int32_t>(i.reads));

@@ -33,6 +33,7 @@ void RankLowering::run() {
   }
   if (bucket >= 0) join_calls(begin);
   drop_unread();
+  cross_to_host();
   number_claims();
 }
 
@@ -135,6 +136,7 @@ Instruction& RankLowering::emit(Opcode opcode, OpId from, TensorId id) {
   Instruction& instruction = body.segments[static_cast<size_t>(segment_)].instructions.emplace_back();
   instruction.opcode = opcode;
   instruction.op = from;
+  instruction.on_host = from.valid() && op(from).on_host;
   instruction.tensor = id;
   return instruction;
 }
@@ -215,6 +217,7 @@ const RankLowering::Value& RankLowering::home(TensorId id) {
                   : t.role == Role::state    ? Buffer::Source::state
                   : t.role == Role::constant ? Buffer::Source::constant
                                              : Buffer::Source::input;
+  buffer.on_host = llvm::any_of(module_.homes.at(id), [&](const Home& each) { return each.device == device_ && each.on_host; });
   buffer.tensor = t.micro_batch_of.valid() ? tensor(t.micro_batch_of).name : t.name;
   if (t.scope == Scope::micro_batch) {
     const std::vector<int64_t> micro_batches = module_.cut.micro_batches_of(t.variant);

@@ -41,6 +41,8 @@ struct LoweringPlan {
 };
 
 class RankLowering {
+  friend class HostCrossing;  // lower_host.cpp
+
  public:
   RankLowering(const Module& module, const LoweringPlan& plan, int32_t device);
   void run();
@@ -79,6 +81,7 @@ class RankLowering {
   void group_contributions();
   void make_segments();
   void drop_unread();
+  void cross_to_host();
   void number_claims();
 
   // events

@@ -3,7 +3,7 @@
 // Time is (slot of the schedule, instruction in its segment). A buffer is live from its first write to its last read: within one run of a segment;
 // over several segments of a micro-batch (then with as many copies as micro-batches are in flight, the fewest K such that m and m + K never overlap);
 // or over the step. Sends and the receives behind them are one group call (walk.h): what is received has its place while what is sent is still read.
-// What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is free while it lives. Copies of one buffer lie side
+// What is loaded or kept lives always. What is on the host has its places behind the arena, likewise. Largest first, each buffer goes to the lowest offset that is free while it lives. Copies of one buffer lie side
 // by side.
 #include <algorithm>
 #include <map>
@@ -43,18 +43,27 @@ class Planner {
     for (int64_t b = 0; b < body_.buffers.size(); ++b) add_item(BufferId(b));
     std::stable_sort(items_.begin(), items_.end(),
                      [](const Item& a, const Item& b) { return std::tuple(!a.always, -a.bytes) < std::tuple(!b.always, -b.bytes); });
+    body_.arena_bytes = place(false, 0);
+    body_.host_bytes = place(true, body_.host_begin()) - body_.host_begin();
+  }
+
+ private:
+  // In the memory that begins there; its end.
+  int64_t place(bool on_host, int64_t begin) {
     std::vector<const Item*> placed;  // by offset
-    for (Item& item : items_) {
-      const int64_t offset = lowest_free(placed, item);
+    int64_t end = begin;
+    for (const Item& item : items_) {
+      if (body_.buffers[item.buffer].on_host != on_host) continue;
+      const int64_t offset = lowest_free(placed, item, begin);
       body_.buffers[item.buffer].offset = offset;
-      body_.arena_bytes = std::max(body_.arena_bytes, offset + item.bytes);
+      end = std::max(end, offset + item.bytes);
       placed.insert(
           std::upper_bound(placed.begin(), placed.end(), offset, [&](int64_t o, const Item* p) { return o < body_.buffers[p->buffer].offset; }),
           &item);
     }
+    return end;
   }
 
- private:
   void find_accesses() {
     accesses_.resize(static_cast<size_t>(body_.buffers.size()));
     for (size_t s = 0; s < body_.segments.size(); ++s) {
@@ -176,8 +185,7 @@ class Planner {
   }
 
   // `placed` is sorted by offset: the first gap between items in conflict that is wide enough.
-  int64_t lowest_free(const std::vector<const Item*>& placed, const Item& item) const {
-    int64_t offset = 0;
+  int64_t lowest_free(const std::vector<const Item*>& placed, const Item& item, int64_t offset) const {
     for (const Item* other : placed) {
       if (!conflict(*other, item)) continue;
       const int64_t begin = body_.buffers[other->buffer].offset;

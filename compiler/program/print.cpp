@@ -37,9 +37,11 @@ std::string print_expression(const Instruction& i) {
 }
 
 void print_body(std::string& text, const Body& body, size_t index) {
-  text += "program " + std::to_string(index) + ": arena " + std::to_string(body.arena_bytes) + " bytes\n";
+  text += "program " + std::to_string(index) + ": arena " + std::to_string(body.arena_bytes) + " bytes" +
+          (body.host_bytes > 0 ? ", on the host " + std::to_string(body.host_bytes) : "") + "\n";
   for (const Buffer& b : body.buffers)
-    text += "  buffer " + b.name + " " + std::to_string(b.elements) + " x " + std::to_string(b.copies) + " at " + std::to_string(b.offset) + "\n";
+    text += "  buffer " + b.name + " " + std::to_string(b.elements) + " x " + std::to_string(b.copies) + " at " + std::to_string(b.offset) +
+            (b.on_host ? " on host\n" : "\n");
   for (const ProgramSegment& segment : body.segments) {
     if (segment.instructions.empty()) continue;
     text += "  segment " + segment.name + (segment.variant > 0 ? " variant " + std::to_string(segment.variant) : "") + "\n";
@@ -49,6 +51,7 @@ void print_body(std::string& text, const Body& body, size_t index) {
       text += std::string(i.accumulate ? " += " : " = ") + name_of(i.opcode) + print_expression(i) + " (";
       for (size_t k = 0; k < i.ins.size(); ++k) text += (k ? ", " : "") + print_view(body, i.ins[k]);
       text += ")";
+      if (i.on_host) text += " on host";
       if (i.stream != 0) text += " stream " + std::to_string(i.stream);
       for (size_t w = 0; w < i.waits.size(); ++w) text += (w ? ", " : " after ") + std::to_string(i.waits[w]);
       text += "  # " + i.origin + "\n";

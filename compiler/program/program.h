@@ -24,8 +24,9 @@ struct Buffer {
   int64_t elements = 0;  // of one copy
   // Copies: a value of micro-batch m lies in copy m mod copies.
   int64_t copies = 1;
-  int64_t offset = -1;  // bytes from the arena's start, 64-byte aligned; copy k at offset + k * stride
-  int64_t stride = 0;   // bytes between copies
+  int64_t offset = -1;   // bytes from the arena's start, 64-byte aligned; copy k at offset + k * stride
+  bool on_host = false;  // in the memory of the processor beside the device, which lies behind the arena
+  int64_t stride = 0;    // bytes between copies
   enum class Life {
     persistent,   // from start to end of the run: parameters, state, constants, inputs
     step,         // from its first write to its last read in a step: gradients
@@ -157,6 +158,7 @@ struct Instruction {
   int stream = 0;                       // 0: kernels; others: one for each communicator (assign_streams)
   llvm::SmallVector<int32_t, 2> waits;  // earlier instructions of this segment, on other streams, that must have ended
   std::string type;                     // ONNX op type of the origin, for people; may be empty
+  bool on_host = false;                 // run by the processor beside the device. All views are then in its memory, but for copies: they cross
 };
 
 struct ProgramSegment {
@@ -177,7 +179,10 @@ struct Body {
   std::vector<ProgramSegment> segments;
   std::vector<ProgramSlot> schedule;
   int64_t arena_bytes = 0;
+  int64_t host_bytes = 0;  // behind it: offsets of buffers on the host begin at host_begin()
   int64_t micro_batches = 1;
+
+  int64_t host_begin() const { return (arena_bytes + 63) / 64 * 64; }
 };
 
 struct Constants {

@@ -12,10 +12,11 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
-int64_t parameter_bytes(const Body& body) {
+int64_t parameter_bytes(const Body& body, bool of_arena_alone = false) {
   int64_t bytes = 0;
   for (const Buffer& buffer : body.buffers)
-    if (buffer.source == Buffer::Source::parameter) bytes += buffer.elements * static_cast<int64_t>(rt::size_of(buffer.dtype));
+    if (buffer.source == Buffer::Source::parameter && !(of_arena_alone && buffer.on_host))
+      bytes += buffer.elements * static_cast<int64_t>(rt::size_of(buffer.dtype));
   return bytes;
 }
 
@@ -42,15 +43,17 @@ std::string check_json(const Programs& programs, const CheckFacts& facts, const 
   json["devices"] = programs.ranks.size();
   json["equivalent"] = facts.equivalent;
   json["deadlock_free"] = facts.deadlock_free;
-  Json peak = Json::array(), library = Json::array(), parameters = Json::array(), flops = Json::array();
+  Json peak = Json::array(), host = Json::array(), library = Json::array(), parameters = Json::array(), flops = Json::array();
   for (const RankProgram& rank : programs.ranks) {
     const Body& body = programs.bodies[static_cast<size_t>(rank.body)];
     peak.push_back(body.arena_bytes);
+    host.push_back(body.host_bytes);
     library.push_back(0);  // the CPU target's libraries keep no device memory
     parameters.push_back(parameter_bytes(body));
     flops.push_back(rank.flops_per_step);
   }
   json["peak_memory_bytes"] = peak;
+  json["host_bytes"] = host;
   json["library_bytes"] = library;
   json["parameter_bytes"] = parameters;
   Json by_kind = Json::object();
@@ -81,15 +84,17 @@ std::string with_hashes(const std::string& text, const std::vector<std::pair<std
 
 std::string check_summary(const Programs& programs, const CheckFacts& facts) {
   const Traffic traffic = count_traffic(programs);
-  int64_t peak = 0, parameters = 0;
+  int64_t peak = 0, host = 0, parameters = 0;
   for (const RankProgram& rank : programs.ranks) {
     peak = std::max(peak, programs.bodies[static_cast<size_t>(rank.body)].arena_bytes);
-    parameters = std::max(parameters, parameter_bytes(programs.bodies[static_cast<size_t>(rank.body)]));
+    host = std::max(host, programs.bodies[static_cast<size_t>(rank.body)].host_bytes);
+    parameters = std::max(parameters, parameter_bytes(programs.bodies[static_cast<size_t>(rank.body)], true));
   }
   std::string text = std::to_string(programs.ranks.size()) + " ranks, " + std::to_string(programs.bodies.size()) + " distinct programs\n";
   text += std::string("equivalent to the model: ") + (facts.equivalent ? "yes" : "no") +
           "; free of deadlock: " + (facts.deadlock_free ? "yes" : "no") + "\n";
-  text += "largest arena " + human_bytes(peak) + ", of it parameters up to " + human_bytes(parameters) + "\n";
+  text += "largest arena " + human_bytes(peak) + ", of it parameters up to " + human_bytes(parameters) +
+          (host > 0 ? ", beside it on the host " + human_bytes(host) : "") + "\n";
   text += "a step sends " + human_bytes(traffic.bytes) + " in " + std::to_string(traffic.messages) + " messages";
   for (const auto& [name, kind] : traffic.by_kind) text += "; " + name + " " + std::to_string(kind.count) + " x, " + human_bytes(kind.bytes);
   char line[160];

@@ -247,6 +247,7 @@ rt::Source source_of(Buffer::Source source) {
 rt::ProgramInfo program_info(const Body& body) {
   rt::ProgramInfo program;
   program.arena_bytes = body.arena_bytes;
+  program.host_bytes = body.host_bytes;
   program.micro_batches = body.micro_batches;
   for (const Buffer& buffer : body.buffers) {
     program.buffers.push_back({buffer.name.c_str(), buffer.dtype, buffer.elements, buffer.copies, buffer.offset, buffer.stride,

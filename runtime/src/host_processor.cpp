@@ -18,9 +18,10 @@ using Clock = std::chrono::steady_clock;
 
 class HostProcessor : public Processor {
  public:
-  explicit HostProcessor(int64_t bytes) : bytes_(bytes), mapped_(std::max<int64_t>(bytes + 3, 4) / 4 * 4) {
+  HostProcessor(int64_t bytes, int64_t host_bytes)
+      : bytes_(bytes), mapped_(std::max<int64_t>(host_bytes > 0 ? (bytes + 63) / 64 * 64 + host_bytes + 3 : bytes + 3, 4) / 4 * 4) {
     void* memory = mmap(nullptr, static_cast<size_t>(mapped_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-    if (memory == MAP_FAILED) throw EnvironmentFailure("cannot get an arena of " + std::to_string(bytes) + " bytes: " + std::strerror(errno));
+    if (memory == MAP_FAILED) throw EnvironmentFailure("cannot get an arena of " + std::to_string(mapped_) + " bytes: " + std::strerror(errno));
     madvise(memory, static_cast<size_t>(mapped_), MADV_HUGEPAGE);
     arena_ = static_cast<std::byte*>(memory);
     std::fill_n(reinterpret_cast<uint32_t*>(memory), mapped_ / 4, poison);
@@ -69,6 +70,8 @@ class HostProcessor : public Processor {
 
 }  // namespace
 
-std::unique_ptr<Processor> make_host_processor(int64_t arena_bytes) { return std::make_unique<HostProcessor>(arena_bytes); }
+std::unique_ptr<Processor> make_host_processor(int64_t arena_bytes, int64_t host_bytes) {
+  return std::make_unique<HostProcessor>(arena_bytes, host_bytes);
+}
 
 }  // namespace sscc::rt

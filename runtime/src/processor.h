@@ -41,7 +41,7 @@ class Processor {
 // The pattern: as f32 and f64 a NaN, as an index far outside, and no byte of a small integer of either sign at its end.
 inline constexpr uint32_t poison = 0x7ffadbad;
 
-// Throws EnvironmentFailure.
-std::unique_ptr<Processor> make_host_processor(int64_t arena_bytes);
+// `host_bytes` of memory beside, behind the arena from the next multiple of 64 on; the processor is its own host. Throws EnvironmentFailure.
+std::unique_ptr<Processor> make_host_processor(int64_t arena_bytes, int64_t host_bytes);
 
 }  // namespace sscc::rt

@@ -105,7 +105,7 @@ class Run {
     return attempt([&] {
       data_ = open_data(options_.data, options_.seed, model_);
       steps_ = options_.steps > 0 ? options_.steps : data_->steps();
-      processor_ = platform_.make_processor(program_.arena_bytes);
+      processor_ = platform_.make_processor(program_.arena_bytes, program_.host_bytes);
       rank_ = std::make_unique<Rank>(control_.rank(), program_, constants_, *processor_, platform_.data);
       rank_->captures_ = std::make_shared<Rank::Captures>();
       for (const BufferInfo& buffer : program_.buffers) load_once(buffer);

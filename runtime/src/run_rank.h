@@ -12,7 +12,7 @@ namespace sscc::rt {
 struct Platform {
   ControlPlane& control;
   DataPlane& data;
-  std::function<std::unique_ptr<Processor>(int64_t arena_bytes)> make_processor;
+  std::function<std::unique_ptr<Processor>(int64_t arena_bytes, int64_t host_bytes)> make_processor;
   // Where taking things down would wait for peers that never come: ends the process after a failure.
   std::function<void(int status)> leave = nullptr;
 };

@@ -552,6 +552,22 @@ const std::vector<Damage>& damages() {
          return false;
        }},
       {"the arena is too small", [](Patient& p) { return p.own(p.below(p.programs.ranks.size())).arena_bytes -= 64, true; }},
+      {"a kernel runs on the processor beside the one that has its operands",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return is_kernel(i) && i.opcode != Opcode::copy; }),
+                       [](Instruction& i) { i.on_host = !i.on_host; });
+       }},
+      {"a value lies in the other memory",
+       [](Patient& p) {
+         for (size_t rank = 0; rank < p.programs.ranks.size(); ++rank)
+           for (int64_t b = 0; b < p.body(rank).buffers.size(); ++b)
+             if (p.body(rank).buffers[BufferId(b)].source == Buffer::Source::none && p.body(rank).buffers[BufferId(b)].elements > 0) {
+               Buffer& buffer = p.own(rank).buffers[BufferId(b)];
+               buffer.on_host = !buffer.on_host;
+               return true;
+             }
+         return false;
+       }},
       {"a value of several micro-batches has one copy less",
        [](Patient& p) {
          for (size_t rank = 0; rank < p.programs.ranks.size(); ++rank)

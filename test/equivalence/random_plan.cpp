@@ -100,9 +100,9 @@ class Planner {
     std::vector<std::string> names = {"*"};
     for (const Tensor& tensor : module_.tensors)
       if (tensor.role == Role::parameter) names.push_back(tensor.name);
-    if (coin(4) == 0)
-      return plan_.transform.push_back("{" + quote(one_of(random_, what)) + ": " + quote(one_of(random_, names)) + ", \"store\": " + one_place() +
-                                       "}");
+    if (const int64_t where = coin(4); where < 2)
+      return plan_.transform.push_back("{" + quote(one_of(random_, what)) + ": " + quote(one_of(random_, names)) +
+                                       ", \"store\": " + (where == 0 ? one_place() : "\"host\"") + "}");
     const std::string axis = coin(4) == 0 && axes_.size() > 1 ? "[\"b\", \"a\"]" : quote(one_of(random_, axes_).first);
     const std::string more = coin(4) == 0 ? ", \"dim\": -1" : coin(3) == 0 ? ", \"gather\": \"step\"" : "";
     plan_.transform.push_back("{" + quote(one_of(random_, what)) + ": " + quote(one_of(random_, names)) + ", \"store\": {\"split\": " + axis + more +
@@ -312,7 +312,8 @@ class Planner {
   }
   std::string one_place() {
     const auto& [axis, length] = one_of(random_, axes_);
-    switch (coin(7)) {
+    switch (coin(8)) {
+      case 7: return "\"host\"";
       case 0: return "{" + quote(axis) + ": " + std::to_string(coin(length)) + "}";
       case 1: return "\"all\"";
       case 2: {

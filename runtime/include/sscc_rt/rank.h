@@ -90,6 +90,7 @@ struct SegmentInfo {
 
 struct ProgramInfo {
   int64_t arena_bytes = 0;
+  int64_t host_bytes = 0;  // of the processor beside the device: behind the arena, from the next multiple of 64 on
   int64_t micro_batches = 1;
   std::vector<BufferInfo> buffers;
   std::vector<SegmentInfo> segments;
