@@ -70,6 +70,7 @@ std::string print_model(const Programs& programs, const std::string& version) {
   text += "      .name = " + string_literal(programs.model) + ",\n";
   text += std::string("      .training = ") + (programs.training ? "true" : "false") + ",\n";
   text += "      .tokens_per_step = " + std::to_string(programs.tokens_per_step) + ",\n";
+  text += "      .flops_per_step = " + std::to_string(programs.model_flops_per_step) + ",\n";
   text += field("parameters", programs.parameters) + field("constants", programs.constants) + field("inputs", programs.inputs) +
           field("labels", programs.labels) + field("outputs", programs.outputs);
   return text + "  };\n}\n";

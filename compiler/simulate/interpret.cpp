@@ -281,8 +281,15 @@ rt::ModelInfo model_info(const Programs& programs) {
     }
     return result;
   };
-  return {programs.model,           programs.training,        programs.tokens_per_step, convert(programs.parameters), convert(programs.constants),
-          convert(programs.inputs), convert(programs.labels), convert(programs.outputs)};
+  return {programs.model,
+          programs.training,
+          programs.tokens_per_step,
+          programs.model_flops_per_step,
+          convert(programs.parameters),
+          convert(programs.constants),
+          convert(programs.inputs),
+          convert(programs.labels),
+          convert(programs.outputs)};
 }
 
 // Reads weights where the model has them: in the .onnx file, beside it, or in memory.

@@ -98,6 +98,18 @@ void stop_device() {
 
 cudaStream_t compute_stream() { return device().stream; }
 
+double float_flops_per_second() {
+  const auto value_of = [](cudaDeviceAttr attribute) {
+    int value = 0;
+    check(cudaDeviceGetAttribute(&value, attribute, device().ordinal), "ask the GPU for its properties");
+    return value;
+  };
+  // Cores of a multiprocessor by compute capability (CUDA programming guide, arithmetic throughput); each multiplies and adds in a cycle.
+  const int major = value_of(cudaDevAttrComputeCapabilityMajor), minor = value_of(cudaDevAttrComputeCapabilityMinor);
+  const int cores = major == 8 && minor == 0 ? 64 : major >= 8 && major <= 12 ? 128 : major == 7 ? 64 : 0;
+  return 2.0 * cores * value_of(cudaDevAttrMultiProcessorCount) * 1e3 * value_of(cudaDevAttrClockRate);
+}
+
 int64_t device_bytes_of_kernels() {
   device();
   return static_cast<int64_t>(blas_workspace_bytes + scratch_bytes + sizeof(int64_t));

@@ -61,6 +61,7 @@ class CudaProcessor : public Processor {
     // What the other pool held was copied before the step before this one, which is over.
     filling_ = 1 - filling_;
     staged_[filling_].reset();
+    marked_ = 0;
     begin_.record(compute_stream());
   }
 
@@ -87,6 +88,17 @@ class CudaProcessor : public Processor {
 
   int64_t highest_touched() override { return std::min(static_cast<int64_t>(*highest_found_), bytes_); }
 
+  int mark() override {
+    if (marked_ == marks_.size()) marks_.push_back(std::make_unique<DeviceEvent>(cudaEventDefault));
+    marks_[marked_]->record(compute_stream());
+    return static_cast<int>(marked_++);
+  }
+  double seconds_at(int mark) const override {
+    float milliseconds = 0;
+    check(cudaEventElapsedTime(&milliseconds, begin_.get(), marks_[static_cast<size_t>(mark)]->get()), "measure the step");
+    return static_cast<double>(milliseconds) * 1e-3;
+  }
+
   void at(const char* origin) override {
     if (is_range_open_) nvtxRangePop();
     is_range_open_ = *origin != '\0';
@@ -104,6 +116,8 @@ class CudaProcessor : public Processor {
   int filling_ = 0;  // the pool of the inputs that are staged next
   unsigned long long* highest_found_ = nullptr;
   const DeviceEvent begin_{cudaEventDefault}, end_{cudaEventDefault};
+  std::vector<std::unique_ptr<DeviceEvent>> marks_;
+  size_t marked_ = 0;   // of them, in this step
   bool ended_ = false;  // end_ is behind everything that the host waits for
   bool waited_ = false, has_step_ = false, is_range_open_ = false;
 };

@@ -39,7 +39,15 @@ class HostProcessor : public Processor {
     return fetched_.emplace_back(at, at + bytes).data();
   }
 
-  void begin_step() override { begin_ = Clock::now(); }
+  void begin_step() override {
+    begin_ = Clock::now();
+    marks_.clear();
+  }
+  int mark() override {
+    marks_.push_back(Clock::now());
+    return static_cast<int>(marks_.size()) - 1;
+  }
+  double seconds_at(int mark) const override { return std::chrono::duration<double>(marks_[static_cast<size_t>(mark)] - begin_).count(); }
   void end_step() override { seconds_ = std::chrono::duration<double>(Clock::now() - begin_).count(); }
   double wait() override {
     waited_ = true;
@@ -65,6 +73,7 @@ class HostProcessor : public Processor {
   std::deque<std::vector<std::byte>> fetched_;
   bool waited_ = false;
   Clock::time_point begin_;
+  std::vector<Clock::time_point> marks_;
   double seconds_ = 0;
 };
 

@@ -18,6 +18,7 @@ constexpr const char* help_text =
     "  --outputs DIR    write the model's outputs as DIR/step_K/output_I.pb\n"
     "  --grads FILE     write the gradients of the first step, before clipping, as safetensors\n"
     "  --final FILE     write the parameters after the last step as safetensors\n"
+    "  --trace FILE     write when each rank did what, for Perfetto (ui.perfetto.dev)\n"
     "  --timeout S      seconds to wait for another rank; default 300\n"
     "  --seed N         seed of synthetic data; default 0\n"
     "  --quiet          no line a step\n"
@@ -48,6 +49,7 @@ constexpr Flag flags[] = {
     {"--outputs", set_text<&Options::outputs>, "a folder"},
     {"--grads", set_text<&Options::grads>, "a file"},
     {"--final", set_text<&Options::final>, "a file"},
+    {"--trace", set_text<&Options::trace>, "a file"},
     {"--steps", [](Options& options, const char* value) { return read_number(value, options.steps) && options.steps > 0; }, "a positive number"},
     {"--seed", [](Options& options, const char* value) { return read_number(value, options.seed); }, "a number"},
     {"--timeout",
@@ -57,7 +59,7 @@ constexpr Flag flags[] = {
      "a positive number of seconds"},
 };
 
-constexpr std::string_view refused[] = {"--save", "--save-every", "--resume", "--trace"};
+constexpr std::string_view refused[] = {"--save", "--save-every", "--resume"};
 
 class Parser {
  public:
@@ -88,7 +90,7 @@ class Parser {
     const size_t equals = argument.find('=');
     const std::string name(argument.substr(0, equals));
     for (const std::string_view each : refused) {
-      if (name == each) return usage(name + " is not in this version: checkpoints and measured traces cannot be written or read");
+      if (name == each) return usage(name + " is not in this version: checkpoints cannot be written or read");
     }
     for (const Flag& flag : flags) {
       if (name != flag.name) continue;

@@ -34,6 +34,10 @@ class Processor {
   // One more than the position of the highest byte that was ever found changed; after wait().
   virtual int64_t highest_touched() = 0;
 
+  // A point in the step's work, here in what is given, for traces; numbered from 0. When that was, after wait(): seconds from begin_step().
+  virtual int mark() = 0;
+  virtual double seconds_at(int mark) const = 0;
+
   // The instruction that is given next, for tools that record time.
   virtual void at(const char* /*origin*/) {}
 };

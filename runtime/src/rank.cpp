@@ -3,6 +3,7 @@
 
 #include "captures.h"
 #include "processor.h"
+#include "trace.h"
 
 namespace sscc::rt {
 namespace {
@@ -52,6 +53,7 @@ void Rank::at(const char* origin, int micro_batch) {
   origin_ = origin;
   micro_batch_ = micro_batch;
   processor_.at(origin);
+  if (trace_) trace_->at(processor_, segment_, origin, micro_batch);
 }
 
 template <class Call>

@@ -15,6 +15,7 @@
 #include "run_rank.h"
 #include "sscc_rt/tensor_files.h"
 #include "step_log.h"
+#include "trace.h"
 
 namespace sscc::rt {
 namespace {
@@ -71,6 +72,10 @@ class Run {
       if (verdict.status != 0) return verdict.status;
       steps_ = verdict.steps;
       if (step == steps_) break;
+      if (step == 0 && !options_.trace.empty()) {  // all are there
+        trace_ = std::make_unique<Trace>(control_);
+        rank_->trace_ = trace_.get();
+      }
       give_step(step);
       // A device works on the step meanwhile.
       const Outcome next = step + 1 < steps_ ? attempt([&] { load_inputs(step + 1); }) : Outcome();
@@ -78,8 +83,13 @@ class Run {
       ready = hand_over(step);
       if (ready.is_good()) ready = next;
     }
-    if (options_.final.empty()) return 0;
-    ready = write_final();
+    if (options_.final.empty() && options_.trace.empty()) return 0;
+    ready = Outcome();
+    if (!options_.final.empty()) ready = write_final();
+    if (trace_) {
+      const Outcome written = attempt([&] { trace_->write(options_.trace); });
+      if (ready.is_good()) ready = written;
+    }
     place_ = "the end of the run";
     return meet(-1, {}, ready).status;
   }
@@ -110,9 +120,9 @@ class Run {
       rank_->captures_ = std::make_shared<Rank::Captures>();
       for (const BufferInfo& buffer : program_.buffers) load_once(buffer);
       if (!is_first()) return;
-      for (const std::string& file : {options_.log, options_.grads, options_.final}) create_folder_of(file);
+      for (const std::string& file : {options_.log, options_.grads, options_.final, options_.trace}) create_folder_of(file);
       if (!options_.outputs.empty()) std::filesystem::create_directories(options_.outputs);
-      log_ = std::make_unique<StepLog>(model_, options_, steps_);
+      log_ = std::make_unique<StepLog>(model_, options_, steps_, platform_.flops_per_second * control_.size());
     });
   }
 
@@ -154,6 +164,7 @@ class Run {
     captures.wants_gradients = step == 0 && !options_.grads.empty();
     rank_->step_ = step + 1;
     rank_->bytes_sent_ = 0;
+    if (trace_) trace_->begin_step(step);
     processor_->begin_step();
     const std::vector<Slot>& schedule = program_.schedule;
     for (size_t i = 0; i < schedule.size(); ++i) {
@@ -163,6 +174,7 @@ class Run {
       segment.run(*rank_, schedule[i].micro_batch);
       platform_.data.end_slot(i + 1 < schedule.size() && segment_of(schedule[i + 1]).continues_group);
     }
+    rank_->at("", 0);
     rank_->wait_sends();
     processor_->end_step();
     rank_->segment_ = "";
@@ -174,6 +186,7 @@ class Run {
     Rank::Captures& captures = *rank_->captures_;
     StepReport report;
     report.seconds = processor_->wait();
+    if (trace_) trace_->end_step(*processor_, report.seconds);
     report.loss = captures.loss.scalar();
     report.grad_norm = captures.grad_norm.scalar();
     report.bytes_sent = rank_->bytes_sent_;
@@ -318,6 +331,7 @@ class Run {
   std::unique_ptr<Processor> processor_;
   std::unique_ptr<Rank> rank_;
   std::unique_ptr<StepLog> log_;  // rank 0
+  std::unique_ptr<Trace> trace_;
   int64_t steps_ = 0;
   std::string place_;
 };

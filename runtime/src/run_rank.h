@@ -15,6 +15,7 @@ struct Platform {
   std::function<std::unique_ptr<Processor>(int64_t arena_bytes, int64_t host_bytes)> make_processor;
   // Where taking things down would wait for peers that never come: ends the process after a failure.
   std::function<void(int status)> leave = nullptr;
+  double flops_per_second = 0;  // at most, of one rank; 0: not known
 };
 
 // As run_rank of sscc_rt/rank.h.

@@ -7,6 +7,7 @@
 #include <mutex>
 #include <optional>
 
+#include "json_text.h"
 #include "sscc_rt/tensor_files.h"
 
 namespace sscc::rt {
@@ -155,21 +156,6 @@ std::optional<DType> dtype_of(const std::string& name) {
     if (name == name_of(static_cast<DType>(i))) return static_cast<DType>(i);
   }
   return std::nullopt;
-}
-
-std::string json_string(const std::string& text) {
-  std::string result = "\"";
-  for (const char c : text) {
-    if (c == '"' || c == '\\') result += '\\';
-    if (static_cast<unsigned char>(c) >= 0x20) {
-      result += c;
-      continue;
-    }
-    char escape[8];
-    std::snprintf(escape, sizeof escape, "\\u%04x", c);
-    result += escape;
-  }
-  return result + '"';
 }
 
 std::string header_of(std::span<const FileTensor> tensors) {

@@ -39,8 +39,13 @@ std::optional<double> first(const std::vector<StepReport>& reports, std::optiona
 
 }  // namespace
 
-StepLog::StepLog(const ModelInfo& model, const Options& options, int64_t steps)
-    : model_(model), path_(options.log), steps_(steps), quiet_(options.quiet), on_terminal_(isatty(STDERR_FILENO) == 1) {
+StepLog::StepLog(const ModelInfo& model, const Options& options, int64_t steps, double flops_per_second)
+    : model_(model),
+      path_(options.log),
+      steps_(steps),
+      flops_per_second_(flops_per_second),
+      quiet_(options.quiet),
+      on_terminal_(isatty(STDERR_FILENO) == 1) {
   if (path_.empty()) return;
   file_ = std::fopen(path_.c_str(), "we");
   if (!file_) throw EnvironmentFailure("cannot create the log '" + path_ + "': " + std::strerror(errno));
@@ -62,6 +67,9 @@ void StepLog::write(int64_t step, const std::vector<StepReport>& reports) {
   if (grad_norm) line += ", \"grad_norm\": " + number(*grad_norm, "%.17g");
   line += ", \"seconds\": " + number(seconds, "%.9g");
   line += ", \"tokens_per_second\": " + number(seconds > 0 ? static_cast<double>(model_.tokens_per_step) / seconds : 0, "%.6g");
+  const double flops = seconds > 0 ? static_cast<double>(model_.flops_per_step) / seconds : 0;
+  line += ", \"tflop_per_second\": " + number(flops * 1e-12, "%.6g");
+  if (flops_per_second_ > 0) line += ", \"mfu\": " + number(flops / flops_per_second_, "%.4g");
   line += ", \"peak_memory_bytes\": " + list(reports, &StepReport::peak_memory_bytes);
   line += ", \"bytes_sent\": " + list(reports, &StepReport::bytes_sent) + "}\n";
   if (std::fputs(line.c_str(), file_) < 0 || std::fflush(file_) != 0)

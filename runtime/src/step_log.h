@@ -20,8 +20,8 @@ struct StepReport {
 
 class StepLog {
  public:
-  // Opens the log file. Throws EnvironmentFailure.
-  StepLog(const ModelInfo& model, const Options& options, int64_t steps);
+  // Opens the log file. `flops_per_second`: what all ranks together could do; 0: not known. Throws EnvironmentFailure.
+  StepLog(const ModelInfo& model, const Options& options, int64_t steps, double flops_per_second);
   StepLog(const StepLog&) = delete;
   StepLog& operator=(const StepLog&) = delete;
   ~StepLog();
@@ -37,6 +37,7 @@ class StepLog {
   std::string path_;
   std::FILE* file_ = nullptr;
   int64_t steps_;
+  double flops_per_second_;
   bool quiet_, on_terminal_, bar_drawn_ = false;
   Clock::time_point begin_ = Clock::now(), last_line_ = begin_;
 };

@@ -332,8 +332,27 @@ class Ranks(Test):
     def test_usage(self):
         build = self.subject(MLP, DATA_2).compile()
         self.expect(run([f"{build}/run", "--local", "2", "--no-such-flag"]), 2, "--no-such-flag")
-        for flag in "--save", "--resume", "--trace":
+        for flag in "--save", "--resume":
             self.expect(run([f"{build}/run", "--local", "2", "--data", MLP, flag, "x"]), 2, flag)
+
+    def test_trace(self):
+        """Two stages: what each rank did lies within its steps, one operator after the other."""
+        subject = self.subject(GPT, gpt("1f1b", pp=2, micro_batches=4))
+        need(run([SSCC, "run", *subject.words, "--data", GPT, "--steps", "3", "--trace", f"{self.folder}/new/trace.json"]))
+        events = read_json(f"{self.folder}/new/trace.json")["traceEvents"]
+        for rank in 0, 1:
+            spans = [(event["ts"], event["ts"] + event["dur"], event) for event in events if event["ph"] == "X" and event["tid"] == rank]
+            steps = sorted(span for span in spans if span[2]["cat"] == "step")
+            self.assertEqual([step["name"] for _, _, step in steps], ["step 0", "step 1", "step 2"])
+            done = sorted((span for span in spans if span[2]["cat"] != "step"), key=lambda span: span[:2])
+            self.assertIn("/layers.0/attn/Softmax" if rank == 0 else "/layers.3/attn/Softmax", {event["name"] for _, _, event in done})
+            self.assertEqual({event["args"]["micro_batch"] for _, _, event in done}, {0, 1, 2, 3})
+            for begin, end, event in done:
+                first, last, _ = steps[event["args"]["step"]]
+                self.assertTrue(first - 0.01 <= begin <= end <= last + 0.01, event)
+            for (_, end, _), (begin, _, event) in zip(done, done[1:]):
+                self.assertLessEqual(end, begin + 0.01, event)
+        self.expect(run([SSCC, "run", *subject.words, "--data", GPT, "--steps", "1", "--trace", "/proc/no/trace.json"]), 3, "/proc/no")
 
     def start(self):
         """A long run of two ranks; (mpirun's process, process ids of the ranks by rank). Returns once steps are being made."""

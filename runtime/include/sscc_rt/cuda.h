@@ -29,6 +29,8 @@ void stop_device();
 cudaStream_t compute_stream();
 // Device memory that start_device took: to be stated beside the arena.
 int64_t device_bytes_of_kernels();
+// What the GPU's cores could do in float at their highest clock, without tensor cores (TF32 is off): the measure of MFU. 0 for a kind not known here.
+double float_flops_per_second();
 // Throws what the kernels of the CPU throw, for the first wrong element that a kernel met since the last call: DataError, "an index of 9 is outside
 // of a dimension of length 8". Sees what kernels did before the last synchronisation with the compute stream.
 void throw_data_errors();

@@ -55,6 +55,7 @@ struct ModelInfo {
   std::string name;
   bool training = false;
   int64_t tokens_per_step = 0;
+  int64_t flops_per_step = 0;  // of the model: what its division repeats does not count
   std::vector<FileTensor> parameters, constants, inputs, labels, outputs;
 };
 
@@ -100,6 +101,7 @@ struct ProgramInfo {
 // -- what segment code sees -----------------------------------------------------------------------------------------------------------------------
 
 class Processor;  // what runs the kernels, and holds the arena
+class Trace;      // of a run that writes one
 
 class Rank {
  public:
@@ -157,6 +159,7 @@ class Rank {
   const Constants& constants_;
   Processor& processor_;
   DataPlane& data_;
+  Trace* trace_ = nullptr;
   int64_t step_ = 1;
   int64_t bytes_sent_ = 0;  // in this step, by the contract's formulas
   const char* segment_ = "";
@@ -169,9 +172,9 @@ class Rank {
 
 // The flags of a rank program (PLAN_LANGUAGE section 4).
 struct Options {
-  std::string data;                        // folder, or "synthetic"
-  int64_t steps = 0;                       // 0: as many as the data has; 1 if it is synthetic
-  std::string log, outputs, grads, final;  // empty: not wanted
+  std::string data;                               // folder, or "synthetic"
+  int64_t steps = 0;                              // 0: as many as the data has; 1 if it is synthetic
+  std::string log, outputs, grads, final, trace;  // empty: not wanted
   double timeout_seconds = 300;
   uint64_t seed = 0;
   bool quiet = false;

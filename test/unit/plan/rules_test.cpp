@@ -239,14 +239,18 @@ TEST_CASE("store") {
   CHECK(plan.stores[0].gather_once);
 }
 
-TEST_CASE("what this version does not do is checked and then refused by name, where it stands") {
+TEST_CASE("the host stands beside devices, and alone") {
   auto on = [](const std::string& place) { return place_rule(R"("ops": "/head/*", "on": )" + place); };
+  CHECK(good_plan(rule(R"("parameters": ["*"], "store": "host")")).stores[0].place->kind == Place::Kind::host);
+  CHECK(good_plan(on("\"host\"")).assign[0].on[0].kind == Place::Kind::host);
+  refused(on("[0, ^^\"host\"]"), Code::wrong_type, "which devices");
+}
+
+TEST_CASE("what this version does not do is checked and then refused by name, where it stands") {
   auto is_unsupported = [](const std::string& text, const std::string& words) { refused(text, Code::unsupported, words); };
-  is_unsupported(rule(R"("parameters": ["*"], "store": ^^"host")"), "'host'");
   is_unsupported(rule(R"("ops": {"layer": "0..1"}, ^^"recompute": true)"), "'recompute'");
   is_unsupported(rule(R"("axis": ^^"@batch", "split": "tp")"), "'@batch'");
   is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
-  is_unsupported(on("^^\"host\""), "'host'");
   is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0I0", "0W0"]]})"), "'I' and 'W'");
   is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0F0.1"]]})"), "'recycle'");
   is_unsupported(plan_with(R"("precision": ^^"bf16")"), "'bf16'");
