@@ -287,10 +287,15 @@ class Rearrangement {
         if (leaves_.contains({segment_of(move.from), move.from.instruction})) filled.insert({segment_of(move.to), move.to.instruction});
       for (const Move& move : moves_)
         if (filled.contains({segment_of(move.to), move.to.instruction})) leaves_.insert({segment_of(move.from), move.from.instruction});
-      // Where one that leaves does not move, the group call goes on with those behind it: they leave with it, for a part that a cut begins begins a call.
-      for (const Instructions& receive : std::set<Instructions>(leaves_))
-        if (targets_[receive].size() < slots[static_cast<size_t>(receive.first)].size())
-          for (int32_t next = receive.second + 1; is_receive(receive.first, next); ++next) leaves_.insert({receive.first, next});
+      // Where one that leaves does not move, the group call goes on with those behind it, and with those that move to its end: they leave with it, for a
+      // part that a cut begins begins a call.
+      for (const Instructions& receive : std::set<Instructions>(leaves_)) {
+        if (targets_[receive].size() == slots[static_cast<size_t>(receive.first)].size()) continue;
+        int32_t end = receive.second + 1;
+        for (; is_receive(receive.first, end); ++end) leaves_.insert({receive.first, end});
+        for (const Move& move : moves_)
+          if (segment_of(move.to) == receive.first && move.to.instruction == end) leaves_.insert({segment_of(move.from), move.from.instruction});
+      }
     }
     for (const Move& move : moves_) {
       const Instructions receive{segment_of(move.from), move.from.instruction};
