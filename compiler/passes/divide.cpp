@@ -303,11 +303,27 @@ class Divider {
     return axis;
   }
 
+  // A node may have become several operators, as a Gemm a product and the addition of its bias. Those that have no axis of the rule's name are divided
+  // along the same axis where they have it. False: none of the node's operators has one.
+  bool follows_its_node(OpId id, const Prepared& p) {
+    if (!std::holds_alternative<std::string>(p.rule->dim)) return false;
+    for (const OpId other : p.only) {
+      const Op& sibling = module_.ops[other];
+      const int axis = axis_of(sibling, *p.rule);
+      if (sibling.name != module_.ops[id].name || sibling.variant != module_.ops[id].variant || axis < 0) continue;
+      const int64_t length = sibling.rule.axes[static_cast<size_t>(axis)].length;
+      divide_by_request(id, p, {sibling.name, length, {{classes_.axis_range_class(other, axis, 1, length), length}}});
+      return true;
+    }
+    return false;
+  }
+
   void divide_by_dim(OpId id, const Prepared& p) {
     Op& op = module_.ops[id];
     const int axis = axis_of(op, *p.rule);
     std::string names;
     for (const Axis& each : op.rule.axes) names += (names.empty() ? "" : ", ") + each.name + " (" + std::to_string(each.length) + ")";
+    if (axis < 0 && follows_its_node(id, p)) return;
     if (axis < 0) {
       diagnostics_.error(Code::cannot_split, p.rule->where, "operator " + quoted(op.name) + " has no axis of that name or dimension longer than 1",
                          "its axes are " + names, op.name);

@@ -178,6 +178,8 @@ CASES = {
     "gpt.tp2.vocabulary": ("gpt", gpt(vocabulary=True, tp=2)),
     **{f"gpt.pp{p}.{s}.mb{m}": ("gpt", gpt(s, micro_batches=m, pp=p)) for p in (2, 4) for s in ("gpipe", "1f1b") for m in (4, 8)},
     "gpt.dp2.tp2.pp2": ("gpt", gpt("1f1b", vocabulary=True, micro_batches=4, pp=2, dp=2, tp=2)),
+    "mlp.columns": ("mlp", {"mesh": {"tp": 2}, "transform": [{"ops": {"type": "Gemm"}, "dim": "n", "split": "tp"}]}),
+    "mlp.contraction": ("mlp", {"mesh": {"tp": 2}, "transform": [{"ops": {"type": "Gemm"}, "dim": "k", "split": "tp"}]}),
     "triplane_ar.dp2.mb2": ("triplane_ar", batch(["codes:0"], 2, 2)),
     "triplane_ar.tp2": ("triplane_ar", {"mesh": {"tp": 2}, "transform": TENSOR}),
     "triplane_ar.pp3": ("triplane_ar", triplane(3)),
