@@ -8,6 +8,7 @@
 #include "compiler/passes/cut_step.h"
 
 #include <algorithm>
+#include <optional>
 #include <set>
 
 #include "compiler/ops/ops.h"
@@ -410,11 +411,29 @@ bool cuts_the_step(const Module& module, const TransformRule& rule) {
   return false;
 }
 
+namespace {
+
+// Do two rules name the same axis? (by whatever tensors; what is wrong with a rule is reported when its cut is made)
+bool name_same_axis(const Module& module, const AxisClasses& classes, const TransformRule& a, const TransformRule& b, const Diagnostics& settings) {
+  if (a.axis->text == b.axis->text) return true;
+  Diagnostics unheard = settings.same_settings();
+  const std::vector<Request> first = requests_of(module, classes, a, unheard), second = requests_of(module, classes, b, unheard);
+  if (unheard.has_errors() || first.size() != 1 || second.size() != 1) return false;
+  return llvm::any_of(first[0].units, [&](const auto& range) {
+    const auto same = second[0].units.find(range.first);
+    return range.second == first[0].length && same != second[0].units.end() && same->second == second[0].length;
+  });
+}
+
+}  // namespace
+
 void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   std::vector<Cut> cuts;
+  std::optional<AxisClasses> classes;
   for (const TransformRule& rule : plan.transform) {
     if (!cuts_the_step(module, rule)) continue;
-    auto cut = llvm::find_if(cuts, [&](const Cut& each) { return each.rule->axis->text == rule.axis->text; });
+    if (!cuts.empty() && !classes) classes.emplace(module);
+    auto cut = llvm::find_if(cuts, [&](const Cut& each) { return name_same_axis(module, *classes, *each.rule, rule, diagnostics); });
     if (cut == cuts.end()) cut = cuts.insert(cut, {&rule, {}});
     for (const SplitOver& split : rule.splits) {
       if (!split.is_time) continue;

@@ -124,6 +124,7 @@ ANY_LEGAL_PLAN = {
     "gpt.uneven_micro_batches": gpt("1f1b", pp=2, micro_batches=3),
     "gpt.sizes_of_micro_batches": gpt("gpipe", pp=2, tp=2, micro_batches=[1, 4, 1, 2]),
     "gpt.zero2.sizes": zero("state", "gradients", micro_batches=[2, 1, 1]) | {"mesh": {"dp": 2}},
+    "gpt.cut_by_two_rules": {**gpt("1f1b", pp=2), "transform": [split("input_ids:0", {"time": [5, 3]}), split("labels:0", {"time": 2})]},
     "gpt.turns.uneven": turns([[0, 1], [1, 0]], {"schedule": "gpipe"}, pp=2, micro_batches=[3, 3, 2]),
     "gpt.turns": turns([[0, 1], [1, 0]], {"schedule": "gpipe"}, pp=2),
     "gpt.turns.1f1b": turns([[0, 1], 2], {"schedule": "1f1b"}, pp=3),
