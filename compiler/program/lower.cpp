@@ -269,7 +269,7 @@ class Description {
     }
   }
   void add(const Instruction& i) {
-    add(static_cast<int64_t>(i.opcode), i.accumulate, i.op.index, i.tensor.index, i.on_host);
+    add(static_cast<int64_t>(i.opcode), i.accumulate, i.op.index, i.tensor.index, i.piece, i.on_host);
     add(llvm::ArrayRef<View>(i.outs));
     add(llvm::ArrayRef<View>(i.ins));
     add(llvm::ArrayRef<int32_t>(i.reads));

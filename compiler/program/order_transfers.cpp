@@ -268,13 +268,36 @@ class Rearrangement {
 
   int32_t segment_of(const Place& place) const { return body_.schedule[static_cast<size_t>(place.slot)].segment; }
 
-  // Which receives stay within their segment, and where all others are to be, in every slot.
+  static constexpr size_t index(int32_t segment) { return static_cast<size_t>(segment); }
+
+  // Where all receives that leave their segment are to be, in every slot, and which move within theirs.
   void sort_moves() {
     std::vector<std::vector<int32_t>> slots(body_.segments.size());
-    for (size_t t = 0; t < body_.schedule.size(); ++t) slots[static_cast<size_t>(body_.schedule[t].segment)].push_back(static_cast<int32_t>(t));
+    for (size_t t = 0; t < body_.schedule.size(); ++t) slots[index(body_.schedule[t].segment)].push_back(static_cast<int32_t>(t));
     for (const Move& move : moves_) targets_[{segment_of(move.from), move.from.instruction}][move.from.slot] = move.to;
+    find_leaving(slots);
+    for (const Move& move : moves_) {
+      const Instructions receive{segment_of(move.from), move.from.instruction};
+      if (leaves_.contains(receive)) {
+        place(receive, move.from.slot, move.to, true);
+      } else {
+        std::vector<int32_t>& before = within_[{receive.first, move.to.instruction}];
+        if (!llvm::is_contained(before, receive.second)) before.push_back(receive.second);
+        stays_.insert(receive);
+      }
+    }
+    for (const Instructions& receive : leaves_)
+      for (const int32_t t : slots[index(receive.first)])
+        if (!moves_in(receive, t)) {
+          const Place there{t, place_in(receive, t)};
+          place(receive, t, there, follows_in(receive, t) || !is_behind_message(there));
+        }
+  }
+
+  // Receives that do not move to the same place of their segment in all of its slots, and those that have to go with them.
+  void find_leaving(const std::vector<std::vector<int32_t>>& slots) {
     for (const auto& [receive, by_slot] : targets_) {
-      const bool stays = by_slot.size() == slots[static_cast<size_t>(receive.first)].size() && llvm::all_of(by_slot, [&](const auto& each) {
+      const bool stays = by_slot.size() == slots[index(receive.first)].size() && llvm::all_of(by_slot, [&](const auto& each) {
                            return each.second.slot == each.first && each.second.instruction == by_slot.begin()->second.instruction;
                          });
       if (!stays) leaves_.insert(receive);
@@ -290,29 +313,13 @@ class Rearrangement {
       // Where one that leaves does not move, the group call goes on with those behind it, and with those that move to its end: they leave with it, for a
       // part that a cut begins begins a call.
       for (const Instructions& receive : std::set<Instructions>(leaves_)) {
-        if (targets_[receive].size() == slots[static_cast<size_t>(receive.first)].size()) continue;
+        if (targets_[receive].size() == slots[index(receive.first)].size()) continue;
         int32_t end = receive.second + 1;
         for (; is_receive(receive.first, end); ++end) leaves_.insert({receive.first, end});
         for (const Move& move : moves_)
           if (segment_of(move.to) == receive.first && move.to.instruction == end) leaves_.insert({segment_of(move.from), move.from.instruction});
       }
     }
-    for (const Move& move : moves_) {
-      const Instructions receive{segment_of(move.from), move.from.instruction};
-      if (leaves_.contains(receive)) {
-        place(receive, move.from.slot, move.to, true);
-      } else {
-        std::vector<int32_t>& before = within_[{receive.first, move.to.instruction}];
-        if (!llvm::is_contained(before, receive.second)) before.push_back(receive.second);
-        stays_.insert(receive);
-      }
-    }
-    for (const Instructions& receive : leaves_)
-      for (const int32_t t : slots[static_cast<size_t>(receive.first)])
-        if (!moves_in(receive, t)) {
-          const Place there{t, place_in(receive, t)};
-          place(receive, t, there, follows_in(receive, t) || !is_behind_message(there));
-        }
   }
 
   const std::vector<Instruction>& instructions(int32_t segment) const { return body_.segments[static_cast<size_t>(segment)].instructions; }
@@ -394,13 +401,13 @@ class Rearrangement {
 
   const Body& body_;
   const Moves& moves_;
-  std::set<Instructions> leaves_, stays_;                                 // receives that move out of their segment, or within it
-  std::map<Instructions, std::vector<int32_t>> within_;                   // before an instruction: those that move there from behind it
-  std::map<Instructions, std::map<int32_t, Place>> targets_;              // of receives, by slot: where they move
-  std::map<Place, std::vector<Arrival>> there_;                           // at a place: receives that have left their segments
-  std::map<int32_t, std::set<int32_t>> cuts_;                             // by segment
-  std::map<std::pair<Instructions, bool>, int32_t> receives_;             // new segments of those that leave, as they continue a group or begin one
-  std::vector<std::vector<std::pair<int32_t, int32_t>>> parts_;           // by segment: where a part begins, and its new segment (-1: empty)
+  std::set<Instructions> leaves_, stays_;                        // receives that move out of their segment, or within it
+  std::map<Instructions, std::vector<int32_t>> within_;          // before an instruction: those that move there from behind it
+  std::map<Instructions, std::map<int32_t, Place>> targets_;     // of receives, by slot: where they move
+  std::map<Place, std::vector<Arrival>> there_;                  // at a place: receives that have left their segments
+  std::map<int32_t, std::set<int32_t>> cuts_;                    // by segment
+  std::map<std::pair<Instructions, bool>, int32_t> receives_;    // new segments of those that leave, as they continue a group or begin one
+  std::vector<std::vector<std::pair<int32_t, int32_t>>> parts_;  // by segment: where a part begins, and its new segment (-1: empty)
 };
 
 // Among neighbours sends come first, then receives: one group call. A send that passes on what has just come begins another.
