@@ -47,6 +47,7 @@ class Planner {
     for (size_t d = 0; d < module_.deliveries.size(); ++d)
       deliveries_of_[static_cast<size_t>(module_.deliveries[d].tensor.index)].push_back(static_cast<int32_t>(d));
     place_buckets();
+    for (size_t d = 0; d < module_.deliveries.size(); ++d) keys_.push_back(delivery_key(module_.deliveries[d], static_cast<int32_t>(d)));
     for (size_t d = 0; d < module_.deliveries.size(); ++d) add_delivery(static_cast<int32_t>(d));
     in_parallel(plan_.events.size(),
                 [&](size_t device) { llvm::sort(plan_.events[device], [](const Event& a, const Event& b) { return a.key < b.key; }); });
@@ -89,9 +90,10 @@ class Planner {
 
   void add_delivery(int32_t index) {
     const Delivery& delivery = module_.deliveries[static_cast<size_t>(index)];
+    wait_for_givers(delivery, index);
     Event event;
     event.what = Event::What::delivery;
-    event.key = delivery_key(delivery, index);
+    event.key = keys_[static_cast<size_t>(index)];
     event.segment = delivery.segment;
     event.delivery = index;
     for (int32_t device : delivery.devices) add(device, event);
@@ -105,6 +107,19 @@ class Planner {
       plan_.message_transfer.back().push_back(travels ? next_transfer(delivery.tensor, {message.from, message.to}) : -1);
       if (travels) add_send(delivery, index, static_cast<int32_t>(m), event);
     }
+  }
+
+  // What stands without an operator to stand before, and passes on what others have left, stands behind them: a receiver that waited before could keep
+  // from its work somebody for whom they wait.
+  void wait_for_givers(const Delivery& delivery, int32_t index) {
+    if (delivery.before.valid() || delivery.bucket >= 0) return;
+    Key& key = keys_[static_cast<size_t>(index)];
+    for (const Message& message : delivery.messages)
+      for (const Contribution& c : message.contributions) {
+        if (c.op.valid() || is_at_home(delivery.tensor, message.from, c.region)) continue;
+        const auto [left, segment] = left_here(delivery, index, message.from, c);
+        if (segment == delivery.segment && key < left) key = left;
+      }
   }
 
   // The same number for ranks that play the same part, so that they can share a program: counted for each tensor and set of ranks.
@@ -153,7 +168,7 @@ class Planner {
       if (d == index || !left || !left->contains(contribution.region) || !(other.part == contribution.part)) continue;
       const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && other.segment != 0;  // a stored parameter, after its segment
       if (is_dropped && other.segment != delivery.segment) continue;
-      Key key = delivery_key(other, d);
+      Key key = keys_[static_cast<size_t>(d)];
       key.order_class = key.order_class == 0 ? 0 : 2;
       key.index += 1 + index;
       if (!first || key < first->first) first = {key, other.segment};
@@ -172,6 +187,7 @@ class Planner {
   std::vector<std::vector<int32_t>> deliveries_of_;  // by tensor
   std::vector<int64_t> position_;
   std::map<int, Key> buckets_;
+  std::vector<Key> keys_;  // by delivery: where it stands
   std::map<std::pair<TensorId, std::vector<int32_t>>, int32_t> transfers_;
 };
 
