@@ -37,7 +37,9 @@ target_link_libraries(sscc_blas INTERFACE ${OPENBLAS_LIBRARY} ${DNNL_LIBRARY})
 
 # CUDA programs' kernels: only where nvcc is; everything else builds without it. CI compiles for one architecture.
 include(CheckLanguage)
-check_language(CUDA)
+if(NOT SSCC_SANITIZE AND NOT SSCC_FUZZ)   # nothing of it could be sanitized
+  check_language(CUDA)
+endif()
 if(CMAKE_CUDA_COMPILER)
   if(NOT DEFINED CMAKE_CUDA_ARCHITECTURES)
     set(CMAKE_CUDA_ARCHITECTURES 90)

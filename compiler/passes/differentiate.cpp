@@ -79,6 +79,12 @@ class Differentiation {
   }
 
   void append_loss() {
+    const size_t before = module_.order.size();
+    append_loss_operators();
+    for (size_t i = before; i < module_.order.size(); ++i) module_.ops[module_.order[i]].roles = {"loss"};
+  }
+
+  void append_loss_operators() {
     switch (recipe_.loss.kind) {
       case Recipe::Loss::Kind::graph_output: {
         const TensorId loss = find(recipe_.loss.output, "loss output");

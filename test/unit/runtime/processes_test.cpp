@@ -212,7 +212,7 @@ TEST_CASE("strangers at the port are sent away") {
   place.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
   const int stranger = socket(AF_INET, SOCK_STREAM, 0);
   REQUIRE(connect(stranger, reinterpret_cast<sockaddr*>(&place), sizeof place) == 0);
-  REQUIRE(send(stranger, "GET / HTTP/1.1\r\n\r\n and so on", 30, MSG_NOSIGNAL) == 30);
+  REQUIRE(send(stranger, "GET / HTTP/1.1\r\n\r\n and so on.", 30, MSG_NOSIGNAL) == 30);
   std::string heard;
   std::thread other([&] { make_tcp_transport(job[1], timeout)->send_message(0, bytes_of("it is me")); });
   {
