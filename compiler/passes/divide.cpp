@@ -52,7 +52,18 @@ class Divider {
     bool restricted = false;
   };
 
+  // The plan's own mesh is one even where nothing is on it.
+  std::vector<Mesh> meshes_in_use() const {
+    std::set<int> used;
+    for (OpId id : module_.order)
+      if (module_.ops[id].phase == Phase::forward) used.insert(module_.placements[static_cast<size_t>(module_.ops[id].placement)].mesh);
+    std::vector<Mesh> meshes;
+    for (const int mesh : used) meshes.push_back(module_.meshes[static_cast<size_t>(mesh)]);
+    return meshes;
+  }
+
   void prepare() {
+    const std::vector<Mesh> meshes = meshes_in_use();
     for (size_t r = 0; r < plan_.transform.size(); ++r) {
       const TransformRule& rule = plan_.transform[r];
       Prepared p;
@@ -65,7 +76,7 @@ class Divider {
         }
         for (const std::string& name : split.mesh_axes) {
           int64_t length = 1;
-          for (const Mesh& mesh : module_.meshes)
+          for (const Mesh& mesh : meshes)
             if (const int axis = mesh.find(name); axis >= 0) length = std::max(length, mesh.axes[static_cast<size_t>(axis)].length);
           if (length > 1) p.divisions.push_back({static_cast<int>(r), name, length, split.sizes, split.deal, ""});
         }

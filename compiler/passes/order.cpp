@@ -7,12 +7,14 @@
 #include <algorithm>
 #include <deque>
 #include <map>
+#include <optional>
 #include <set>
 
 #include "compiler/passes/passes.h"
 #include "compiler/passes/timetable.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 namespace {
@@ -27,6 +29,7 @@ class Ordering {
     make_segments();
     make_timetable(module_, plan_.order, diagnostics_);
     if (!diagnostics_.has_errors()) check_timetable(module_, plan_.order, diagnostics_);
+    if (!diagnostics_.has_errors()) check_before();
   }
 
  private:
@@ -49,6 +52,9 @@ class Ordering {
     for (size_t b = 0; b < plan_.order.before.size(); ++b) {
       const auto& [first, second] = plan_.order.before[b];
       const std::vector<OpId> earlier = selected(first), later = selected(second);
+      if (first.micro_batch && second.micro_batch && first.micro_batch != second.micro_batch)
+        diagnostics_.error(Code::unsupported, second.where, "a 'before' between different micro-batches is not supported by this version of sscc",
+                           "write a timetable");
       if (diagnostics_.has_errors()) return;
       for (OpId a : earlier)
         for (OpId c : later)
@@ -80,8 +86,72 @@ class Ordering {
   std::vector<OpId> selected(const Selector& selector) {
     std::vector<OpId> result = selector.select(module_);
     if (!selector.phase) std::erase_if(result, [&](OpId id) { return op(id).phase != Phase::forward; });
-    if (result.empty()) diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator");
+    const bool is_beyond = selector.micro_batch && selector.micro_batch->first >= module_.cut.count;
+    if (result.empty() || is_beyond) diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator");
     return result;
+  }
+
+  // The module's order keeps an edge within a slot. Between slots of a rank the timetable must, and between ranks data: nobody sends a message that
+  // says nothing.
+  void check_before() {
+    std::map<OpId, int> segment;
+    for (size_t s = 0; s < module_.segments.size(); ++s)
+      for (OpId id : module_.segments[s].ops) segment[id] = static_cast<int>(s);
+    for (const auto& [first, second] : plan_.order.before) {
+      const std::vector<OpId> later = selected(second);
+      for (OpId a : selected(first)) {
+        std::optional<std::set<OpId>> downstream;
+        for (OpId c : later) {
+          if (a == c || !may_meet(op(a), op(c))) continue;
+          for (const Piece& piece : op(c).pieces) {
+            const bool is_here = llvm::any_of(op(a).pieces, [&](const Piece& each) { return each.device == piece.device; });
+            if (is_here && runs_first(piece.device, segment.at(a), segment.at(c))) continue;
+            if (!downstream) downstream = reached_by_data(a);
+            if (downstream->contains(c)) continue;
+            return report_before(first, a, c, piece.device, is_here);
+          }
+        }
+      }
+    }
+  }
+
+  // In every micro-batch, or step, that runs both on the device.
+  bool runs_first(int32_t device, int a, int c) const {
+    if (a == c) return true;
+    const std::vector<Slot>& slots = module_.timetable[static_cast<size_t>(device)];
+    const auto of_step = [&](int s) { return module_.segments[static_cast<size_t>(s)].stage < 0; };
+    for (size_t i = 0; i < slots.size(); ++i)
+      for (size_t k = 0; k < i; ++k)
+        if (slots[k].segment == c && slots[i].segment == a && (of_step(a) || of_step(c) || slots[k].micro_batch == slots[i].micro_batch))
+          return false;
+    return true;
+  }
+
+  std::set<OpId> reached_by_data(OpId from) {
+    if (readers_.empty()) readers_ = module_.consumers();
+    std::set<OpId> result;
+    std::deque<OpId> queue{from};
+    while (!queue.empty()) {
+      const OpId id = queue.front();
+      queue.pop_front();
+      for (TensorId output : op(id).outputs)
+        if (output.valid())
+          for (OpId reader : readers_[static_cast<size_t>(output.index)])
+            if (result.insert(reader).second) queue.push_back(reader);
+    }
+    return result;
+  }
+
+  void report_before(const Selector& first, OpId a, OpId c, int32_t device, bool is_here) {
+    const std::string what = quoted(op(a).name) + " is to end before " + quoted(op(c).name) + " begins on rank " + std::to_string(device);
+    if (is_here)
+      diagnostics_.error(Code::contradictory_order, first.where, what + ", whose timetable runs them the other way",
+                         "change the timetable or the schedule", op(c).name);
+    else
+      diagnostics_.error(
+          Code::unsupported, first.where,
+          what + ", which does not run the one and gets no data that depends on it: a message without data is not supported by this version of sscc",
+          "", op(c).name);
   }
 
   // The shortest cycle that a plan's edge closes, by breadth-first search from the edge's end back to its beginning.
@@ -195,6 +265,7 @@ class Ordering {
   const Plan& plan_;
   Diagnostics& diagnostics_;
   std::set<OpId> prologue_;
+  std::vector<llvm::SmallVector<OpId, 2>> readers_;
 };
 
 }  // namespace

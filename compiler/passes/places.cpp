@@ -267,6 +267,7 @@ class Placer {
       for (OpId reader : readers[static_cast<size_t>(o.inputs[0].index)])
         if (op(reader).phase == Phase::forward) {
           o.placement = mesh_placement(module_.placements[static_cast<size_t>(op(reader).placement)].mesh);
+          o.stage = op(reader).stage;
           break;
         }
     }

@@ -87,7 +87,7 @@ void PlanReader::read_stages(const JsonValue& value, AssignRule& rule) {
     for (const JsonValue& item : cut_before->items) {
       auto selector = read_selector(item);
       if (!selector) continue;
-      check_selector(*selector);
+      check_rule_selector(*selector);
       rule.cut_before.push_back(std::move(*selector));
     }
   }
@@ -146,7 +146,7 @@ void PlanReader::read_stage_places(const JsonValue& value, AssignRule& rule, int
 void PlanReader::read_placement(const JsonValue& value, AssignRule& rule) {
   refuse_other_keys(value, language::assign_rule, "'ops'", {"ops", "on", "when"});
   rule.ops = read_selector(*value.find("ops"));
-  if (rule.ops) check_selector(*rule.ops);
+  if (rule.ops) check_rule_selector(*rule.ops);
   const JsonValue* on = expect_key(value, "on", place_forms);
   if (!on) return;
   if (!on->is(Kind::array)) {

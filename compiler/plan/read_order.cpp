@@ -72,8 +72,13 @@ void PlanReader::read_before(const JsonValue& value) {
     }
     auto first = read_selector(pair.items[0]);
     auto second = read_selector(pair.items[1]);
-    if (first) check_selector(*first);
-    if (second) check_selector(*second);
+    for (const std::optional<Selector>* each : {&first, &second}) {
+      if (!*each) continue;
+      if ((*each)->pass || (*each)->piece)
+        error(Code::unsupported, (*each)->where, "'pass' and 'piece' of a selector are not supported by this version of sscc",
+              "select whole operators");
+      check_selector(**each);
+    }
     if (first && second) result_.plan.order.before.emplace_back(std::move(*first), std::move(*second));
   }
 }

@@ -29,11 +29,18 @@ bool depends_on_later_passes(const Module& module, const Recipe& recipe, const S
   if (selector.phase || selector.stage || selector.micro_batch || selector.pass || selector.piece) return true;
   if (!recipe.present) return false;
   if (is_about_gradients(selector.reads) || is_about_gradients(selector.writes)) return true;
-  if (selector.role == "loss" || selector.type == "Update") return true;
+  if (selector.role == "loss" || selector.type == "Update" || selector.type == "SoftmaxCrossEntropyLoss" || selector.type == "MeanSquaredError")
+    return true;
   if (!selector.name) return false;
   if (glob_match(*selector.name, "loss")) return true;
   return std::any_of(module.tensors.begin(), module.tensors.end(),
                      [&](const Tensor& t) { return t.role == Role::parameter && glob_match(*selector.name, t.name); });
+}
+
+// Does it name some of the runs, or of the pieces, of operators?
+bool names_runs(const Selector& selector) {
+  return selector.micro_batch || selector.pass || selector.piece || std::any_of(selector.any_of.begin(), selector.any_of.end(), names_runs) ||
+         std::any_of(selector.none_of.begin(), selector.none_of.end(), names_runs);
 }
 
 bool names_a_label(const Recipe& recipe, const std::string& glob) {
@@ -111,6 +118,13 @@ std::optional<std::pair<int64_t, int64_t>> PlanReader::read_range(const JsonValu
   }
   wrong_type(value, "a number of at least 0, or a range like \"0..3\" (both ends included)");
   return {};
+}
+
+void PlanReader::check_rule_selector(const Selector& selector) {
+  if (rule_holds_ && names_runs(selector))
+    error(Code::unsupported, selector.where,
+          "'micro_batch', 'pass' and 'piece' of a selector are not supported by this version of sscc outside of 'before'", "select whole operators");
+  check_selector(selector);
 }
 
 void PlanReader::check_selector(const Selector& selector) {

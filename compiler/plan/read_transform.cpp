@@ -48,14 +48,14 @@ void PlanReader::read_axis_rule(const JsonValue& value, TransformRule& rule) {
   if (const JsonValue* split = expect_key(value, "split", std::string("it is ") + split_forms)) rule.splits = read_splits(*split);
   if (const JsonValue* within = value.find("within")) {
     rule.within = read_selector(*within);
-    if (rule.within && !rule.optional) check_selector(*rule.within);
+    if (rule.within && !rule.optional) check_rule_selector(*rule.within);
   }
 }
 
 void PlanReader::read_operator_rule(const JsonValue& value, TransformRule& rule) {
   refuse_other_keys(value, language::transform_rule, "'ops'", {"ops", "dim", "split", "when"});
   rule.ops = read_selector(*value.find("ops"));
-  if (rule.ops) check_selector(*rule.ops);
+  if (rule.ops) check_rule_selector(*rule.ops);
   if (const JsonValue* split = expect_key(value, "split", std::string("it is ") + split_forms)) rule.splits = read_splits(*split);
   const JsonValue* dim = expect_key(value, "dim", "the number of a dimension of output 0, or the name of an axis");
   if (!dim) return;
@@ -69,7 +69,7 @@ void PlanReader::read_operator_rule(const JsonValue& value, TransformRule& rule)
 void PlanReader::check_recompute_rule(const JsonValue& value) {
   refuse_other_keys(value, language::transform_rule, "'recompute'", {"ops", "recompute", "when"});
   if (const JsonValue* ops = expect_key(value, "ops"))
-    if (auto selector = read_selector(*ops)) check_selector(*selector);
+    if (auto selector = read_selector(*ops)) check_rule_selector(*selector);
   const JsonValue& recompute = *value.find("recompute");
   if (!recompute.is(Kind::boolean) && !recompute.is(Kind::string)) wrong_type(recompute, "true, or the name of a group");
   if (rule_holds_) refuse(Feature::recompute, at_key(value, "recompute"));
