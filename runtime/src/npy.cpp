@@ -71,10 +71,10 @@ StoredTensor read_npy(const std::string& path) {
   tensor.data = bytes.data() + start + length;
   tensor.strides = dense_strides(tensor.dims);
   if (std::strncmp(header.value_of("fortran_order"), "True", 4) == 0) {
-    int64_t stride = 1;
+    uint64_t stride = 1;
     for (size_t d = 0; d < tensor.dims.size(); ++d) {
-      tensor.strides[d] = stride;
-      stride *= tensor.dims[d];
+      tensor.strides[d] = static_cast<int64_t>(stride);
+      stride *= static_cast<uint64_t>(tensor.dims[d]);
     }
   }
   uint64_t wanted = size_of(tensor.dtype);

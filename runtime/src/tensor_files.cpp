@@ -134,10 +134,10 @@ void check_within(std::span<const int64_t> dims, const Region& region) {
 
 std::vector<int64_t> dense_strides(std::span<const int64_t> dims) {
   std::vector<int64_t> strides(dims.size());
-  int64_t stride = 1;
+  uint64_t stride = 1;  // may wrap round: the shape may be a claim that its reader has yet to refuse
   for (size_t d = dims.size(); d-- > 0;) {
-    strides[d] = stride;
-    stride *= dims[d];
+    strides[d] = static_cast<int64_t>(stride);
+    stride *= static_cast<uint64_t>(dims[d]);
   }
   return strides;
 }
