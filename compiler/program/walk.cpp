@@ -271,8 +271,10 @@ int64_t micro_batches_period(const Programs& programs) {
     for (const ProgramSlot& slot : body.schedule) {
       const auto m = static_cast<size_t>(slot.micro_batch);
       const bool is_once = runs_once(body, slot.segment);
-      if (body.segments[static_cast<size_t>(slot.segment)].continues_group) {
-        if (!is_once) received[m].push_back(slot.segment);
+      const std::vector<Instruction>& instructions = body.segments[static_cast<size_t>(slot.segment)].instructions;
+      if (llvm::all_of(instructions, [](const Instruction& i) { return i.opcode == Opcode::receive; })) {
+        for (const Instruction& i : instructions)
+          if (!is_once) received[m].push_back(std::get<Communication>(i.expression).transfer);
         continue;
       }
       ended |= is_once && begun;
@@ -281,9 +283,10 @@ int64_t micro_batches_period(const Programs& programs) {
       if (ended) return count;
       segments[m].push_back(slot.segment);
     }
-    // Where among them receives stand plays no part.
+    // Where among them receives stand plays no part, nor whether they begin a group call there.
     for (size_t m = 0; m < segments.size(); ++m) {
       llvm::sort(received[m]);
+      segments[m].push_back(-1);  // here segments end, and numbers of transfers begin
       llvm::append_range(segments[m], received[m]);
     }
   }
