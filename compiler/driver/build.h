@@ -18,6 +18,9 @@ Target default_target();
 // Refuses a folder that may not be written (EnvironmentError); before long work.
 void check_output(const std::string& folder, bool force);
 
+// What a target cannot do, refused at the plan's rule; false then.
+bool suits(Target target, const Compilation& compilation, Diagnostics& diagnostics);
+
 struct BuildRequest {
   std::string model, folder;
   Target target = Target::cpu;
@@ -28,9 +31,6 @@ struct BuildRequest {
   std::string version;
 };
 // Writes the build folder. Throws EnvironmentError.
-// What a target cannot do, refused at the plan's rule; false then.
-bool suits(Target target, const Compilation& compilation, Diagnostics& diagnostics);
-
 void build(const BuildRequest& request, const Compilation& compilation, const Diagnostics& diagnostics);
 
 // FOLDER/NN.STEP.txt: the module, or from `lower` on the programs, after a step.

@@ -267,15 +267,19 @@ int64_t StepCut::Axis::largest() const {
   return largest;
 }
 
+int64_t StepCut::Axis::size_of(int64_t micro_batch) const {
+  const auto piece = static_cast<size_t>(micro_batch / every % pieces());
+  return begins[piece + 1] - begins[piece];
+}
+
 int64_t StepCut::begin_of(const Where& where, int64_t micro_batch) const {
   const Axis& axis = axes[static_cast<size_t>(where.axis)];
-  return axis.begins[static_cast<size_t>(micro_batch / axis.every % axis.pieces())] * where.length / axis.length();
+  return axis.begin_of(micro_batch) * where.length / axis.length();
 }
 
 int64_t StepCut::size_of(const Where& where, int64_t micro_batch) const {
   const Axis& axis = axes[static_cast<size_t>(where.axis)];
-  const auto piece = static_cast<size_t>(micro_batch / axis.every % axis.pieces());
-  return (axis.begins[piece + 1] - axis.begins[piece]) * where.length / axis.length();
+  return axis.size_of(micro_batch) * where.length / axis.length();
 }
 
 int64_t StepCut::largest_of(const Where& where) const {

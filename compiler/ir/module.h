@@ -271,6 +271,9 @@ struct StepCut {
     int64_t pieces() const { return static_cast<int64_t>(begins.size()) - 1; }
     int64_t length() const { return begins.back(); }
     int64_t largest() const;  // the size of the largest piece
+    bool is_even() const { return largest() * pieces() == length(); }
+    int64_t begin_of(int64_t micro_batch) const { return begins[static_cast<size_t>(micro_batch / every % pieces())]; }
+    int64_t size_of(int64_t micro_batch) const;
   };
   std::vector<Axis> axes;
 

@@ -119,6 +119,7 @@ class Cutter {
                        "use fewer micro-batches, or sizes that are closer to each other");
     return false;
   }
+
   void refuse(const Op& op, const std::string& why) {
     diagnostics_.error(Code::micro_batches_meet, where(), "micro-batches meet at " + quoted(op.name) + ", which " + why,
                        "cut along another axis, or use one micro-batch", op.name);
@@ -356,13 +357,9 @@ class Cutter {
       if (where.stride < block) break;
       where.stride = where.stride / block * inner->stride * inner->length;
     }
-    if (inner != known.end() && where.stride * where.length > inner->stride && !(is_even(*inner) && is_even(where))) return cut_twice(tensor);
+    const bool overlaps = inner != known.end() && where.stride * where.length > inner->stride;
+    if (overlaps && !(axis_.is_even() && module_.cut.axes[static_cast<size_t>(inner->axis)].is_even())) return cut_twice(tensor);
     known.insert(inner, where);
-  }
-
-  bool is_even(const StepCut::Where& where) const {
-    const StepCut::Axis& axis = module_.cut.axes[static_cast<size_t>(where.axis)];
-    return axis.largest() * axis.pieces() == axis.length();
   }
 
   void cut_twice(const Tensor& tensor) {
@@ -379,6 +376,18 @@ class Cutter {
   StepCut::Axis axis_;
   std::map<OpId, Held> held_;
 };
+
+// Do two rules name the same axis? (by whatever tensors; what is wrong with a rule is reported when its cut is made)
+bool name_same_axis(const Module& module, const AxisClasses& classes, const TransformRule& a, const TransformRule& b, const Diagnostics& settings) {
+  if (a.axis->text == b.axis->text) return true;
+  Diagnostics unheard = settings.same_settings();
+  const std::vector<Request> first = requests_of(module, classes, a, unheard), second = requests_of(module, classes, b, unheard);
+  if (unheard.has_errors() || first.size() != 1 || second.size() != 1) return false;
+  return llvm::any_of(first[0].units, [&](const auto& range) {
+    const auto same = second[0].units.find(range.first);
+    return range.second == first[0].length && same != second[0].units.end() && same->second == second[0].length;
+  });
+}
 
 }  // namespace
 
@@ -410,22 +419,6 @@ bool cuts_the_step(const Module& module, const TransformRule& rule) {
     if (module.tensors[tensor].role == Role::input || module.tensors[tensor].role == Role::label) return true;
   return false;
 }
-
-namespace {
-
-// Do two rules name the same axis? (by whatever tensors; what is wrong with a rule is reported when its cut is made)
-bool name_same_axis(const Module& module, const AxisClasses& classes, const TransformRule& a, const TransformRule& b, const Diagnostics& settings) {
-  if (a.axis->text == b.axis->text) return true;
-  Diagnostics unheard = settings.same_settings();
-  const std::vector<Request> first = requests_of(module, classes, a, unheard), second = requests_of(module, classes, b, unheard);
-  if (unheard.has_errors() || first.size() != 1 || second.size() != 1) return false;
-  return llvm::any_of(first[0].units, [&](const auto& range) {
-    const auto same = second[0].units.find(range.first);
-    return range.second == first[0].length && same != second[0].units.end() && same->second == second[0].length;
-  });
-}
-
-}  // namespace
 
 void cut_step(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   std::vector<Cut> cuts;

@@ -1,7 +1,8 @@
 // Micro-batches: the step is cut before anything is divided over devices.
 //
 // Tensors that hold the cut class take the shape of one micro-batch, the largest, and so do the operators that hold it; the timetable repeats them
-// (make_variants.h: for smaller ones there are others). Everything else runs once a step. A gradient of a parameter is a step tensor to which every micro-batch adds.
+// (make_variants.h: for smaller ones there are others). Everything else runs once a step. A gradient of a parameter is a step tensor to which every
+// micro-batch adds.
 #pragma once
 
 #include "compiler/ir/module.h"

@@ -35,16 +35,12 @@ int64_t turns_of(const Module& module) {
 // The first variant is the one for which the operators have been made: that of the first of the largest micro-batches.
 void find_variants(StepCut& cut, int64_t turns) {
   const auto kind_of = [&](int64_t m) {
-    Shape kind = {m % turns};
-    for (const StepCut::Axis& axis : cut.axes) {
-      const auto piece = static_cast<size_t>(m / axis.every % axis.pieces());
-      kind.push_back(axis.begins[piece + 1] - axis.begins[piece]);
-    }
-    return std::vector<int64_t>(kind.begin(), kind.end());
+    std::vector<int64_t> kind = {m % turns};
+    for (const StepCut::Axis& axis : cut.axes) kind.push_back(axis.size_of(m));
+    return kind;
   };
   const auto is_largest = [&](int64_t m) {
-    const std::vector<int64_t> kind = kind_of(m);
-    return llvm::all_of(llvm::enumerate(cut.axes), [&](const auto& axis) { return kind[1 + axis.index()] == axis.value().largest(); });
+    return llvm::all_of(cut.axes, [&](const StepCut::Axis& axis) { return axis.size_of(m) == axis.largest(); });
   };
   int64_t first = 0;
   while (!is_largest(first)) ++first;

@@ -9,6 +9,7 @@
 #include <map>
 #include <optional>
 #include <set>
+#include <tuple>
 
 #include "compiler/passes/passes.h"
 #include "compiler/passes/timetable.h"
@@ -99,13 +100,20 @@ class Ordering {
       for (OpId id : module_.segments[s].ops) segment[id] = static_cast<int>(s);
     for (const auto& [first, second] : plan_.order.before) {
       const std::vector<OpId> later = selected(second);
+      const auto& named = first.micro_batch ? first.micro_batch : second.micro_batch;
+      std::map<std::tuple<int32_t, int, int>, bool> known;  // of a device and two segments, which many operators share
+      const auto is_kept = [&](int32_t device, int a, int c) {
+        const auto [it, fresh] = known.try_emplace({device, a, c});
+        if (fresh) it->second = runs_first(device, a, c, named);
+        return it->second;
+      };
       for (OpId a : selected(first)) {
         std::optional<std::set<OpId>> downstream;
         for (OpId c : later) {
           if (a == c || !may_meet(op(a), op(c))) continue;
           for (const Piece& piece : op(c).pieces) {
             const bool is_here = llvm::any_of(op(a).pieces, [&](const Piece& each) { return each.device == piece.device; });
-            if (is_here && runs_first(piece.device, segment.at(a), segment.at(c))) continue;
+            if (is_here && is_kept(piece.device, segment.at(a), segment.at(c))) continue;
             if (!downstream) downstream = reached_by_data(a);
             if (downstream->contains(c)) continue;
             return report_before(first, a, c, piece.device, is_here);
@@ -115,15 +123,16 @@ class Ordering {
     }
   }
 
-  // In every micro-batch, or step, that runs both on the device.
-  bool runs_first(int32_t device, int a, int c) const {
+  // In every micro-batch (of these, if some are named), or step, that runs both on the device.
+  bool runs_first(int32_t device, int a, int c, const std::optional<std::pair<int64_t, int64_t>>& named) const {
     if (a == c) return true;
-    const std::vector<Slot>& slots = module_.timetable[static_cast<size_t>(device)];
     const auto of_step = [&](int s) { return module_.segments[static_cast<size_t>(s)].stage < 0; };
-    for (size_t i = 0; i < slots.size(); ++i)
-      for (size_t k = 0; k < i; ++k)
-        if (slots[k].segment == c && slots[i].segment == a && (of_step(a) || of_step(c) || slots[k].micro_batch == slots[i].micro_batch))
-          return false;
+    std::set<int> begun;  // micro-batches of c
+    for (const Slot& slot : module_.timetable[static_cast<size_t>(device)]) {
+      if (named && !of_step(slot.segment) && (slot.micro_batch < named->first || slot.micro_batch > named->second)) continue;
+      if (slot.segment == c) begun.insert(slot.micro_batch);
+      if (slot.segment == a && (of_step(a) || of_step(c) ? !begun.empty() : begun.contains(slot.micro_batch))) return false;
+    }
     return true;
   }
 

@@ -39,7 +39,7 @@ class PlanReader : private Reader {
   std::optional<AxisName> read_named_axis(const JsonValue& value);
   std::optional<AxisName> read_axis_of(const JsonValue& value);
   void check_selector(const Selector& selector);
-  void check_rule_selector(const Selector& selector);  // of transform and assign
+  void check_rule_selector(const Selector& selector);  // of whole operators
   void check_axis(const AxisName& axis);
 
   // -- read_transform.cpp

@@ -74,10 +74,9 @@ void PlanReader::read_before(const JsonValue& value) {
     auto second = read_selector(pair.items[1]);
     for (const std::optional<Selector>* each : {&first, &second}) {
       if (!*each) continue;
-      if ((*each)->pass || (*each)->piece)
-        error(Code::unsupported, (*each)->where, "'pass' and 'piece' of a selector are not supported by this version of sscc",
-              "select whole operators");
-      check_selector(**each);
+      Selector without = **each;  // a micro-batch may be named, but not in a part
+      without.micro_batch.reset();
+      check_rule_selector(without);
     }
     if (first && second) result_.plan.order.before.emplace_back(std::move(*first), std::move(*second));
   }

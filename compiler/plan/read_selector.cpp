@@ -37,7 +37,7 @@ bool depends_on_later_passes(const Module& module, const Recipe& recipe, const S
                      [&](const Tensor& t) { return t.role == Role::parameter && glob_match(*selector.name, t.name); });
 }
 
-// Does it name some of the runs, or of the pieces, of operators?
+// Does it, or a part of it, name some of the runs, or of the pieces, of operators?
 bool names_runs(const Selector& selector) {
   return selector.micro_batch || selector.pass || selector.piece || std::any_of(selector.any_of.begin(), selector.any_of.end(), names_runs) ||
          std::any_of(selector.none_of.begin(), selector.none_of.end(), names_runs);
@@ -122,8 +122,8 @@ std::optional<std::pair<int64_t, int64_t>> PlanReader::read_range(const JsonValu
 
 void PlanReader::check_rule_selector(const Selector& selector) {
   if (rule_holds_ && names_runs(selector))
-    error(Code::unsupported, selector.where,
-          "'micro_batch', 'pass' and 'piece' of a selector are not supported by this version of sscc outside of 'before'", "select whole operators");
+    error(Code::unsupported, selector.where, "'micro_batch', 'pass' and 'piece' of a selector are not supported by this version of sscc here",
+          "select whole operators");
   check_selector(selector);
 }
 

@@ -15,7 +15,8 @@ struct Live {
   int64_t first = 0, last = 0;  // instructions of the step, in the order of the schedule
 };
 
-// When each buffer of the arena holds a value: always, if files fill it or it has several copies; else from the first write of a micro-batch to its last use.
+// When each buffer of the arena holds a value: always, if files fill it or it has several copies; else from the first write of a micro-batch to its last
+// use.
 std::vector<Live> lives_of(const Body& body) {
   std::vector<Live> lives;
   std::map<std::pair<BufferId, int64_t>, size_t> current;  // buffer and micro-batch

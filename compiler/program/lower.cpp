@@ -27,8 +27,12 @@ class Planner {
     position_.assign(static_cast<size_t>(module.ops.size()), -1);
     for (size_t i = 0; i < module.order.size(); ++i) position_[static_cast<size_t>(module.order[i].index)] = static_cast<int64_t>(i);
     plan_.homes.resize(devices);
+    plan_.on_host.resize(devices);
     for (const auto& [tensor, homes] : module.homes)
-      for (const Home& home : homes) plan_.homes[static_cast<size_t>(home.device)][tensor].push_back(home.region);
+      for (const Home& home : homes) {
+        plan_.homes[static_cast<size_t>(home.device)][tensor].push_back(home.region);
+        if (home.on_host) plan_.on_host[static_cast<size_t>(home.device)].insert(tensor);
+      }
   }
 
   LoweringPlan run() {

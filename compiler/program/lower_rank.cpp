@@ -2,7 +2,6 @@
 #include "compiler/program/lower_rank.h"
 
 #include <algorithm>
-#include <set>
 
 #include "compiler/support/check.h"
 #include "llvm/ADT/STLExtras.h"
@@ -195,7 +194,7 @@ RankLowering::Value RankLowering::new_value(TensorId id, const Region& region, c
 }
 
 // In a buffer with so many copies, of which micro-batch m has copy m mod copies, the variant's micro-batches share none.
-int64_t copies_of(const StepCut& cut, int variant) {
+static int64_t copies_of(const StepCut& cut, int variant) {
   const std::vector<int64_t> micro_batches = cut.micro_batches_of(variant);
   for (auto copies = static_cast<int64_t>(micro_batches.size());; ++copies) {
     std::set<int64_t> taken;
@@ -217,7 +216,7 @@ const RankLowering::Value& RankLowering::home(TensorId id) {
                   : t.role == Role::state    ? Buffer::Source::state
                   : t.role == Role::constant ? Buffer::Source::constant
                                              : Buffer::Source::input;
-  buffer.on_host = llvm::any_of(module_.homes.at(id), [&](const Home& each) { return each.device == device_ && each.on_host; });
+  buffer.on_host = plan_.on_host[static_cast<size_t>(device_)].contains(id);
   buffer.tensor = t.micro_batch_of.valid() ? tensor(t.micro_batch_of).name : t.name;
   if (t.scope == Scope::micro_batch) {
     const std::vector<int64_t> micro_batches = module_.cut.micro_batches_of(t.variant);

@@ -1,6 +1,7 @@
 // The lowering of one rank (used by lower.cpp alone).
 #pragma once
 
+#include <set>
 #include <unordered_map>
 
 #include "compiler/program/lower.h"
@@ -37,6 +38,7 @@ struct LoweringPlan {
   std::vector<std::vector<int32_t>> message_transfer;                             // by delivery and message
   std::vector<int> segment_of;                                                    // by op
   std::vector<std::unordered_map<TensorId, llvm::SmallVector<Region, 1>>> homes;  // by device: what is at home there
+  std::vector<std::set<TensorId>> on_host;                                        // by device: of these, what the processor beside it has
   llvm::ArrayRef<Region> homes_of(int32_t device, TensorId tensor) const;
 };
 

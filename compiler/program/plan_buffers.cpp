@@ -3,8 +3,8 @@
 // Time is (slot of the schedule, instruction in its segment). A buffer is live from its first write to its last read: within one run of a segment;
 // over several segments of a micro-batch (then with as many copies as micro-batches are in flight, the fewest K such that m and m + K never overlap);
 // or over the step. Sends and the receives behind them are one group call (walk.h): what is received has its place while what is sent is still read.
-// What is loaded or kept lives always. What is on the host has its places behind the arena, likewise. Largest first, each buffer goes to the lowest offset that is free while it lives. Copies of one buffer lie side
-// by side.
+// What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is free while it lives. Copies of one buffer lie side
+// by side. What is on the host has its places behind the arena, found likewise.
 #include <algorithm>
 #include <map>
 

@@ -44,13 +44,17 @@ class Scale(unittest.TestCase):
         self.assertTrue(result["equivalent"] and result["deadlock_free"])
         return result
 
+    def fastest(self, model, **settings):
+        """Of three: what else runs on the machine only adds time."""
+        return min((self.check(model, **settings) for _ in range(3)), key=lambda result: result["compile"]["seconds"])
+
     def seconds(self, model, **settings):
-        return min(self.check(model, **settings)["compile"]["seconds"] for _ in range(3))
+        return self.fastest(model, **settings)["compile"]["seconds"]
 
     def test_gpt3_on_1024_ranks(self):
         """96 layers and 700 GB of weights, tensor 8 x pipeline 16 x data 8, 192 micro-batches."""
         model = self.decoder(layers=96, hidden=12288, heads=96, sequence=2048, batch=1536, vocabulary=51200)
-        result = min((self.check(model, tp=8, pp=16, dp=8, mb=192) for _ in range(3)), key=lambda each: each["compile"]["seconds"])
+        result = self.fastest(model, tp=8, pp=16, dp=8, mb=192)
         print(f"{result['compile']['seconds']:.2f} s, {result['compile']['peak_rss_bytes'] / 2**20:.0f} MiB, {result['compile']['steps']}")
         self.assertEqual(result["devices"], 1024)
         self.assertLess(result["compile"]["seconds"], 10)
