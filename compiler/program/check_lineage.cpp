@@ -2,7 +2,7 @@
 // a share of the join and the micro-batches summed into it. Kernels make fragments, copies move them, sums and collectives put disjoint ones together
 // (a fragment twice is a doubled contribution). Whoever reads must find, at exactly the addresses that it reads, fragments of the tensor that its
 // operator needs that make up the region whole: every share, every micro-batch, once. (What is known of a value: fragments.h; values read through layout
-// operators: layouts.h.)
+// operators: layouts.h. Over 600 lines, for it is one class: every rule reads and changes what lies in the buffers.)
 #include <algorithm>
 #include <map>
 #include <set>
