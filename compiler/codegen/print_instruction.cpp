@@ -138,7 +138,7 @@ void print_communication(Call& call) {
     default: SSCC_CHECK(false, "not a communication");
   }
   if (opcode == Opcode::all_reduce || opcode == Opcode::reduce_scatter) call.word(std::string("Join::") + word_of(communication.join));
-  call.number(communication.transfer).word("micro_batch");
+  call.number(communication.transfer).word(communication.crosses_micro_batches ? "0" : "micro_batch");
 }
 
 void print_capture(Call& call) {

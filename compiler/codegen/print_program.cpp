@@ -221,6 +221,8 @@ class Printer {
                        : instruction.opcode == Opcode::all_to_all ? "all-to-all "
                        : instruction.opcode == Opcode::broadcast  ? "broadcast "
                                                                   : "reduce-scatter ";
+    if (is_signal(instruction))
+      return std::string(sends ? "tell " : "hear from ") + "rank " + peers_comment(communication, sends) + ": " + comment_text(instruction.origin);
     return verb + comment_text(instruction.origin.empty() ? buffer.name : instruction.origin) + ": " + type_and_shape(body_, data) + ", " +
            human_bytes(bytes) + ", " +
            (point_to_point ? "rank " + peers_comment(communication, sends) : "among ranks " + groups_comment(communication));

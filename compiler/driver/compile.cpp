@@ -15,6 +15,7 @@
 #include "compiler/support/parallel.h"
 #include "compiler/support/strings.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringRef.h"
 
 namespace sscc {
 namespace {
@@ -52,6 +53,7 @@ const Step straight_line[] = {
     // Beyond this point no compute operator is added, split, moved or reordered.
     {"materialize", [](const Request&, Compilation& c, Diagnostics&) { materialize(c.module); }},
     {"form_collectives", [](const Request&, Compilation& c, Diagnostics& d) { form_collectives(c.module, c.plan, c.cluster, d); }},
+    {"signal", [](const Request&, Compilation& c, Diagnostics&) { signal(c.module); }},
     // Beyond this point every byte that crosses devices is an explicit delivery.
     {"lower",
      [](const Request&, Compilation& c, Diagnostics&) {
@@ -75,6 +77,7 @@ const Step straight_line[] = {
          check_memory_limit(c.programs, c.plan.memory_limit, c.plan.memory_limit_where, d);
      },
      true},
+    {"check_order", [](const Request&, Compilation& c, Diagnostics& d) { check_order(c.module, c.programs, d); }, true},
     {"predict", [](const Request&, Compilation& c, Diagnostics&) { c.prediction = predict(c.programs, c.cluster); }, true},
 };
 
@@ -121,15 +124,21 @@ bool compile(const Request& request, Compilation& c, Diagnostics& diagnostics, c
 }
 
 bool run_passes(const std::vector<std::string>& names, Compilation& c, Diagnostics& diagnostics) {
+  const llvm::ArrayRef<Step> all(straight_line);
+  const auto reads_a_file = [](const Step& step) { return llvm::StringRef(step.name).starts_with("read_"); };
   for (const std::string& name : names) {
-    const Step* step = std::find_if(std::begin(straight_line), std::end(straight_line), [&](const Step& each) { return name == each.name; });
-    std::string passes;
-    for (const Step& each : straight_line)
-      if (std::string(each.name).rfind("read_", 0) != 0) passes += (passes.empty() ? "" : ", ") + std::string(each.name);
-    if (step == std::end(straight_line) || name.rfind("read_", 0) == 0)
-      throw UnknownPass("there is no pass " + quoted(name) + "; passes are " + passes);
-    run_step(*step, {}, c, diagnostics, {});
-    if (diagnostics.has_errors()) return false;
+    const bool is_from_there_on = llvm::StringRef(name).ends_with("..");
+    const auto first = llvm::find_if(all, [&](const Step& step) { return name == step.name + std::string(is_from_there_on ? ".." : ""); });
+    if (first == all.end() || reads_a_file(*first)) {
+      std::string known;
+      for (const Step& each : all)
+        if (!reads_a_file(each)) known += (known.empty() ? "" : ", ") + std::string(each.name);
+      throw UnknownPass("there is no pass " + quoted(name) + "; passes are " + known);
+    }
+    for (const Step& step : llvm::make_range(first, is_from_there_on ? all.end() : std::next(first))) {
+      run_step(step, {}, c, diagnostics, {});
+      if (diagnostics.has_errors()) return false;
+    }
   }
   return true;
 }

@@ -7,7 +7,9 @@
 //   differentiate  backward and update ops, gradient tensors with several producers (addends)
 //   transform      op.splits, op.scope (and micro-batch shapes)
 //   assign         op.stage, op.pieces
-//   order          timetable
+//   order          segments, timetable, precedences
+//   materialize, form_collectives   deliveries
+//   signal         signals
 #pragma once
 
 #include <cstdint>
@@ -259,6 +261,18 @@ struct Slot {
 };
 using Timetable = std::vector<std::vector<Slot>>;  // one list a device
 
+// What a plan's `before` asks for: each of `first` has ended, on all its devices, when another of `second` begins on any of its own. Of operators of
+// micro-batches, in each of them; where the two lists are of different variants, all micro-batches of the one's come before any of the other's.
+struct Precedence {
+  std::vector<OpId> first, second;  // in the module's order
+  Location where;
+};
+// An empty message: rank `to` begins `before`, and what stands behind it, when rank `from` has ended `after`, and what stands before it.
+struct Signal {
+  int32_t from = 0, to = 0;
+  OpId after, before;
+};
+
 // How the step was cut into `count` micro-batches: along one axis, or several, one after another (the first outermost: micro-batches run through the
 // pieces of the second for each of the first).
 struct StepCut {
@@ -376,7 +390,9 @@ struct Module {
   std::map<TensorId, std::vector<Home>> homes;  // parameters, state
   std::vector<Segment> segments;
   Timetable timetable;
+  std::vector<Precedence> precedences;
   std::vector<Delivery> deliveries;
+  std::vector<Signal> signals;  // of precedences that neither a rank's order nor data keeps
 
   int64_t devices() const;  // ranks: all devices of all meshes are below it
   const Mesh& mesh_of(const Op& op) const { return meshes[static_cast<size_t>(placements[static_cast<size_t>(op.placement)].mesh)]; }

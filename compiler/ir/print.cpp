@@ -211,6 +211,9 @@ std::string print(const Module& module) {
     text += "\n";
   }
   for (const Delivery& delivery : module.deliveries) text += print_delivery(module, delivery);
+  for (const Signal& signal : module.signals)
+    text += "signal " + std::to_string(signal.from) + " -> " + std::to_string(signal.to) + " after @" + std::to_string(signal.after.index) +
+            " before @" + std::to_string(signal.before.index) + "\n";
   return text;
 }
 

@@ -1,5 +1,5 @@
 // Micro-batches are of one *variant* if they have the same size and, where a stage is held at several coordinates (micro-batch m at the (m mod
-// length)-th), the same turn. Each variant has operators and micro-batch tensors of its own, so that each later pass sees operators that always have the
+// length)-th), the same turn; one that a `before` names is of a variant of its own. Each variant has operators and micro-batch tensors of its own, so that each later pass sees operators that always have the
 // same shapes and are always on the same devices:
 //
 //   sizes 3 3 2, and turns of 2:  micro-batches 0, 1, 2 are of variants 0, 1, 2
@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <map>
 #include <numeric>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -32,10 +33,20 @@ int64_t turns_of(const Module& module) {
   return turns;
 }
 
+// Those that `before` names.
+std::set<int64_t> named_by(const Order& order, int64_t count) {
+  std::set<int64_t> named;
+  for (const auto& [first, second] : order.before)
+    for (const Selector* selector : {&first, &second})
+      if (selector->micro_batch)
+        for (int64_t m = selector->micro_batch->first; m <= selector->micro_batch->second && m < count; ++m) named.insert(m);
+  return named;
+}
+
 // The first variant is the one for which the operators have been made: that of the first of the largest micro-batches.
-void find_variants(StepCut& cut, int64_t turns) {
+void find_variants(StepCut& cut, int64_t turns, const std::set<int64_t>& named) {
   const auto kind_of = [&](int64_t m) {
-    std::vector<int64_t> kind = {m % turns};
+    std::vector<int64_t> kind = {m % turns, named.contains(m) ? m : -1};
     for (const StepCut::Axis& axis : cut.axes) kind.push_back(axis.size_of(m));
     return kind;
   };
@@ -130,8 +141,8 @@ class Copier {
 
 }  // namespace
 
-void make_variants(Module& module) {
-  find_variants(module.cut, turns_of(module));
+void make_variants(Module& module, const Order& order) {
+  find_variants(module.cut, turns_of(module), named_by(order, module.cut.count));
   for (int64_t variant = module.cut.variants - 1; variant > 0; --variant)
     Copier(module, static_cast<int>(variant)).run();  // each stands behind the first
 }

@@ -7,9 +7,7 @@
 #include <algorithm>
 #include <deque>
 #include <map>
-#include <optional>
 #include <set>
-#include <tuple>
 
 #include "compiler/passes/passes.h"
 #include "compiler/passes/timetable.h"
@@ -25,12 +23,12 @@ class Ordering {
   Ordering(Module& module, const Plan& plan, Diagnostics& diagnostics) : module_(module), plan_(plan), diagnostics_(diagnostics) {}
 
   void run() {
-    apply_before();
+    read_before();
+    if (!diagnostics_.has_errors()) apply_before();
     if (diagnostics_.has_errors()) return;
     make_segments();
     make_timetable(module_, plan_.order, diagnostics_);
     if (!diagnostics_.has_errors()) check_timetable(module_, plan_.order, diagnostics_);
-    if (!diagnostics_.has_errors()) check_before();
   }
 
  private:
@@ -38,29 +36,60 @@ class Ordering {
 
   // -- `before`: a new global order that data and the plan's edges allow --------------------------------------------------------------------------
 
+  // Within each micro-batch, or the one that a selector names; where each names one, between the two.
+  void read_before() {
+    for (const auto& [first, second] : plan_.order.before) {
+      const std::vector<OpId> earlier = selected(first), later = selected(second);
+      if (diagnostics_.has_errors()) return;
+      const auto add = [&](int of_first, int of_second) {
+        module_.precedences.push_back({in_variant(earlier, of_first), in_variant(later, of_second), first.where});
+      };
+      if (first.micro_batch && second.micro_batch && first.micro_batch != second.micro_batch) {
+        for (const int u : variants_of(first))
+          for (const int v : variants_of(second)) add(u, v);
+      } else {
+        for (const int v : variants_of(first.micro_batch ? first : second)) add(v, v);
+      }
+    }
+  }
+
+  std::vector<OpId> selected(const Selector& selector) {
+    std::vector<OpId> result = selector.select(module_);
+    if (!selector.phase) std::erase_if(result, [&](OpId id) { return op(id).phase != Phase::forward; });
+    const bool is_beyond = selector.micro_batch && selector.micro_batch->second >= module_.cut.count;
+    if (result.empty() || is_beyond) diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator");
+    return result;
+  }
+
+  // A micro-batch that a selector names has a variant of its own (make_variants.cpp).
+  std::vector<int> variants_of(const Selector& selector) const {
+    std::set<int> variants;
+    const auto [begin, end] = selector.micro_batch.value_or(std::pair<int64_t, int64_t>{0, module_.cut.count - 1});
+    for (int64_t m = begin; m <= end; ++m) variants.insert(module_.cut.variant_at(m));
+    return {variants.begin(), variants.end()};
+  }
+
+  std::vector<OpId> in_variant(std::vector<OpId> list, int variant) const {
+    std::erase_if(list, [&](OpId id) { return module_.ops[id].scope == Scope::micro_batch && module_.ops[id].variant != variant; });
+    return list;
+  }
+
   struct Edge {
     OpId to;
     int before = -1;
-  };  // before: index of the plan's edge, -1: data
+  };  // before: index of the module's precedence, -1: data
 
   void apply_before() {
-    if (plan_.order.before.empty()) return;
+    if (module_.precedences.empty()) return;
     std::map<OpId, std::vector<Edge>> edges;
     const auto readers = module_.consumers();
     for (OpId id : module_.order)
       for (TensorId output : op(id).outputs)
         for (OpId reader : readers[static_cast<size_t>(output.index)]) edges[id].push_back({reader, -1});
-    for (size_t b = 0; b < plan_.order.before.size(); ++b) {
-      const auto& [first, second] = plan_.order.before[b];
-      const std::vector<OpId> earlier = selected(first), later = selected(second);
-      if (first.micro_batch && second.micro_batch && first.micro_batch != second.micro_batch)
-        diagnostics_.error(Code::unsupported, second.where, "a 'before' between different micro-batches is not supported by this version of sscc",
-                           "write a timetable");
-      if (diagnostics_.has_errors()) return;
-      for (OpId a : earlier)
-        for (OpId c : later)
+    for (size_t b = 0; b < module_.precedences.size(); ++b)
+      for (OpId a : module_.precedences[b].first)
+        for (OpId c : module_.precedences[b].second)
           if (a != c && may_meet(op(a), op(c))) edges[a].push_back({c, static_cast<int>(b)});
-    }
     std::map<OpId, int> waiting;
     for (const auto& [from, list] : edges)
       for (const Edge& edge : list) ++waiting[edge.to];
@@ -81,87 +110,8 @@ class Ordering {
     module_.order = std::move(result);
   }
 
-  // `before` holds within each micro-batch.
+  // Different micro-batches are in different slots: their order is the timetable's.
   static bool may_meet(const Op& a, const Op& b) { return a.scope != Scope::micro_batch || b.scope != Scope::micro_batch || a.variant == b.variant; }
-
-  std::vector<OpId> selected(const Selector& selector) {
-    std::vector<OpId> result = selector.select(module_);
-    if (!selector.phase) std::erase_if(result, [&](OpId id) { return op(id).phase != Phase::forward; });
-    const bool is_beyond = selector.micro_batch && selector.micro_batch->first >= module_.cut.count;
-    if (result.empty() || is_beyond) diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator");
-    return result;
-  }
-
-  // The module's order keeps an edge within a slot. Between slots of a rank the timetable must, and between ranks data: nobody sends a message that
-  // says nothing.
-  void check_before() {
-    std::map<OpId, int> segment;
-    for (size_t s = 0; s < module_.segments.size(); ++s)
-      for (OpId id : module_.segments[s].ops) segment[id] = static_cast<int>(s);
-    for (const auto& [first, second] : plan_.order.before) {
-      const std::vector<OpId> later = selected(second);
-      const auto& named = first.micro_batch ? first.micro_batch : second.micro_batch;
-      std::map<std::tuple<int32_t, int, int>, bool> known;  // of a device and two segments, which many operators share
-      const auto is_kept = [&](int32_t device, int a, int c) {
-        const auto [it, fresh] = known.try_emplace({device, a, c});
-        if (fresh) it->second = runs_first(device, a, c, named);
-        return it->second;
-      };
-      for (OpId a : selected(first)) {
-        std::optional<std::set<OpId>> downstream;
-        for (OpId c : later) {
-          if (a == c || !may_meet(op(a), op(c))) continue;
-          for (const Piece& piece : op(c).pieces) {
-            const bool is_here = llvm::any_of(op(a).pieces, [&](const Piece& each) { return each.device == piece.device; });
-            if (is_here && is_kept(piece.device, segment.at(a), segment.at(c))) continue;
-            if (!downstream) downstream = reached_by_data(a);
-            if (downstream->contains(c)) continue;
-            return report_before(first, a, c, piece.device, is_here);
-          }
-        }
-      }
-    }
-  }
-
-  // In every micro-batch (of these, if some are named), or step, that runs both on the device.
-  bool runs_first(int32_t device, int a, int c, const std::optional<std::pair<int64_t, int64_t>>& named) const {
-    if (a == c) return true;
-    const auto of_step = [&](int s) { return module_.segments[static_cast<size_t>(s)].stage < 0; };
-    std::set<int> begun;  // micro-batches of c
-    for (const Slot& slot : module_.timetable[static_cast<size_t>(device)]) {
-      if (named && !of_step(slot.segment) && (slot.micro_batch < named->first || slot.micro_batch > named->second)) continue;
-      if (slot.segment == c) begun.insert(slot.micro_batch);
-      if (slot.segment == a && (of_step(a) || of_step(c) ? !begun.empty() : begun.contains(slot.micro_batch))) return false;
-    }
-    return true;
-  }
-
-  std::set<OpId> reached_by_data(OpId from) {
-    if (readers_.empty()) readers_ = module_.consumers();
-    std::set<OpId> result;
-    std::deque<OpId> queue{from};
-    while (!queue.empty()) {
-      const OpId id = queue.front();
-      queue.pop_front();
-      for (TensorId output : op(id).outputs)
-        if (output.valid())
-          for (OpId reader : readers_[static_cast<size_t>(output.index)])
-            if (result.insert(reader).second) queue.push_back(reader);
-    }
-    return result;
-  }
-
-  void report_before(const Selector& first, OpId a, OpId c, int32_t device, bool is_here) {
-    const std::string what = quoted(op(a).name) + " is to end before " + quoted(op(c).name) + " begins on rank " + std::to_string(device);
-    if (is_here)
-      diagnostics_.error(Code::contradictory_order, first.where, what + ", whose timetable runs them the other way",
-                         "change the timetable or the schedule", op(c).name);
-    else
-      diagnostics_.error(
-          Code::unsupported, first.where,
-          what + ", which does not run the one and gets no data that depends on it: a message without data is not supported by this version of sscc",
-          "", op(c).name);
-  }
 
   // The shortest cycle that a plan's edge closes, by breadth-first search from the edge's end back to its beginning.
   void report_cycle(const std::map<OpId, std::vector<Edge>>& edges) {
@@ -196,7 +146,7 @@ class Ordering {
       story += story.empty() ? "" : "; then ";
       story += quoted(op(id).name) + " on rank " + (op(id).pieces.empty() ? std::string("?") : std::to_string(op(id).pieces[0].device));
       if (before >= 0) {
-        where = plan_.order.before[static_cast<size_t>(before)].first.where;
+        where = module_.precedences[static_cast<size_t>(before)].where;
         story += " (after the one before it by " + where.pointer + ", line " + std::to_string(where.line) + ")";
       } else {
         story += " (reads what the one before it makes)";
@@ -274,7 +224,6 @@ class Ordering {
   const Plan& plan_;
   Diagnostics& diagnostics_;
   std::set<OpId> prologue_;
-  std::vector<llvm::SmallVector<OpId, 2>> readers_;
 };
 
 }  // namespace

@@ -25,7 +25,7 @@ void transform(Module& module, const Plan& plan, Diagnostics& diagnostics);
 // op-assign: a stage and devices for every piece.
 void assign(Module& module, const Plan& plan, Diagnostics& diagnostics);
 
-// op-order: segments and each device's timetable.
+// op-order: segments, each device's timetable, and what is to come before what beyond it.
 void order(Module& module, const Plan& plan, Diagnostics& diagnostics);
 
 // From views to transfers: for every reader of every tensor, who gives which region and which share of the sum. No byte is sent twice to a device;
@@ -36,5 +36,8 @@ void materialize(Module& module);
 // communication, it travels as the rule says. Costs are times on the cluster's links, if there is a cluster. Those of a step's end
 // become buckets.
 void form_collectives(Module& module, const Plan& plan, const Cluster& cluster, Diagnostics& diagnostics);
+
+// Empty messages, where `before` asks between devices for what no data says.
+void signal(Module& module);
 
 }  // namespace sscc

@@ -258,19 +258,35 @@ class Listed {
 
 // -- what needs what --------------------------------------------------------------------------------------------------------------------------------
 
-// Segments that a segment reads from (itself not), with an operator that does.
-std::vector<std::map<int, OpId>> segment_needs(const Module& module) {
+// Why a segment needs another: an operator of it that reads what the other makes, or the plan's `before`.
+struct Need {
+  OpId reader;
+  const Precedence* before = nullptr;
+};
+
+// What each segment needs of others, one reason for each.
+std::vector<std::map<int, Need>> segment_needs(const Module& module) {
   std::map<OpId, int> segment_of;
   for (size_t s = 0; s < module.segments.size(); ++s)
     for (OpId id : module.segments[s].ops) segment_of[id] = static_cast<int>(s);
-  std::vector<std::map<int, OpId>> needs(module.segments.size());
+  std::vector<std::map<int, Need>> needs(module.segments.size());
   for (size_t s = 0; s < module.segments.size(); ++s)
     for (OpId id : module.segments[s].ops)
       for (TensorId input : module.ops[id].inputs) {
         if (!input.valid()) continue;
         for (OpId producer : module.tensors[input].producers)
-          if (auto it = segment_of.find(producer); it != segment_of.end() && it->second != static_cast<int>(s)) needs[s].try_emplace(it->second, id);
+          if (auto it = segment_of.find(producer); it != segment_of.end() && it->second != static_cast<int>(s))
+            needs[s].try_emplace(it->second, Need{id});
       }
+  const auto segments_of = [&](const std::vector<OpId>& ops) {
+    std::set<int> segments;
+    for (OpId id : ops) segments.insert(segment_of.at(id));
+    return segments;
+  };
+  for (const Precedence& precedence : module.precedences)
+    for (const int later : segments_of(precedence.second))
+      for (const int earlier : segments_of(precedence.first))
+        if (earlier != later) needs[static_cast<size_t>(later)].try_emplace(earlier, Need{OpId(), &precedence});
   return needs;
 }
 
@@ -290,7 +306,7 @@ class Checker {
     }
   }
 
-  // A device takes its next slot when everything that the slot's operators read has run, on all devices that run it.
+  // A device takes its next slot when everything that the slot's operators read, or are to come after, has run, on all devices that run it.
   void run() {
     std::map<Key, size_t> left;
     for (const auto& [slot, places] : slots_) left[slot] = places.size();
@@ -301,7 +317,7 @@ class Checker {
         while (next_[d] < static_cast<int>(module_.timetable[d].size())) {
           const Key mine = key(module_.timetable[d][static_cast<size_t>(next_[d])]);
           bool ready = true;
-          for (const auto& [needed, reader] : needs_[static_cast<size_t>(mine.first)])
+          for (const auto& [needed, need] : needs_[static_cast<size_t>(mine.first)])
             for (const Key& each : slots_needed(needed, mine)) ready &= left[each] == 0;
           if (!ready) break;
           --left[mine];
@@ -316,8 +332,8 @@ class Checker {
  private:
   using Place = std::pair<int, int>;  // (device, index in its list)
   struct Edge {
-    Place to;     // what must have run before
-    OpId reader;  // invalid: it stands before it in the device's list
+    Place to;   // what must have run before
+    Need need;  // none: it stands before it in the device's list
   };
 
   static Key key(const Slot& slot) { return {slot.segment, slot.micro_batch}; }
@@ -326,7 +342,7 @@ class Checker {
   std::vector<Key> slots_needed(int needed, const Key& by) const {
     const auto once = [](SegmentKind kind) { return kind == SegmentKind::prologue || kind == SegmentKind::epilogue; };
     if (once(segment(needed).kind)) return {{needed, 0}};
-    if (!once(segment(by.first).kind)) return {{needed, by.second}};
+    if (!once(segment(by.first).kind) && segment(needed).variant == segment(by.first).variant) return {{needed, by.second}};
     std::vector<Key> all;
     for (const int64_t m : module_.cut.micro_batches_of(segment(needed).variant)) all.push_back({needed, static_cast<int>(m)});
     return all;
@@ -335,53 +351,66 @@ class Checker {
   std::vector<Edge> edges_of(const Place& place) const {
     std::vector<Edge> edges;
     const auto [device, index] = place;
-    if (index > next_[static_cast<size_t>(device)]) edges.push_back({{device, index - 1}, OpId()});
+    if (index > next_[static_cast<size_t>(device)]) edges.push_back({{device, index - 1}, {}});
     const Key mine = key(module_.timetable[static_cast<size_t>(device)][static_cast<size_t>(index)]);
-    for (const auto& [needed, reader] : needs_[static_cast<size_t>(mine.first)])
+    for (const auto& [needed, need] : needs_[static_cast<size_t>(mine.first)])
       for (const Key& each : slots_needed(needed, mine))
         if (const auto it = slots_.find(each); it != slots_.end())
           for (const Place& other : it->second)
-            if (other.second >= next_[static_cast<size_t>(other.first)]) edges.push_back({other, reader});
+            if (other.second >= next_[static_cast<size_t>(other.first)]) edges.push_back({other, need});
     return edges;
   }
 
   // The shortest circle through a slot at which a device is stuck.
   void report() {
-    std::vector<std::pair<Place, OpId>> best;  // each with why it needs the next
+    std::vector<std::pair<Place, Need>> best;  // each with why it needs the next
     for (size_t d = 0; d < next_.size(); ++d) {
       if (next_[d] >= static_cast<int>(module_.timetable[d].size())) continue;
       const Place start{static_cast<int>(d), next_[d]};
-      std::map<Place, std::pair<Place, OpId>> from;
+      std::map<Place, std::pair<Place, Need>> from;
       std::deque<Place> queue = {start};
       while (!queue.empty() && !from.contains(start)) {
         const Place at = queue.front();
         queue.pop_front();
         for (const Edge& edge : edges_of(at))
-          if (from.try_emplace(edge.to, at, edge.reader).second) queue.push_back(edge.to);
+          if (from.try_emplace(edge.to, at, edge.need).second) queue.push_back(edge.to);
       }
       if (!from.contains(start)) continue;  // it waits for a circle, and is not in it
-      std::vector<std::pair<Place, OpId>> circle;
+      std::vector<std::pair<Place, Need>> circle;
       Place at = start;
       do {
-        const auto& [previous, reader] = from.at(at);
-        circle.push_back({previous, reader});
+        const auto& [previous, need] = from.at(at);
+        circle.push_back({previous, need});
         at = previous;
       } while (at != start);
       if (best.empty() || circle.size() < best.size()) best = std::move(circle);
     }
     std::reverse(best.begin(), best.end());
     std::string story;
+    const Precedence* before = nullptr;
     for (size_t i = 0; i < best.size(); ++i) {
-      const auto& [place, reader] = best[i];
+      const auto& [place, need] = best[i];
       const Place& needed = best[(i + 1) % best.size()].first;
       story += (i ? "; " : "") + name(place) + " on rank " + std::to_string(place.first);
-      if (reader.valid())
-        story += " needs " + name(needed) + " of rank " + std::to_string(needed.first) + " (" + quoted(module_.ops[reader].name) + " reads it)";
+      if (need.before) before = need.before;
+      if (need.before || need.reader.valid())
+        story += " needs " + name(needed) + " of rank " + std::to_string(needed.first) + " (" +
+                 (need.before ? told(*need.before) : quoted(module_.ops[need.reader].name) + " reads it") + ")";
       else
         story += " stands after " + name(needed) + line_of(place);
     }
-    diagnostics_.error(Code::contradictory_order, order_.where, "the order contradicts the data: " + story + "; and so on in a circle",
-                       "assign operators so that stages follow one another, or change the order");
+    diagnostics_.error(Code::contradictory_order, before ? before->where : order_.where,
+                       std::string("the order contradicts ") + (before ? "itself: " : "the data: ") + story + "; and so on in a circle",
+                       before ? "change the timetable or the schedule, or remove the edge"
+                              : "assign operators so that stages follow one another, or change the order");
+  }
+
+  // "'/Right' before '/Left' by /order/before/0, line 5"
+  std::string told(const Precedence& precedence) const {
+    const auto first = [&](const std::vector<OpId>& ops) { return quoted(module_.ops[ops[0]].name) + (ops.size() > 1 ? " and others" : ""); };
+    std::string pointer = precedence.where.pointer;
+    pointer.erase(pointer.rfind('/'));
+    return first(precedence.first) + " before " + first(precedence.second) + " by " + pointer + ", line " + std::to_string(precedence.where.line);
   }
 
   std::string name(const Place& place) const {
@@ -401,7 +430,7 @@ class Checker {
   const Module& module_;
   const Order& order_;
   Diagnostics& diagnostics_;
-  std::vector<std::map<int, OpId>> needs_;
+  std::vector<std::map<int, Need>> needs_;
   std::vector<int> next_;  // of each device
   std::map<Key, std::vector<Place>> slots_;
 };

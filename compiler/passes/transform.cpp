@@ -44,7 +44,7 @@ void transform(Module& module, const Plan& plan, Diagnostics& diagnostics) {
   cut_step(module, plan, diagnostics);
   if (!diagnostics.has_errors()) find_places(module, plan, diagnostics);
   if (diagnostics.has_errors()) return;
-  make_variants(module);
+  make_variants(module, plan.order);
   divide(module, plan, diagnostics);
   if (!diagnostics.has_errors()) drop_unread(module);
 }

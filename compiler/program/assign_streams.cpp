@@ -3,7 +3,7 @@
 // Kernels share stream 0. Every communicator has a stream of its own: one for each group of collectives, and for each peer one to it and one from it.
 // A stream runs its instructions in order; all streams have ended when a segment ends. Across streams an instruction waits for the latest earlier
 // ones that touch the same memory, if one of the two writes, and only where no other wait or stream order says so already: buffers have their
-// places here, so memory that two values share is seen like memory that one value has.
+// places here, so memory that two values share is seen like memory that one value has. A signal waits for all before it, and all behind it wait for it.
 #include <map>
 
 #include "compiler/program/lower.h"
@@ -84,6 +84,7 @@ class Assigner {
     const size_t streams = streams_.size() + 1;
     std::vector<std::vector<int32_t>> ended(segment.instructions.size());  // when an instruction has ended: the last ended one of each stream
     std::vector<int32_t> last(streams, -1);
+    std::vector<int32_t> signals;  // that have been received
     for (size_t at = 0; at < segment.instructions.size(); ++at) {
       Instruction& i = segment.instructions[at];
       const auto index = static_cast<int32_t>(at);
@@ -99,6 +100,11 @@ class Assigner {
       };
       for (const View& view : i.ins) touch(view, false);
       for (const View& view : i.outs) touch(view, true);
+      for (const int32_t received : signals) depends(received);
+      if (is_signal(i) && i.opcode == Opcode::send)
+        for (const int32_t other : last)
+          if (other >= 0) depends(other);
+      if (is_signal(i) && i.opcode == Opcode::receive) signals.push_back(index);
 
       int32_t& previous = last[static_cast<size_t>(i.stream)];
       std::vector<int32_t>& known = ended[at];

@@ -16,6 +16,9 @@ bool check_memory(const Programs& programs, Diagnostics& diagnostics);
 // No two instructions of a segment that may run at the same time, by their streams and waits, touch the same bytes while one of them writes.
 bool check_races(const Programs& programs, Diagnostics& diagnostics);
 
+// What the module's precedences put first has ended, on all its ranks, when what they put behind it begins, whichever order streams and waits allow.
+bool check_order(const Module& module, const Programs& programs, Diagnostics& diagnostics);
+
 // No rank's arena is larger than its limit (bytes by rank; one entry: all; empty: none). A refusal lists the largest buffers that are live at the peak.
 void check_memory_limit(const Programs& programs, const std::vector<int64_t>& limits, const Location& where, Diagnostics& diagnostics);
 

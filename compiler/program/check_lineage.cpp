@@ -12,6 +12,7 @@
 #include "compiler/program/claims.h"
 #include "compiler/program/fragments.h"
 #include "compiler/program/layouts.h"
+#include "compiler/program/traffic.h"
 #include "compiler/program/walk.h"
 #include "compiler/support/strings.h"
 
@@ -272,7 +273,7 @@ class Lineage {
 
   void visit(const Step& step) {
     const Instruction& i = *step.what;
-    if (!is_its_turn(step)) return;
+    if (!is_its_turn(step) || is_signal(i)) return;
     switch (i.opcode) {
       case Opcode::fill: {
         const Claim& c = claim(step, i.writes[0]);

@@ -53,6 +53,7 @@ class Planner {
     place_buckets();
     for (size_t d = 0; d < module_.deliveries.size(); ++d) keys_.push_back(delivery_key(module_.deliveries[d], static_cast<int32_t>(d)));
     for (size_t d = 0; d < module_.deliveries.size(); ++d) add_delivery(static_cast<int32_t>(d));
+    for (size_t s = 0; s < module_.signals.size(); ++s) add_signal(static_cast<int32_t>(s));
     in_parallel(plan_.events.size(),
                 [&](size_t device) { llvm::sort(plan_.events[device], [](const Event& a, const Event& b) { return a.key < b.key; }); });
     return std::move(plan_);
@@ -163,6 +164,32 @@ class Planner {
     add(message.from, send);
   }
 
+  // At once behind the one operator and before the other. What a segment of micro-batches and one that runs once have to tell each other is told where
+  // each is told once.
+  void add_signal(int32_t index) {
+    const Signal& signal = module_.signals[static_cast<size_t>(index)];
+    Event given, taken;
+    given.what = taken.what = Event::What::signal;
+    given.signal = taken.signal = index;
+    const int64_t behind_deliveries = (static_cast<int64_t>(module_.deliveries.size()) + 1) * stride() + index;
+    given.key = {position(signal.after), 2, behind_deliveries};
+    taken.key = {position(signal.before), 0, behind_deliveries};
+    given.segment = segment_of(signal.after);
+    taken.segment = segment_of(signal.before);
+    if (runs_once(given.segment) != runs_once(taken.segment)) {
+      (runs_once(given.segment) ? taken : given).key = (runs_once(given.segment) ? given : taken).key;
+      (runs_once(given.segment) ? taken : given).segment = (runs_once(given.segment) ? given : taken).segment;
+    }
+    add(signal.from, given);
+    add(signal.to, taken);
+    plan_.signal_transfer.push_back(static_cast<int32_t>(module_.tensors.size() * 64) + signals_[{signal.from, signal.to}]++);
+  }
+
+  bool runs_once(int segment) const {
+    const SegmentKind kind = module_.segments[static_cast<size_t>(segment)].kind;
+    return kind == SegmentKind::prologue || kind == SegmentKind::epilogue;
+  }
+
   // When the first of the tensor's other deliveries has left a contribution on a device, and in which segment.
   std::pair<Key, int> left_here(const Delivery& delivery, int32_t index, int32_t device, const Contribution& contribution) const {
     std::optional<std::pair<Key, int>> first;
@@ -193,6 +220,7 @@ class Planner {
   std::map<int, Key> buckets_;
   std::vector<Key> keys_;  // by delivery: where it stands
   std::map<std::pair<TensorId, std::vector<int32_t>>, int32_t> transfers_;
+  std::map<std::pair<int32_t, int32_t>, int32_t> signals_;  // between two ranks
 };
 
 FileTensor file_tensor(const Module& module, TensorId id, Shape shape) {
@@ -294,7 +322,8 @@ class Description {
     add(llvm::ArrayRef<View>(i.ins));
     add(llvm::ArrayRef<int32_t>(i.reads));
     add(llvm::ArrayRef<int32_t>(i.writes));
-    if (const auto* c = std::get_if<Communication>(&i.expression)) add(c->peer, c->group, c->transfer, c->root, c->with_next);
+    if (const auto* c = std::get_if<Communication>(&i.expression))
+      add(c->peer, c->group, c->transfer, c->root, c->with_next, c->crosses_micro_batches);
     if (const auto* x = std::get_if<IndexExpression>(&i.expression)) add(x->offset);
     if (const auto* c = std::get_if<Capture>(&i.expression)) add(c->regions);
     if (const auto* p = std::get_if<PadExpression>(&i.expression))

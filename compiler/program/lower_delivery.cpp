@@ -228,6 +228,21 @@ void RankLowering::lower_send(const LoweringPlan::Event& event) {
                     tensor(delivery.tensor).join};
 }
 
+void RankLowering::lower_signal(const LoweringPlan::Event& event) {
+  const Signal& signal = module_.signals[static_cast<size_t>(event.signal)];
+  const bool sends = signal.from == device_;
+  const View nothing = whole_buffer(new_buffer("signal", DType::u8, 0), {0});
+  Instruction& i = emit(sends ? Opcode::send : Opcode::receive, OpId(), TensorId());
+  if (sends)
+    i.ins.push_back(nothing);
+  else
+    i.outs.push_back(nothing);
+  i.origin = op(signal.after).name + " before " + op(signal.before).name;
+  const bool crosses = op(signal.after).variant != op(signal.before).variant;
+  i.expression = Communication{
+      add_peer(sends ? signal.to : signal.from), -1, plan_.signal_transfer[static_cast<size_t>(event.signal)], Join::sum, -1, false, crosses};
+}
+
 // Values that the host may ask for, as soon as they are complete.
 void RankLowering::capture_after(TensorId id) {
   auto capture = [&](Capture::What what, const Value& value) {

@@ -28,6 +28,7 @@ void RankLowering::run() {
       case LoweringPlan::Event::What::op: lower_op(event); break;
       case LoweringPlan::Event::What::delivery: lower_delivery(event); break;
       case LoweringPlan::Event::What::send: lower_send(event); break;
+      case LoweringPlan::Event::What::signal: lower_signal(event); break;
     }
   }
   if (bucket >= 0) join_calls(begin);

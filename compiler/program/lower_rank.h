@@ -22,11 +22,12 @@ struct LoweringPlan {
   };
   struct Event {
     Key key;
-    enum class What { op, delivery, send } what = What::op;
+    enum class What { op, delivery, send, signal } what = What::op;
     int segment = 0;
     OpId op;
     int32_t piece = 0;
     int32_t delivery = 0, message = 0;
+    int32_t signal = 0;
   };
   std::vector<std::vector<Event>> events;  // by device, sorted
   struct Gift {
@@ -36,6 +37,7 @@ struct LoweringPlan {
   std::vector<std::vector<Gift>> gifts;                                           // by device: the messages that it gives, sorted
   std::vector<int32_t> transfer;                                                  // by delivery: number of a collective
   std::vector<std::vector<int32_t>> message_transfer;                             // by delivery and message
+  std::vector<int32_t> signal_transfer;                                           // by signal
   std::vector<int> segment_of;                                                    // by op
   std::vector<std::unordered_map<TensorId, llvm::SmallVector<Region, 1>>> homes;  // by device: what is at home there
   std::vector<std::set<TensorId>> on_host;                                        // by device: of these, what the processor beside it has
@@ -91,6 +93,7 @@ class RankLowering {
   void lower_delivery(const LoweringPlan::Event& event);
   void join_calls(size_t begin);
   void lower_send(const LoweringPlan::Event& event);
+  void lower_signal(const LoweringPlan::Event& event);
   void lower_all_gather(const Delivery& delivery, int32_t index);
   void lower_reduce_scatter(const Delivery& delivery, int32_t index);
   void lower_all_to_all(const Delivery& delivery, int32_t index);

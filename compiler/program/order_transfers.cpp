@@ -102,7 +102,7 @@ class Rehearsal {
         event.step = {rank, slot.segment, static_cast<int32_t>(i), slot.micro_batch, &instructions[i]};
         event.place = {static_cast<int32_t>(s), static_cast<int32_t>(i)};
         event.at = at;
-        event.tag = static_cast<uint64_t>(communication->transfer) << 32 | static_cast<uint32_t>(slot.micro_batch);
+        event.tag = static_cast<uint64_t>(communication->transfer) << 32 | static_cast<uint32_t>(communication->micro_batch_of(slot.micro_batch));
         if (communication->peer < 0) {
           event.channel = static_cast<uint64_t>(wiring_.group[static_cast<size_t>(rank)][static_cast<size_t>(communication->group)]);
         } else {

@@ -122,7 +122,7 @@ class Planner {
     }
     buffer.stride = aligned(bytes);
     item.bytes = (buffer.copies - 1) * buffer.stride + bytes;
-    if (item.bytes == 0) item.bytes = 1;
+    if (item.bytes == 0) return void(buffer.offset = 0);  // in nobody's way
     items_.push_back(std::move(item));
   }
 

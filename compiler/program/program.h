@@ -69,7 +69,8 @@ enum class Opcode {
   update,
   // communication: contiguous views. all_reduce: in place (outs[0]). all_gather: ins[0] is this rank's block, outs[0] the blocks in group order.
   // reduce_scatter: ins[0] the blocks in group order, outs[0] this rank's. broadcast: ins[0] at the root, outs[0] at the others. all_to_all: ins[0] a
-  // block for each member, outs[0] one from each, in group order. send: ins[0]. receive: outs[0].
+  // block for each member, outs[0] one from each, in group order. send: ins[0]. receive: outs[0]. Of no elements: a signal. What stands before it on
+  // the sender has ended when what stands behind it on the receiver begins, whatever memory they touch.
   send,
   receive,
   all_reduce,
@@ -130,6 +131,10 @@ struct Communication {
   Join join = Join::sum;
   int32_t root = -1;       // broadcast: which member of the group gives
   bool with_next = false;  // collectives: one call with the next instruction, which is of the same opcode, group, type and join
+  // A signal between two micro-batches, once a step.
+  bool crosses_micro_batches = false;
+  // Of the tag, beside `transfer`: both ends of a message are in one micro-batch, unless it crosses.
+  int32_t micro_batch_of(int32_t slots) const { return crosses_micro_batches ? 0 : slots; }
 };
 struct Capture {
   enum class What { loss, grad_norm, output, gradient } what = What::loss;

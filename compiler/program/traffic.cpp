@@ -4,6 +4,11 @@ namespace sscc {
 
 bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::all_to_all; }
 
+bool is_signal(const Instruction& i) {
+  const auto is_empty = [](const View& view) { return elements(view.dims) == 0; };
+  return (i.opcode == Opcode::send && is_empty(i.ins[0])) || (i.opcode == Opcode::receive && is_empty(i.outs[0]));
+}
+
 bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index) {
   const auto* previous = index > 0 ? std::get_if<Communication>(&segment[index - 1].expression) : nullptr;
   return previous && previous->with_next;

@@ -23,6 +23,7 @@ int64_t bytes_of(const Body& body, const View& view);
 // What the rules above call B.
 int64_t bytes_of_call(const Body& body, const Instruction& communication);
 bool is_communication(Opcode opcode);
+bool is_signal(const Instruction& instruction);  // one end of an empty message
 // Is an instruction of a segment one call with the one before it?
 bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index);
 

@@ -83,7 +83,8 @@ class Walker {
 
   static const Communication& communication(const Step& step) { return std::get<Communication>(step.what->expression); }
   static uint64_t tag(const Step& step) {
-    return static_cast<uint64_t>(communication(step).transfer) << 32 | static_cast<uint32_t>(step.micro_batch);
+    const Communication& c = communication(step);
+    return static_cast<uint64_t>(c.transfer) << 32 | static_cast<uint32_t>(c.micro_batch_of(step.micro_batch));
   }
   int32_t peer(const Step& step) const {
     return programs_.ranks[static_cast<size_t>(step.rank)].constants.peers[static_cast<size_t>(communication(step).peer)];

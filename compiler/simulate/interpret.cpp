@@ -93,8 +93,8 @@ Call norm_call(const Instruction& instruction) {
 Call communication_call(const Instruction& instruction) {
   const auto c = std::get<Communication>(instruction.expression);
   switch (instruction.opcode) {
-    case Opcode::send: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.send(t.ins[0], c.peer, c.transfer, m); };
-    case Opcode::receive: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.receive(t.outs[0], c.peer, c.transfer, m); };
+    case Opcode::send: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.send(t.ins[0], c.peer, c.transfer, c.micro_batch_of(m)); };
+    case Opcode::receive: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.receive(t.outs[0], c.peer, c.transfer, c.micro_batch_of(m)); };
     case Opcode::all_reduce: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.all_reduce(t.outs[0], c.group, c.join, c.transfer, m); };
     case Opcode::all_gather: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.all_gather(t.outs[0], t.ins[0], c.group, c.transfer, m); };
     case Opcode::broadcast:

@@ -81,11 +81,13 @@ class NcclDataPlane : public DeviceDataPlane {
 
   void send(int peer, const void* data, size_t bytes, int64_t) override {
     if (!messages_.empty() && !messages_.back().sends) end_group();
+    if (bytes == 0) return messages_.push_back({true, peer, signal_.data(), 1, place("send")});
     messages_.push_back({true, peer, const_cast<void*>(data), bytes, place("send")});  // NCCL's send takes it as const
   }
 
   // The rules of which sends and receives go together are those that the programs were checked with (compiler/program/walk.h).
   void receive(int peer, void* data, size_t bytes, int64_t) override {
+    if (bytes == 0) return messages_.push_back({false, peer, static_cast<std::byte*>(signal_.data()) + 1, 1, place("receive")});
     const std::byte* begin = static_cast<std::byte*>(data);
     const bool overwrites = std::any_of(messages_.begin(), messages_.end(), [&](const Message& other) {
       const std::byte* read = static_cast<std::byte*>(other.data);
@@ -286,8 +288,9 @@ class NcclDataPlane : public DeviceDataPlane {
   const DeviceEvent slot_begin_, last_call_;
   std::vector<DeviceEvent> marks_;  // of this slot, and more
   size_t next_mark_ = 0;
-  std::vector<Message> messages_;  // of the open group
-  std::vector<Enqueued> members_;  // of the call that is put together
+  std::vector<Message> messages_;                       // of the open group
+  const DeviceMemory signal_{2, "memory for signals"};  // what has no bytes makes nobody wait: one goes from here to there
+  std::vector<Enqueued> members_;                       // of the call that is put together
   bool is_collecting_ = false;
   const char* segment_ = "";
   const char* origin_ = "";

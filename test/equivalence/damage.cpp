@@ -349,6 +349,20 @@ const std::vector<Damage>& damages() {
              }
          return false;
        }},
+      {"a signal is dropped",
+       [](Patient& p) {
+         return change_everywhere(p, p.find(is_signal), [](std::vector<Instruction>& list, size_t i) {
+           erase(list, i);
+           return -1;
+         });
+       }},
+      {"a signal is given before what it tells", [](Patient& p) { return move_to_end(p, p.find(is_signal), Opcode::send); }},
+      {"a signal is heard after what it is for", [](Patient& p) { return move_to_end(p, p.find(is_signal), Opcode::receive); }},
+      {"a signal does not wait for what it tells",
+       [](Patient& p) {
+         const auto waits = [](const Instruction& i) { return is_signal(i) && i.opcode == Opcode::send && !i.waits.empty(); };
+         return change(p, p.find(waits), [](Instruction& i) { i.waits.clear(); });
+       }},
       {"an event is missing",
        [](Patient& p) {
          return change(p, p.find([](const Instruction& i) { return !i.waits.empty(); }),

@@ -8,14 +8,12 @@ import subprocess
 import sys
 
 FOUND = f"{os.path.dirname(os.path.realpath(__file__))}/found"
-PASSES = ["differentiate", "transform", "assign", "order", "materialize", "form_collectives", "lower", "fuse", "order_transfers", "plan_buffers",
-          "assign_streams", "check_deadlock", "check_lineage", "check_memory"]
 
 
 def main():
     failed = 0
     for name in sys.argv[2:] or sorted(os.listdir(FOUND)):
-        words = [sys.argv[1], "model.txt", "--plan", "plan.json", "--train", "recipe.json", "--passes", ",".join(PASSES)]
+        words = [sys.argv[1], "model.txt", "--plan", "plan.json", "--train", "recipe.json", "--passes", "differentiate.."]
         done = subprocess.run([os.path.abspath(words[0]), *words[1:]], cwd=f"{FOUND}/{name}", capture_output=True, text=True, check=False)
         failed += done.returncode != 0
         if done.returncode:

@@ -198,6 +198,14 @@ inline bool run_early(Patient& p, const std::function<bool(const Instruction&)>&
   return false;
 }
 
+// An end of a signal moves to where it says less: a send to the beginning of its segment, a receive to the end.
+inline bool move_to_end(Patient& p, const std::optional<Site>& site, Opcode opcode) {
+  if (!site || p.at(*site).opcode != opcode) return false;
+  auto& list = p.own_list(*site);
+  move(list, site->instruction, opcode == Opcode::send ? 0 : list.size() - 1);
+  return true;
+}
+
 // Every member of a call makes another call.
 inline bool call_otherwise(Patient& p, Opcode right, Opcode wrong) {
   return change_everywhere(p, p.find(right), [&](std::vector<Instruction>& list, size_t i) {

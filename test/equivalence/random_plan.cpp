@@ -37,7 +37,7 @@ class Planner {
       case 4: folded_stages(); break;
       default: break;
     }
-    if (plan_.order.empty() && coin(8) == 0) add_before();
+    if (plan_.order.empty() && coin(4) == 0) add_before();
     if (coin(2) == 0) add_communication();
     if (plan_.assign.empty() && devices_ > 2 && coin(2) == 0) add_broadcast();
     if (coin(3) == 0) add_cluster();
@@ -198,10 +198,23 @@ class Planner {
     plan_.order = R"({"schedule": ")" + one_of(random_, schedules) + "\"}";
   }
 
-  // One operator ends before another begins.
+  // Operators end before others begin: mostly in the order in which they stand, of both passes or within one, sometimes of named micro-batches.
   void add_before() {
-    const std::string first = any_op().name, second = any_op().name;
-    plan_.order = R"({"before": [[)" + quote(first) + ", " + quote(second) + "]]}";
+    const auto operators = static_cast<int64_t>(module_.order.size());
+    std::string edges;
+    for (int64_t i = 0; i <= coin(3); ++i) {
+      int64_t first = coin(operators), second = coin(operators);
+      if (first > second && coin(4) > 0) std::swap(first, second);
+      const int64_t phases = coin(4);
+      edges += (edges.empty() ? "[" : ", [") + runs_of(first, phases == 1) + ", " + runs_of(second, phases < 2) + "]";
+    }
+    plan_.order = R"({"before": [)" + edges + "]}";
+  }
+  std::string runs_of(int64_t position, bool backward) {
+    const std::string name = quote(module_.ops[module_.order[static_cast<size_t>(position)]].name);
+    const std::string micro_batch = coin(3) == 0 ? ", \"micro_batch\": " + std::to_string(coin(3)) : "";
+    if (!backward && micro_batch.empty()) return name;
+    return "{\"name\": " + name + (backward ? ", \"phase\": \"backward\"" : "") + micro_batch + "}";
   }
 
   // Instead of the plan's mesh: each stage on its own, with the same names of axes and other lengths.

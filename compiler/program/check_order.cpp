@@ -1,0 +1,179 @@
+// What a plan's `before` asks for. Operators that are to come first leave marks: the n-th on their rank. What an instruction can rely on is a clock, the
+// number of marks of each rank that have been left when it begins: those of the instruction before it on its stream, of what it waits for, and of what
+// it is sent. Nothing else is known to have ended, and that is what is checked.
+#include <algorithm>
+#include <map>
+#include <memory>
+#include <set>
+
+#include "compiler/program/check.h"
+#include "compiler/program/walk.h"
+#include "compiler/support/strings.h"
+#include "llvm/ADT/STLExtras.h"
+
+namespace sscc {
+namespace {
+
+using Clock = std::shared_ptr<const std::vector<int32_t>>;  // by rank; shared, for most instructions add nothing
+
+Clock later_of(const Clock& a, const Clock& b) {
+  if (a == b || !b) return a;
+  if (!a) return b;
+  const auto is_enough = [](const Clock& x, const Clock& y) { return std::equal(x->begin(), x->end(), y->begin(), std::greater_equal<>()); };
+  if (is_enough(a, b)) return a;
+  if (is_enough(b, a)) return b;
+  auto both = std::make_shared<std::vector<int32_t>>(*a);
+  for (size_t r = 0; r < both->size(); ++r) (*both)[r] = std::max((*both)[r], (*b)[r]);
+  return both;
+}
+
+llvm::SmallVector<OpId, 1> ops_of(const Instruction& i) {
+  const auto* expression = std::get_if<PointwiseExpression>(&i.expression);
+  llvm::SmallVector<OpId, 1> ops;
+  if (expression && !expression->ops.empty())
+    for (const auto& [op, piece] : expression->ops) ops.push_back(op);
+  else if (i.op.valid())
+    ops.push_back(i.op);
+  return ops;
+}
+
+class OrderCheck {
+ public:
+  OrderCheck(const Module& module, const Programs& programs, Diagnostics& diagnostics)
+      : module_(module), programs_(programs), diagnostics_(diagnostics), ranks_(programs.ranks.size()) {
+    for (size_t p = 0; p < module.precedences.size(); ++p) {
+      for (OpId id : module.precedences[p].first) marking_.insert(id);
+      for (OpId id : module.precedences[p].second) follows_[id].push_back(p);
+    }
+    count_runs();
+  }
+
+  bool run() {
+    Visitor visitor;
+    visitor.instruction = [&](const Step& step) {
+      std::vector<Clock> sent;
+      if (step.what->opcode == Opcode::receive) sent.push_back(std::move(messages_[step.message]));
+      const Clock ended = visit(step, sent);
+      if (step.what->opcode == Opcode::send) messages_[step.message] = ended;
+      return is_kept_;
+    };
+    visitor.collective = [&](const std::vector<Step>& members) {
+      std::vector<Clock> sent;
+      for (const Step& member : members) sent.push_back(begin(member));
+      for (const Step& member : members) visit(member, sent);
+      return is_kept_;
+    };
+    walk(programs_, wiring_of(programs_), visitor);
+    return is_kept_;
+  }
+
+ private:
+  struct Rank {
+    int32_t segment = -1, micro_batch = -1;
+    Clock slot;                  // when the slot began: all streams of the one before have ended
+    std::vector<Clock> streams;  // what has ended on each
+    std::vector<Clock> ended;    // by instruction of the slot
+    int32_t marks = 0;
+  };
+  struct Mark {
+    int32_t rank = 0, number = 0;
+  };
+  using Run = std::pair<OpId, int32_t>;  // of an operator, in a micro-batch
+
+  // How often each operator that is to come first runs, on all ranks together.
+  void count_runs() {
+    for (const RankProgram& rank : programs_.ranks) {
+      const Body& body = programs_.bodies[static_cast<size_t>(rank.body)];
+      for (const ProgramSlot& slot : body.schedule)
+        for (const Instruction& i : body.segments[static_cast<size_t>(slot.segment)].instructions)
+          for (OpId id : ops_of(i))
+            if (marking_.contains(id)) ++runs_[{id, slot.micro_batch}];
+    }
+  }
+
+  // What has ended when it may begin, by its stream and its waits.
+  Clock begin(const Step& step) {
+    Rank& rank = ranks_[static_cast<size_t>(step.rank)];
+    if (rank.segment != step.segment || rank.micro_batch != step.micro_batch) {
+      for (const Clock& stream : rank.streams) rank.slot = later_of(rank.slot, stream);
+      rank.segment = step.segment;
+      rank.micro_batch = step.micro_batch;
+      rank.streams.clear();
+      rank.ended.clear();
+    }
+    rank.streams.resize(std::max(rank.streams.size(), static_cast<size_t>(step.what->stream) + 1));
+    Clock clock = later_of(rank.slot, rank.streams[static_cast<size_t>(step.what->stream)]);
+    for (const int32_t other : step.what->waits)
+      if (other < static_cast<int32_t>(rank.ended.size())) clock = later_of(clock, rank.ended[static_cast<size_t>(other)]);
+    return clock;
+  }
+
+  Clock visit(const Step& step, const std::vector<Clock>& sent) {
+    Clock clock = begin(step);
+    for (const Clock& each : sent) clock = later_of(clock, each);
+    const llvm::SmallVector<OpId, 1> ops = ops_of(*step.what);
+    for (OpId id : ops)
+      if (const auto it = follows_.find(id); it != follows_.end())
+        for (const size_t precedence : it->second) check(step, id, module_.precedences[precedence], clock);
+    Rank& rank = ranks_[static_cast<size_t>(step.rank)];
+    for (OpId id : ops)
+      if (marking_.contains(id)) clock = leave_mark(step.rank, {id, step.micro_batch}, clock);
+    rank.streams[static_cast<size_t>(step.what->stream)] = clock;
+    rank.ended.resize(std::max(rank.ended.size(), static_cast<size_t>(step.instruction) + 1));
+    rank.ended[static_cast<size_t>(step.instruction)] = clock;
+    return clock;
+  }
+
+  Clock leave_mark(int32_t rank, const Run& run, const Clock& clock) {
+    auto marked = clock ? std::make_shared<std::vector<int32_t>>(*clock) : std::make_shared<std::vector<int32_t>>(ranks_.size(), 0);
+    const int32_t number = ++ranks_[static_cast<size_t>(rank)].marks;
+    (*marked)[static_cast<size_t>(rank)] = number;
+    marks_[run].push_back({rank, number});
+    return marked;
+  }
+
+  void check(const Step& step, OpId id, const Precedence& precedence, const Clock& clock) {
+    const Op& op = module_.ops[id];
+    for (OpId first : precedence.first) {
+      if (first == id) continue;
+      const Op& other = module_.ops[first];
+      const bool is_same = op.scope == Scope::micro_batch && other.scope == Scope::micro_batch && op.variant == other.variant;
+      for (auto it = runs_.lower_bound({first, INT32_MIN}); it != runs_.end() && it->first.first == first; ++it) {
+        if (is_same && it->first.second != step.micro_batch) continue;
+        const std::vector<Mark>& marks = marks_[it->first];
+        const auto unknown = llvm::find_if(marks, [&](const Mark& mark) { return !clock || (*clock)[static_cast<size_t>(mark.rank)] < mark.number; });
+        if (marks.size() == static_cast<size_t>(it->second) && unknown == marks.end()) continue;
+        return refuse(step, op, other, it->first.second, unknown == marks.end() ? -1 : unknown->rank, precedence.where);
+      }
+    }
+  }
+
+  void refuse(const Step& step, const Op& op, const Op& first, int32_t micro_batch, int32_t rank, const Location& where) {
+    if (!is_kept_) return;
+    is_kept_ = false;
+    diagnostics_.error(Code::order_not_kept, where,
+                       "rank " + std::to_string(step.rank) + " can begin " + quoted(op.name) + " of micro-batch " + std::to_string(step.micro_batch) +
+                           " before " + (rank < 0 ? std::string("every rank") : "rank " + std::to_string(rank)) + " has ended " + quoted(first.name) +
+                           " of micro-batch " + std::to_string(micro_batch),
+                       "", op.name);
+  }
+
+  const Module& module_;
+  const Programs& programs_;
+  Diagnostics& diagnostics_;
+  std::vector<Rank> ranks_;
+  std::set<OpId> marking_;                       // that are to come first
+  std::map<OpId, std::vector<size_t>> follows_;  // what is to come behind: by precedence
+  std::map<Run, int32_t> runs_;                  // instructions of each run, on all ranks
+  std::map<Run, std::vector<Mark>> marks_;       // left so far
+  std::map<int64_t, Clock> messages_;            // on their way
+  bool is_kept_ = true;
+};
+
+}  // namespace
+
+bool check_order(const Module& module, const Programs& programs, Diagnostics& diagnostics) {
+  return module.precedences.empty() || OrderCheck(module, programs, diagnostics).run();
+}
+
+}  // namespace sscc
