@@ -1,10 +1,14 @@
 // What a plan's `before` asks for. Operators that are to come first leave marks: the n-th on their rank. What an instruction can rely on is a clock, the
 // number of marks of each rank that have been left when it begins: those of the instruction before it on its stream, of what it waits for, and of what
 // it is sent. Nothing else is known to have ended, and that is what is checked.
+//
+// A rank's clocks are made in the order of its instructions. The messages of a group call are through in another: a receive is noted until the rank
+// comes to what stands behind it. A send says what is known before it, whichever sends of its group are through.
 #include <algorithm>
 #include <map>
 #include <memory>
 #include <set>
+#include <tuple>
 
 #include "compiler/program/check.h"
 #include "compiler/program/walk.h"
@@ -51,10 +55,15 @@ class OrderCheck {
   bool run() {
     Visitor visitor;
     visitor.instruction = [&](const Step& step) {
-      std::vector<Clock> sent;
-      if (step.what->opcode == Opcode::receive) sent.push_back(std::move(messages_[step.message]));
-      const Clock ended = visit(step, sent);
-      if (step.what->opcode == Opcode::send) messages_[step.message] = ended;
+      switch (step.what->opcode) {
+        case Opcode::send: messages_[step.message] = ended_at(step); break;
+        case Opcode::receive: {
+          const auto message = messages_.extract(step.message);
+          ranks_[static_cast<size_t>(step.rank)].received[{step.segment, step.micro_batch, step.instruction}] = message.mapped();
+          break;
+        }
+        default: visit(step, {});
+      }
       return is_kept_;
     };
     visitor.collective = [&](const std::vector<Step>& members) {
@@ -69,10 +78,11 @@ class OrderCheck {
 
  private:
   struct Rank {
-    int32_t segment = -1, micro_batch = -1;
-    Clock slot;                  // when the slot began: all streams of the one before have ended
-    std::vector<Clock> streams;  // what has ended on each
-    std::vector<Clock> ended;    // by instruction of the slot
+    size_t slot = 0;                                                  // of its schedule, where it is
+    Clock base;                                                       // when the slot began: all streams of the one before have ended
+    std::vector<Clock> streams;                                       // what has ended on each
+    std::vector<Clock> ended;                                         // by instruction of the slot, as far as it is
+    std::map<std::tuple<int32_t, int32_t, int32_t>, Clock> received;  // by segment, micro-batch and instruction: what it is not past yet
     int32_t marks = 0;
   };
   struct Mark {
@@ -91,37 +101,72 @@ class OrderCheck {
     }
   }
 
-  // What has ended when it may begin, by its stream and its waits.
+  const Body& body(int32_t rank) const { return programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body)]; }
+
+  // What has ended when it may begin.
   Clock begin(const Step& step) {
+    go_to(step);
+    return known(ranks_[static_cast<size_t>(step.rank)], *step.what);
+  }
+  // When it has ended: of a send that the rank is past, too.
+  Clock ended_at(const Step& step) {
     Rank& rank = ranks_[static_cast<size_t>(step.rank)];
-    if (rank.segment != step.segment || rank.micro_batch != step.micro_batch) {
-      for (const Clock& stream : rank.streams) rank.slot = later_of(rank.slot, stream);
-      rank.segment = step.segment;
-      rank.micro_batch = step.micro_batch;
-      rank.streams.clear();
-      rank.ended.clear();
-    }
-    rank.streams.resize(std::max(rank.streams.size(), static_cast<size_t>(step.what->stream) + 1));
-    Clock clock = later_of(rank.slot, rank.streams[static_cast<size_t>(step.what->stream)]);
-    for (const int32_t other : step.what->waits)
-      if (other < static_cast<int32_t>(rank.ended.size())) clock = later_of(clock, rank.ended[static_cast<size_t>(other)]);
-    return clock;
+    go_to(step);
+    if (rank.ended.size() == static_cast<size_t>(step.instruction)) end(rank, *step.what, known(rank, *step.what));
+    return rank.ended[static_cast<size_t>(step.instruction)];
   }
 
-  Clock visit(const Step& step, const std::vector<Clock>& sent) {
+  // Past all that stands before the step: sends and receives that are through.
+  void go_to(const Step& step) {
+    Rank& rank = ranks_[static_cast<size_t>(step.rank)];
+    const Body& program = body(step.rank);
+    while (true) {
+      const ProgramSlot& slot = program.schedule[rank.slot];
+      const std::vector<Instruction>& list = program.segments[static_cast<size_t>(slot.segment)].instructions;
+      const bool is_here = slot.segment == step.segment && slot.micro_batch == step.micro_batch;
+      const size_t until = is_here ? static_cast<size_t>(step.instruction) : list.size();
+      while (rank.ended.size() < until) {
+        const Instruction& i = list[rank.ended.size()];
+        Clock clock = known(rank, i);
+        const auto came = rank.received.find({slot.segment, slot.micro_batch, static_cast<int32_t>(rank.ended.size())});
+        if (came != rank.received.end()) {
+          clock = later_of(clock, came->second);
+          rank.received.erase(came);
+        }
+        end(rank, i, clock);
+      }
+      if (is_here) return;
+      for (const Clock& stream : rank.streams) rank.base = later_of(rank.base, stream);
+      rank.streams.clear();
+      rank.ended.clear();
+      ++rank.slot;
+    }
+  }
+
+  // By its stream and its waits.
+  static Clock known(Rank& rank, const Instruction& i) {
+    const auto stream = static_cast<size_t>(i.stream);
+    Clock clock = stream < rank.streams.size() ? later_of(rank.base, rank.streams[stream]) : rank.base;
+    for (const int32_t other : i.waits)
+      if (static_cast<size_t>(other) < rank.ended.size()) clock = later_of(clock, rank.ended[static_cast<size_t>(other)]);
+    return clock;
+  }
+  static void end(Rank& rank, const Instruction& i, const Clock& clock) {
+    rank.streams.resize(std::max(rank.streams.size(), static_cast<size_t>(i.stream) + 1));
+    rank.streams[static_cast<size_t>(i.stream)] = clock;
+    rank.ended.push_back(clock);
+  }
+
+  void visit(const Step& step, const std::vector<Clock>& sent) {
     Clock clock = begin(step);
     for (const Clock& each : sent) clock = later_of(clock, each);
     const llvm::SmallVector<OpId, 1> ops = ops_of(*step.what);
     for (OpId id : ops)
       if (const auto it = follows_.find(id); it != follows_.end())
         for (const size_t precedence : it->second) check(step, id, module_.precedences[precedence], clock);
-    Rank& rank = ranks_[static_cast<size_t>(step.rank)];
     for (OpId id : ops)
       if (marking_.contains(id)) clock = leave_mark(step.rank, {id, step.micro_batch}, clock);
-    rank.streams[static_cast<size_t>(step.what->stream)] = clock;
-    rank.ended.resize(std::max(rank.ended.size(), static_cast<size_t>(step.instruction) + 1));
-    rank.ended[static_cast<size_t>(step.instruction)] = clock;
-    return clock;
+    end(ranks_[static_cast<size_t>(step.rank)], *step.what, clock);
   }
 
   Clock leave_mark(int32_t rank, const Run& run, const Clock& clock) {

@@ -92,7 +92,7 @@ class Adversary {
     const auto& c = std::get<Communication>(head.what->expression);
     const int32_t mine = programs_.ranks[head.rank].rank, peer = programs_.ranks[head.rank].constants.peers[static_cast<size_t>(c.peer)];
     const bool sends = head.what->opcode == Opcode::send;
-    return {sends ? mine : peer, sends ? peer : mine, c.transfer, slot(head.rank).micro_batch};
+    return {sends ? mine : peer, sends ? peer : mine, c.transfer, c.micro_batch_of(slot(head.rank).micro_batch)};
   }
 
   // The same call of all members of a collective; empty: not all have come to it.

@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <array>
+#include <barrier>
 #include <catch2/catch.hpp>
 #include <chrono>
 #include <csignal>
@@ -163,8 +164,10 @@ TEST_CASE("messages and data pass between all ranks over TCP") {
 
 TEST_CASE("a rank that gives up is heard by all") {
   std::array<std::string, 3> why, failure;
+  std::barrier all_have_met(3);  // who gives up at once could be heard by one that has not left the transport's barrier yet
   on_threads(3, [&](Transport& transport) {
     transport.barrier();
+    all_have_met.arrive_and_wait();
     const auto rank = static_cast<size_t>(transport.rank());
     if (rank == 1) return transport.abort("its data are wrong", 1);
     transport.at("1F", "/layers.2/Add", 3);
