@@ -15,8 +15,8 @@ const char* cpp_type(DType type) {
   switch (type) {
     case DType::f32: return "float";
     case DType::f64: return "double";
-    case DType::f16:
-    case DType::bf16: return "uint16_t";  // no kernels on this target
+    case DType::f16: return "f16";
+    case DType::bf16: return "bf16";
     case DType::i64: return "int64_t";
     case DType::i32: return "int32_t";
     case DType::i8: return "int8_t";
@@ -99,8 +99,10 @@ std::string FusedFunctions::definition(const Function& function) const {
   text += declaration(function.name) + " {\n";
   text += "  pointwise_loop(Types<" + list_of_types(function.outs) + ">(), Types<" + list_of_types(function.ins) + ">(), outs, ins, accumulate, []";
   text += target_ == Target::cpu ? "(" : " SSCC_HOST_DEVICE(";
-  for (size_t i = 0; i < function.outs.size(); ++i) text += (i ? ", " : "") + std::string(cpp_type(function.outs[i])) + "& out" + std::to_string(i);
-  for (size_t i = 0; i < function.ins.size(); ++i) text += std::string(", ") + cpp_type(function.ins[i]) + " in" + std::to_string(i);
+  for (size_t i = 0; i < function.outs.size(); ++i)
+    text += (i ? ", " : "") + std::string(cpp_type(rt::arithmetic_type(function.outs[i]))) + "& out" + std::to_string(i);
+  for (size_t i = 0; i < function.ins.size(); ++i)
+    text += std::string(", ") + cpp_type(rt::arithmetic_type(function.ins[i])) + " in" + std::to_string(i);
   text += ") {\n";
   for (size_t i = 0; i < function.expression.steps.size(); ++i) text += "    " + step_text(function.expression, i) + "\n";
   for (size_t i = 0; i < function.outs.size(); ++i)

@@ -93,8 +93,9 @@ const Expression& expression_of(const Call& call) {
 void print_pointwise(Call& call) {
   const Instruction& instruction = call.instruction;
   const auto& expression = expression_of<PointwiseExpression>(call);
-  const bool single = expression.steps.size() == 1 && instruction.outs.size() == 1 &&
-                      expression.steps[0].dtype == call.body.buffers[instruction.outs[0].buffer].dtype;
+  const auto type_of = [&](const View& view) { return call.body.buffers[view.buffer].dtype; };
+  const bool single = expression.steps.size() == 1 && instruction.outs.size() == 1 && expression.steps[0].dtype == type_of(instruction.outs[0]) &&
+                      llvm::none_of(instruction.ins, [&](const View& in) { return rt::arithmetic_type(type_of(in)) != type_of(in); });
   if (!single) {
     call.function("fused::" + call.fused.name_for(call.body, instruction))
         .operand_list(instruction.outs)

@@ -71,6 +71,7 @@ std::string print_model(const Programs& programs, const std::string& version) {
   text += std::string("      .training = ") + (programs.training ? "true" : "false") + ",\n";
   text += "      .tokens_per_step = " + std::to_string(programs.tokens_per_step) + ",\n";
   text += "      .flops_per_step = " + std::to_string(programs.model_flops_per_step) + ",\n";
+  text += "      .precision = DType::" + std::string(word_of(programs.precision)) + ",\n";
   text += field("parameters", programs.parameters) + field("constants", programs.constants) + field("inputs", programs.inputs) +
           field("labels", programs.labels) + field("outputs", programs.outputs);
   return text + "  };\n}\n";

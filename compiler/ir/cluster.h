@@ -7,7 +7,7 @@
 #include <string>
 #include <vector>
 
-#include "compiler/support/diagnostics.h"
+#include "compiler/ir/module.h"
 #include "llvm/ADT/ArrayRef.h"
 
 namespace sscc {
@@ -25,10 +25,16 @@ struct Cluster {
   std::string file, text;  // for locations and hashes; empty: the reference
   std::string name = "the reference device";
   struct Device {
-    double flops_per_second = 1e12;  // f32
+    double flops_per_second = 1e12;                              // f32
+    double bf16_flops_per_second = 0, f16_flops_per_second = 0;  // 0: as f32
     double memory_bytes_per_second = 2e11;
     double kernel_seconds = 2e-6;  // launch
     int64_t memory_bytes = 0;      // 0: not known
+
+    double flops_per_second_in(DType precision) const {
+      const double small = precision == DType::bf16 ? bf16_flops_per_second : precision == DType::f16 ? f16_flops_per_second : 0;
+      return small > 0 ? small : flops_per_second;
+    }
   } device;
   // Groups of devices that reach each other over a link: a node, then nodes, ...
   struct Level {

@@ -147,7 +147,7 @@ TensorId Builder::reduce(TensorId in, llvm::ArrayRef<int> dims, bool keep_dims, 
     else if (keep_dims)
       shape.push_back(1);
   }
-  const TensorId out = result(std::move(shape), module_.tensors[in].dtype, join);
+  const TensorId out = result(std::move(shape), rt::arithmetic_type(module_.tensors[in].dtype), join);
   add(Kind::reduce, std::move(attributes), {in}, {out});
   return out;
 }

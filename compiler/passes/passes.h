@@ -19,6 +19,9 @@ void find_blocks(Module& module);
 // Nothing without a recipe.
 void differentiate(Module& module, const Recipe& recipe, Diagnostics& diagnostics);
 
+// Which tensors are small floats: activations and their gradients, where the plan's precision is bf16. f32: nothing changes.
+void set_precision(Module& module, DType precision);
+
 // op-trans: cuts the step into micro-batches, divides every operator (op.splits), decomposes operators divided along a % axis.
 void transform(Module& module, const Plan& plan, Diagnostics& diagnostics);
 

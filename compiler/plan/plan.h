@@ -150,6 +150,7 @@ struct Plan {
   std::vector<CommunicationRule> communication;
   std::vector<int64_t> memory_limit;  // bytes by device; one entry: all; empty: none
   Location memory_limit_where;
+  DType precision = DType::f32;  // of activations
 };
 
 struct Recipe {

@@ -24,7 +24,7 @@ class PlanReader : private Reader {
   void read_mesh(const JsonValue& value);
   void read_recipe(const JsonValue* value, const std::string& recipe_file, const FileReader& read);
   void read_memory_limit(const JsonValue& value);
-  void check_precision(const JsonValue& root);
+  void read_precision(const JsonValue& root);
   // Whether a rule's `when` holds. Where not, the rule's form is checked and nothing else.
   bool read_when(const JsonValue& rule);
   // A key that the language has and that this kind of rule has no use for.

@@ -36,6 +36,8 @@ class ClusterReader : private Reader {
     if (const JsonValue* flops = expect_key(value, "flops_per_second"); flops && expect_object(*flops, language::cluster_flops)) {
       for (const JsonValue& each : flops->items) expect_rate(each);
       if (const JsonValue* f32 = expect_key(*flops, "f32")) cluster_.device.flops_per_second = f32->is_number() ? f32->real : 1;
+      if (const JsonValue* bf16 = flops->find("bf16"); bf16 && bf16->is_number()) cluster_.device.bf16_flops_per_second = bf16->real;
+      if (const JsonValue* f16 = flops->find("f16"); f16 && f16->is_number()) cluster_.device.f16_flops_per_second = f16->real;
     }
     if (const JsonValue* rate = expect_key(value, "memory_bytes_per_second")) cluster_.device.memory_bytes_per_second = expect_rate(*rate);
     if (const JsonValue* seconds = value.find("kernel_seconds")) cluster_.device.kernel_seconds = expect_seconds(*seconds);

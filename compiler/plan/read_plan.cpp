@@ -108,7 +108,7 @@ PlanAndRecipe PlanReader::read(const std::string& recipe_file, const Settings& s
   read_part("order", &PlanReader::read_order);
   read_part("communication", &PlanReader::read_communication);
   read_part("memory_limit", &PlanReader::read_memory_limit);
-  check_precision(root);
+  read_precision(root);
   return std::move(result_);
 }
 
@@ -168,11 +168,11 @@ void PlanReader::read_memory_limit(const JsonValue& value) {
           "give one for each device, or one for all");
 }
 
-void PlanReader::check_precision(const JsonValue& root) {
+void PlanReader::read_precision(const JsonValue& root) {
   const JsonValue* value = root.find("precision");
   if (!value) return;
   auto precision = expect_word(*value, language::precisions);
-  if (precision == "bf16") refuse(Feature::precision_bf16, at(*value));
+  if (precision == "bf16") result_.plan.precision = DType::bf16;
   if (precision == "f16") refuse(Feature::precision_f16, at(*value));
 }
 

@@ -118,6 +118,22 @@ class Lineage {
     return false;
   }
 
+  // Memory holds values in the types of their tensors; a copy may convert what a kernel takes in another (claims.cpp looks at kernels).
+  bool has_right_types(const Step& step) {
+    const Instruction& i = *step.what;
+    if ((i.op.valid() && i.piece >= 0) || !module_.cut.is_first(step.micro_batch)) return true;
+    const auto are_right = [&](llvm::ArrayRef<View> views, llvm::ArrayRef<int32_t> claims) {
+      for (size_t k = 0; k < views.size() && !claims.empty(); ++k) {
+        const TensorId held = claim(step, claims[claims.size() == views.size() ? k : 0]).tensor;
+        if (body(step.rank).buffers[views[k].buffer].dtype != module_.tensors[held].dtype) return false;
+      }
+      return true;
+    };
+    const bool reads = are_right(i.ins, i.reads), writes = i.opcode == Opcode::copy || are_right(i.outs, i.writes);
+    if (!reads || !writes) refuse(step, "takes memory to hold a value in another type than it has");
+    return reads && writes;
+  }
+
   // What lies in the arena before the step: homes, and nothing but them.
   void load_homes() {
     std::vector<std::vector<bool>> is_home;  // by rank and buffer
@@ -273,7 +289,7 @@ class Lineage {
 
   void visit(const Step& step) {
     const Instruction& i = *step.what;
-    if (!is_its_turn(step) || is_signal(i)) return;
+    if (!is_its_turn(step) || is_signal(i) || !has_right_types(step)) return;
     switch (i.opcode) {
       case Opcode::fill: {
         const Claim& c = claim(step, i.writes[0]);
@@ -430,7 +446,7 @@ class Lineage {
     }
     // What an instruction is said to do does not depend on the micro-batch.
     if (module_.cut.is_first(step.micro_batch)) {
-      const std::string difference = difference_from_claims(module_, layouts_, programs_.ranks[static_cast<size_t>(step.rank)], i);
+      const std::string difference = difference_from_claims(module_, layouts_, programs_.ranks[static_cast<size_t>(step.rank)], body(step.rank), i);
       if (!difference.empty()) return refuse(step, difference);
     }
     for (size_t k = 0; k < i.outs.size(); ++k) {
@@ -449,7 +465,7 @@ class Lineage {
     const Opcode opcode = members[0].what->opcode;
     if (opcode == Opcode::broadcast) return visit_broadcast(members);
     for (const Step& member : members) {
-      if (!is_its_turn(member)) return;
+      if (!is_its_turn(member) || !has_right_types(member)) return;
       if (!is_collective(*member.what, members.size())) return refuse(member, "does not read and write what a call of its kind does");
       const TensorId id = claim(member, member.what->reads[0]).tensor;
       const bool is_join = opcode == Opcode::all_reduce || opcode == Opcode::reduce_scatter;
@@ -477,7 +493,7 @@ class Lineage {
     const int32_t root = std::get<Communication>(members[0].what->expression).root;
     for (size_t m = 0; m < members.size(); ++m) {
       const Instruction& i = *members[m].what;
-      if (!is_its_turn(members[m])) return;
+      if (!is_its_turn(members[m]) || !has_right_types(members[m])) return;
       const bool gives = static_cast<int32_t>(m) == root;
       const llvm::ArrayRef<View> views = gives ? llvm::ArrayRef<View>(i.ins) : llvm::ArrayRef<View>(i.outs);
       const bool is_sound = i.ins.size() == gives && i.outs.size() == !gives && i.reads.size() == gives && i.writes.size() == !gives;

@@ -4,6 +4,7 @@
 #include <utility>
 #include <vector>
 
+#include "compiler/ops/ops.h"
 #include "compiler/program/computes.h"
 #include "compiler/support/strings.h"
 
@@ -12,8 +13,8 @@ namespace {
 
 class Claims {
  public:
-  Claims(const Module& module, const Layouts& layouts, const RankProgram& rank, const Instruction& instruction)
-      : module_(module), layouts_(layouts), rank_(rank), instruction_(instruction) {}
+  Claims(const Module& module, const Layouts& layouts, const RankProgram& rank, const Body& body, const Instruction& instruction)
+      : module_(module), layouts_(layouts), rank_(rank), body_(body), instruction_(instruction) {}
 
   // Every input of the operator's piece is read, and every output written, exactly as the rule says.
   std::string of_operator() const {
@@ -29,6 +30,7 @@ class Claims {
       if (!o.inputs[k].valid()) continue;
       const Claim& c = claim(instruction_.reads[read++]);
       if (c.tensor != o.inputs[k] || !(c.region == region_of(module_, o, static_cast<int>(k), piece))) return "does not read what its operator needs";
+      if (type_of(instruction_.ins[read - 1]) != operand_type(module_, o, static_cast<int>(k))) return "reads another type than its kernel takes";
     }
     for (size_t k = 0; k < o.outputs.size(); ++k) {
       if (!o.outputs[k].valid()) continue;
@@ -36,6 +38,7 @@ class Claims {
       if (c.tensor != o.outputs[k] || !(c.region == region_of(module_, o, static_cast<int>(o.inputs.size() + k), piece)) ||
           !(c.part == part_of(module_, instruction_.op, static_cast<int>(k), piece)))
         return "does not write what its operator makes";
+      if (type_of(instruction_.outs[written - 1]) != module_.tensors[o.outputs[k]].dtype) return "writes another type than its operator";
     }
     return "";
   }
@@ -58,6 +61,8 @@ class Claims {
         if (arg >= 0) {
           const Claim& c = claim(instruction_.reads[static_cast<size_t>(arg)]);
           std::tie(tensor, region) = std::tie(c.tensor, c.region);
+          if (type_of(instruction_.ins[static_cast<size_t>(arg)]) != module_.tensors[tensor].dtype)
+            return "reads a value in another type than it has";
         } else {
           std::tie(tensor, region) = made[static_cast<size_t>(~arg)];
         }
@@ -72,11 +77,13 @@ class Claims {
       if (s >= made.size() || c.tensor != made[s].first || !(c.region == made[s].second) ||
           !(c.part == part_of(module_, e.ops[s].first, 0, *piece_of(e.ops[s].first, e.ops[s].second))))
         return "does not write what its operators make";
+      if (type_of(instruction_.outs[k]) != module_.tensors[c.tensor].dtype) return "writes a value in another type than it has";
     }
     return "";
   }
 
  private:
+  DType type_of(const View& view) const { return body_.buffers[view.buffer].dtype; }
   const Claim& claim(int32_t index) const { return rank_.claims[static_cast<size_t>(index)]; }
 
   const Piece* piece_of(OpId op, int32_t ordinal) const {
@@ -97,8 +104,11 @@ class Claims {
       Region place = out;
       place.set_dim(dim, intersect(out.dim(dim), Intervals(start, end)));
       if (from.tensor == o.inputs[k] && from.region == region_of(module_, o, static_cast<int>(k), piece) && to.tensor == o.outputs[0] &&
-          to.region == place && to.part == part_of(module_, instruction_.op, 0, piece))
-        return "";
+          to.region == place && to.part == part_of(module_, instruction_.op, 0, piece)) {
+        const bool is_right = type_of(instruction_.ins[0]) == operand_type(module_, o, static_cast<int>(k)) &&
+                              type_of(instruction_.outs[0]) == module_.tensors[o.outputs[0]].dtype;
+        return is_right ? "" : "puts together values of another type";
+      }
       start = end;
     }
     return "does not put what its operator reads where it belongs";
@@ -114,13 +124,15 @@ class Claims {
   const Module& module_;
   const Layouts& layouts_;
   const RankProgram& rank_;
+  const Body& body_;
   const Instruction& instruction_;
 };
 
 }  // namespace
 
-std::string difference_from_claims(const Module& module, const Layouts& layouts, const RankProgram& rank, const Instruction& instruction) {
-  const Claims claims(module, layouts, rank, instruction);
+std::string difference_from_claims(const Module& module, const Layouts& layouts, const RankProgram& rank, const Body& body,
+                                   const Instruction& instruction) {
+  const Claims claims(module, layouts, rank, body, instruction);
   if (instruction.opcode == Opcode::pointwise && instruction.piece < 0) return claims.of_fused();
   return instruction.op.valid() && instruction.piece >= 0 ? claims.of_operator() : "";
 }

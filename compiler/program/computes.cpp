@@ -62,7 +62,7 @@ class Comparison {
     if (step.function != a.function)
       return std::string("computes ") + rt::name_of(step.function) + " where its operator is " + rt::name_of(a.function);
     if (step.alpha != a.alpha || step.beta != a.beta) return "has another constant than its operator";
-    if (step.dtype != module_.tensors[op_.outputs[0]].dtype) return "computes in another type than its operator";
+    if (step.dtype != rt::arithmetic_type(module_.tensors[op_.outputs[0]].dtype)) return "computes in another type than its operator";
     for (int i = 0; reads_in_order && i < rt::arity_of(step.function); ++i)
       if (step.args[i] != i) return "reads its operands in another order than its operator";
     return "";

@@ -225,7 +225,7 @@ class Planner {
 
 FileTensor file_tensor(const Module& module, TensorId id, Shape shape) {
   const Tensor& t = module.tensors[id];
-  return {t.name, t.dtype, std::move(shape), t.trainable, t.weight};
+  return {t.name, rt::arithmetic_type(t.dtype), std::move(shape), t.trainable, t.weight};  // files hold floats
 }
 
 // The shape that files hold: of the whole step.
@@ -400,6 +400,8 @@ Programs lower(const Module& module) {
   }
   for (TensorId id : module.labels) programs.labels.push_back(file_tensor(module, id, whole_shape(module, id)));
   for (TensorId id : module.outputs) programs.outputs.push_back(file_tensor(module, id, whole_shape(module, id)));
+  for (const Tensor& tensor : module.tensors)
+    if (rt::arithmetic_type(tensor.dtype) != tensor.dtype) programs.precision = tensor.dtype;
   count_flops(module, programs);
   return programs;
 }

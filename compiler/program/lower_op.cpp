@@ -1,6 +1,7 @@
 // One piece of one operator, lowered: layout operators become views where strides allow it, the others one kernel each.
 #include <algorithm>
 
+#include "compiler/ops/ops.h"
 #include "compiler/program/lower_rank.h"
 #include "compiler/support/check.h"
 
@@ -14,7 +15,37 @@ int32_t RankLowering::ordinal(OpId self, int32_t p) const {
 
 View RankLowering::input(OpId self, int index, int32_t p) {
   const Op& o = op(self);
-  return complete(o.inputs[static_cast<size_t>(index)], region_of(module_, o, index, o.pieces[static_cast<size_t>(p)]));
+  const TensorId id = o.inputs[static_cast<size_t>(index)];
+  const Region region = region_of(module_, o, index, o.pieces[static_cast<size_t>(p)]);
+  const View view = complete(id, region);
+  const DType type = operand_type(module_, o, index);
+  return type == tensor(id).dtype ? view : converted(id, region, view, type);
+}
+
+View RankLowering::converted(TensorId id, const Region& region, const View& view, DType type) {
+  for (const Converted& each : converted_[id]) {
+    const Value& there = each.value;
+    if (each.type != type || !there.region.contains(region) || (there.segment >= 0 && there.segment != segment_)) continue;
+    if (there.variant >= 0 && there.variant != variant()) continue;
+    if (const auto part = subview(there.view, there.region, region)) return *part;
+  }
+  const bool is_once = tensor(id).producers.empty() && tensor(id).scope == Scope::step && is_at_home(id, region);
+  const Value from = is_once ? home(id) : Value{region, view};
+  Value to{from.region,
+           whole_buffer(new_buffer("n:" + tensor(id).name, type, from.region.elements()), from.region.local_shape()),
+           false,
+           0,
+           is_once ? -1 : segment_,
+           is_once ? -1 : variant()};
+  const int here = std::exchange(segment_, is_once ? 0 : segment_);
+  Instruction& i = emit(Opcode::copy, OpId(), id);
+  i.ins.push_back(from.view);
+  i.outs.push_back(to.view);
+  i.reads.push_back(claim(id, from.region));
+  i.writes.push_back(claim(id, from.region));
+  segment_ = here;
+  converted_[id].push_back({type, to});
+  return converted(id, region, view, type);
 }
 
 void RankLowering::lower_op(const LoweringPlan::Event& event) {
@@ -241,7 +272,7 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
       for (int i = 0; i < n && i < 3; ++i) step.args[i] = i;
       step.alpha = a.alpha;
       step.beta = a.beta;
-      step.dtype = tensor(o.outputs[0]).dtype;
+      step.dtype = rt::arithmetic_type(tensor(o.outputs[0]).dtype);
       expression = PointwiseExpression{{step}, {0}, {{self, ordinal(self, p)}}};
       can_add = true;
       break;

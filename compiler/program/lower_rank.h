@@ -158,6 +158,13 @@ class RankLowering {
   // The message that this device gives to a delivery of which it is a member.
   const Message& own_message(int32_t delivery) const;
 
+  // The same values in the type that a kernel takes. Of what is at home, once a step for all.
+  View converted(TensorId id, const Region& region, const View& view, DType type);
+  struct Converted {
+    DType type;
+    Value value;
+  };
+
   // instructions and constants
   Instruction& emit(Opcode opcode, OpId op, TensorId tensor);
   void fill(TensorId id, const Region& region, const View& view, int segment);
@@ -179,6 +186,7 @@ class RankLowering {
   static ContributionKey key_of(TensorId id, OpId op, int32_t piece) { return {{id.index, op.index}, piece}; }
   llvm::DenseMap<ContributionKey, int> sum_of_;
   std::unordered_map<TensorId, std::vector<Share>> shares_;
+  std::unordered_map<TensorId, std::vector<Converted>> converted_;
   std::vector<std::pair<TensorId, Region>> captured_;
 };
 

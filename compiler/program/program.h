@@ -229,6 +229,7 @@ struct Programs {
   std::vector<RankProgram> ranks;
   std::vector<FileTensor> parameters, constants, inputs, labels, outputs;  // in the model's order
   int64_t model_flops_per_step = 0;                                        // of the undivided step
+  DType precision = DType::f32;                                            // of activations
   int64_t tokens_per_step = 0;                                             // elements of the first integer input, 0 if there is none
 };
 

@@ -285,6 +285,7 @@ rt::ModelInfo model_info(const Programs& programs) {
           programs.training,
           programs.tokens_per_step,
           programs.model_flops_per_step,
+          programs.precision,
           convert(programs.parameters),
           convert(programs.constants),
           convert(programs.inputs),

@@ -72,7 +72,8 @@ class Clock {
     }
     const Cluster::Device& device = cluster_.device;
     if (is_communication(i.opcode)) return device.kernel_seconds;
-    return device.kernel_seconds + std::max(flops / device.flops_per_second, bytes / device.memory_bytes_per_second);
+    const DType precision = flops > 0 ? body.buffers[i.ins[0].buffer].dtype : DType::f32;
+    return device.kernel_seconds + std::max(flops / device.flops_per_second_in(precision), bytes / device.memory_bytes_per_second);
   }
 
   // A rank's clock: a slot begins when the one before it has ended; in it every stream goes on by itself, but for waits.

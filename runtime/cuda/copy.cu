@@ -166,8 +166,19 @@ Word word_of(uint64_t pattern) {
 }  // namespace
 
 void copy(const Tensor& out, const Tensor& in, bool accumulate) {
-  expect_type("copy", out.dtype, {in});
   if (out.elements() == 0) return;
+  if (out.dtype != in.dtype) {  // floats: one of the two is small
+    const bool narrows = arithmetic_type(out.dtype) != out.dtype;
+    expect_type("copy", DType::f32, {narrows ? in : out});
+    for_small_float("copy", narrows ? out.dtype : in.dtype, [&](auto t) {
+      using T = decltype(t);
+      if (narrows)
+        pointwise_loop(Types<T>(), Types<float>(), {out}, {in}, accumulate, Same());
+      else
+        pointwise_loop(Types<float>(), Types<T>(), {out}, {in}, accumulate, Same());
+    });
+    return;
+  }
   if (!accumulate) return copy_words(out, in);
   for_device_number_type("copy", out.dtype, [&](auto t) {
     using T = decltype(t);

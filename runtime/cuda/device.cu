@@ -98,16 +98,19 @@ void stop_device() {
 
 cudaStream_t compute_stream() { return device().stream; }
 
-double float_flops_per_second() {
+double flops_per_second(DType precision) {
   const auto value_of = [](cudaDeviceAttr attribute) {
     int value = 0;
     check(cudaDeviceGetAttribute(&value, attribute, device().ordinal), "ask the GPU for its properties");
     return value;
   };
-  // Cores of a multiprocessor by compute capability (CUDA programming guide, arithmetic throughput); each multiplies and adds in a cycle.
+  // Of a multiprocessor, by compute capability, in a cycle: its cores, each of which multiplies and adds (CUDA programming guide, arithmetic throughput),
+  // and what its tensor cores multiply and add of small floats (NVIDIA's papers on the architectures: dense peak / (multiprocessors x boost clock) / 2).
   const int major = value_of(cudaDevAttrComputeCapabilityMajor), minor = value_of(cudaDevAttrComputeCapabilityMinor);
   const int cores = major == 8 && minor == 0 ? 64 : major >= 8 && major <= 12 ? 128 : major == 7 ? 64 : 0;
-  return 2.0 * cores * value_of(cudaDevAttrMultiProcessorCount) * 1e3 * value_of(cudaDevAttrClockRate);
+  const int tensor = major == 8 ? (minor == 0 ? 1024 : 512) : major == 9 ? 2048 : major == 10 ? 4096 : major == 12 ? 512 : 0;
+  const double each = arithmetic_type(precision) == precision ? cores : tensor;
+  return 2.0 * each * value_of(cudaDevAttrMultiProcessorCount) * 1e3 * value_of(cudaDevAttrClockRate);
 }
 
 int64_t device_bytes_of_kernels() {

@@ -1,4 +1,4 @@
-// From a DType to a C++ type on the device: call `work` with a value of the type. (../kernels/dispatch.h is the processor's, without small floats.)
+// From a DType to a C++ type on the device: call `work` with a value of the type. (../kernels/dispatch.h is the processor's, which widens small floats.)
 #pragma once
 
 #include "../kernels/dispatch.h"
@@ -7,13 +7,20 @@
 namespace sscc::rt {
 
 template <class Work>
+void for_small_float(const char* kernel, DType type, const Work& work) {
+  switch (type) {
+    case DType::bf16: return work(bf16());
+    case DType::f16: return work(f16());
+    default: no_kernel(kernel, type);
+  }
+}
+
+template <class Work>
 void for_device_float_type(const char* kernel, DType type, const Work& work) {
   switch (type) {
     case DType::f32: return work(float());
     case DType::f64: return work(double());
-    case DType::bf16: return work(bf16());
-    case DType::f16: return work(f16());
-    default: no_kernel(kernel, type);
+    default: for_small_float(kernel, type, work);
   }
 }
 

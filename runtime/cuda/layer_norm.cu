@@ -1,7 +1,7 @@
 // Layer norm and its gradients. A warp or a block for each row; mean and variance in two passes over a row that is in the cache after the first. The
 // gradients of scale and bias are sums over rows, a thread for each column.
 //
-// mean and rstd are float where x is bf16 or f16; otherwise all operands have one type.
+// Where x is bf16 or f16, mean, rstd, scale and bias, and the gradients of these two, are float; otherwise all operands have one type.
 #include "device.h"
 #include "dispatch.cuh"
 #include "group.cuh"
@@ -21,7 +21,8 @@ struct Forward {
   StridedWalk<4> elements;  // y, x, scale, bias
   T* y;
   Real<T>*mean, *rstd;
-  const T *x, *scale, *bias;  // bias may be null
+  const T* x;
+  const Real<T>*scale, *bias;  // bias may be null
   double epsilon;
 };
 
@@ -43,10 +44,10 @@ __global__ void __launch_bounds__(threads_per_block) forward_kernel(const __grid
   if (row >= a.rows.count) return;
   const Real<T> rstd = Real<T>(1) / sqrt(variance + static_cast<Real<T>>(a.epsilon));
   T* __restrict__ y = a.y + at[0];
-  const T* __restrict__ scale = a.scale, * __restrict__ bias = a.bias;
+  const Real<T>* __restrict__ scale = a.scale, * __restrict__ bias = a.bias;
   for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) {
-    Real<T> value = (static_cast<Real<T>>(x[in[1]]) - mean) * rstd * static_cast<Real<T>>(scale[in[2]]);
-    if (bias) value += static_cast<Real<T>>(bias[in[3]]);
+    Real<T> value = (static_cast<Real<T>>(x[in[1]]) - mean) * rstd * scale[in[2]];
+    if (bias) value += bias[in[3]];
     y[in[0]] = static_cast<T>(value);
   });
   if (threadIdx.x == 0) {
@@ -60,8 +61,8 @@ struct Backward {
   StridedWalk<5> rows;      // dx, dy, x, mean, rstd
   StridedWalk<4> elements;  // dx, dy, x, scale
   T* dx;
-  const T *dy, *x, *scale;
-  const Real<T>*mean, *rstd;
+  const T *dy, *x;
+  const Real<T>*scale, *mean, *rstd;
 };
 
 // dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy scale.
@@ -71,10 +72,11 @@ __global__ void __launch_bounds__(threads_per_block) backward_kernel(const __gri
   int64_t at[5] = {};
   a.rows.advance(min(row, a.rows.count - 1), at);
   const Real<T> mean = a.mean[at[3]], rstd = a.rstd[at[4]];
-  const T* __restrict__ dy = a.dy + at[1], * __restrict__ x = a.x + at[2], * __restrict__ scale = a.scale;
+  const T* __restrict__ dy = a.dy + at[1], * __restrict__ x = a.x + at[2];
+  const Real<T>* __restrict__ scale = a.scale;
   Real<T> sum = 0, dot = 0;
   for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) {
-    const Real<T> g = static_cast<Real<T>>(dy[in[1]]) * static_cast<Real<T>>(scale[in[3]]);
+    const Real<T> g = static_cast<Real<T>>(dy[in[1]]) * scale[in[3]];
     sum += g;
     dot += g * (static_cast<Real<T>>(x[in[2]]) - mean) * rstd;
   });
@@ -83,7 +85,7 @@ __global__ void __launch_bounds__(threads_per_block) backward_kernel(const __gri
   if (row >= a.rows.count) return;
   T* __restrict__ dx = a.dx + at[0];
   for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) {
-    const Real<T> g = static_cast<Real<T>>(dy[in[1]]) * static_cast<Real<T>>(scale[in[3]]);
+    const Real<T> g = static_cast<Real<T>>(dy[in[1]]) * scale[in[3]];
     const Real<T> normalised = (static_cast<Real<T>>(x[in[2]]) - mean) * rstd;
     dx[in[0]] = static_cast<T>(rstd * (g - sum - normalised * dot));
   });
@@ -100,7 +102,7 @@ template <class T>
 struct ScaleGradient {
   StridedWalk<4> rows;      // dy, x, mean, rstd
   StridedWalk<4> elements;  // dscale, dbias, dy, x
-  T *dscale, *dbias;        // dbias may be null
+  Real<T>*dscale, *dbias;   // dbias may be null
   const T *dy, *x;
   const Real<T>*mean, *rstd;
   bool accumulate;
@@ -112,10 +114,7 @@ template <class T>
 __device__ void write_sums(const ScaleGradient<T>& a, uint32_t column, Sums<T> sums) {
   int64_t at[4] = {};
   a.elements.advance(column, at);
-  const auto write = [&](T& to, Sum<T> sum) {
-    const auto value = static_cast<Real<T>>(sum);
-    to = static_cast<T>(a.accumulate ? static_cast<Real<T>>(to) + value : value);
-  };
+  const auto write = [&](Real<T>& to, Sum<T> sum) { to = static_cast<Real<T>>(sum) + (a.accumulate ? to : Real<T>(0)); };
   write(a.dscale[at[0]], sums.scale);
   if (a.dbias) write(a.dbias[at[1]], sums.bias);
 }
@@ -186,10 +185,6 @@ StridedLoop loop_over_row(std::initializer_list<RowOperand> operands) {
   return loop;
 }
 
-void expect_statistics(const char* kernel, DType type, const Tensor& mean, const Tensor& rstd) {
-  expect_type(kernel, type == DType::f64 ? DType::f64 : DType::f32, {mean, rstd});
-}
-
 template <class T>
 T* from(const Tensor& view, int64_t offset = 0) {
   return static_cast<T*>(view.data) + offset;
@@ -199,22 +194,16 @@ T* from(const Tensor& view, int64_t offset = 0) {
 
 void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first_dim,
                 double epsilon) {
-  expect_type("layer_norm", y.dtype, {x, scale, bias});
-  expect_statistics("layer_norm", y.dtype, mean, rstd);
+  expect_type("layer_norm", y.dtype, {x});
+  expect_type("layer_norm", arithmetic_type(y.dtype), {mean, rstd, scale, bias});
   if (y.elements() == 0) return;
   const StridedLoop row = loop_over_row({{y, first_dim}, {x, first_dim}, {scale, 0}, {bias.data ? bias : scale, 0}});
   for_device_float_type("layer_norm", y.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over_leading({y, x, mean, rstd}, first_dim), [&](const StridedLoop& rows, const StridedLoop::Offsets& base) {
-      const Forward<T> arguments{StridedWalk<4>(rows),
-                                 StridedWalk<4>(row),
-                                 from<T>(y, base[0]),
-                                 from<Real<T>>(mean, base[2]),
-                                 from<Real<T>>(rstd, base[3]),
-                                 from<T>(x, base[1]),
-                                 from<T>(scale),
-                                 from<T>(bias),
-                                 epsilon};
+      const Forward<T> arguments{StridedWalk<4>(rows),         StridedWalk<4>(row),          from<T>(y, base[0]),
+                                 from<Real<T>>(mean, base[2]), from<Real<T>>(rstd, base[3]), from<T>(x, base[1]),
+                                 from<Real<T>>(scale),         from<Real<T>>(bias),          epsilon};
       const RowLaunch launch(arguments.rows.count, arguments.elements.count);
       forward_kernel<<<launch.grid, launch.block, 0, compute_stream()>>>(arguments);
       check(cudaGetLastError(), "launch layer_norm");
@@ -224,15 +213,15 @@ void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const T
 
 void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd,
                      int first_dim) {
-  expect_type("layer_norm_grad", dx.dtype, {dy, x, scale});
-  expect_statistics("layer_norm_grad", dx.dtype, mean, rstd);
+  expect_type("layer_norm_grad", dx.dtype, {dy, x});
+  expect_type("layer_norm_grad", arithmetic_type(dx.dtype), {scale, mean, rstd});
   if (dx.elements() == 0) return;
   const StridedLoop row = loop_over_row({{dx, first_dim}, {dy, first_dim}, {x, first_dim}, {scale, 0}});
   for_device_float_type("layer_norm_grad", dx.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over_leading({dx, dy, x, mean, rstd}, first_dim), [&](const StridedLoop& rows, const StridedLoop::Offsets& base) {
-      const Backward<T> arguments{StridedWalk<5>(rows), StridedWalk<4>(row), from<T>(dx, base[0]),         from<T>(dy, base[1]),
-                                  from<T>(x, base[2]),  from<T>(scale),      from<Real<T>>(mean, base[3]), from<Real<T>>(rstd, base[4])};
+      const Backward<T> arguments{StridedWalk<5>(rows), StridedWalk<4>(row),  from<T>(dx, base[0]),         from<T>(dy, base[1]),
+                                  from<T>(x, base[2]),  from<Real<T>>(scale), from<Real<T>>(mean, base[3]), from<Real<T>>(rstd, base[4])};
       const RowLaunch launch(arguments.rows.count, arguments.elements.count);
       backward_kernel<<<launch.grid, launch.block, 0, compute_stream()>>>(arguments);
       check(cudaGetLastError(), "launch layer_norm_grad");
@@ -242,8 +231,8 @@ void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const 
 
 void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
                            int first_dim, bool accumulate) {
-  expect_type("layer_norm_grad_scale", dscale.dtype, {dbias, dy, x});
-  expect_statistics("layer_norm_grad_scale", dscale.dtype, mean, rstd);
+  expect_type("layer_norm_grad_scale", x.dtype, {dy});
+  expect_type("layer_norm_grad_scale", arithmetic_type(x.dtype), {dscale, dbias, mean, rstd});
   if (x.elements() == 0) {
     if (!accumulate) fill(dscale, 0);
     if (!accumulate && dbias.data) fill(dbias, 0);
@@ -251,13 +240,13 @@ void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tens
   }
   const StridedLoop row = loop_over_row({{dscale, 0}, {dbias.data ? dbias : dscale, 0}, {dy, first_dim}, {x, first_dim}});
   bool adds = accumulate;
-  for_device_float_type("layer_norm_grad_scale", dscale.dtype, [&](auto t) {
+  for_device_float_type("layer_norm_grad_scale", x.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over_leading({dy, x, mean, rstd}, first_dim), [&](const StridedLoop& rows, const StridedLoop::Offsets& base) {
       ScaleGradient<T> arguments{StridedWalk<4>(rows),
                                  StridedWalk<4>(row),
-                                 from<T>(dscale),
-                                 from<T>(dbias),
+                                 from<Real<T>>(dscale),
+                                 from<Real<T>>(dbias),
                                  from<T>(dy, base[0]),
                                  from<T>(x, base[1]),
                                  from<Real<T>>(mean, base[2]),

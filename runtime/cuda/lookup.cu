@@ -29,6 +29,17 @@ __global__ void __launch_bounds__(threads_per_block) gather_kernel(const __grid_
   out[at[0]] = position < 0 ? Word{} : data[at[1] + position * a.position_stride];
 }
 
+// Rows of float, rounded.
+template <class T>
+__global__ void __launch_bounds__(threads_per_block) gather_rounded_kernel(const __grid_constant__ Gather a, T* out, const float* data) {
+  const uint32_t element = blockIdx.x * threads_per_block + threadIdx.x;
+  if (element >= a.walk.count) return;
+  int64_t at[3] = {};
+  a.walk.advance(element, at);
+  const int64_t position = a.dimension.position(a.indices[at[2]]);
+  out[at[0]] = static_cast<T>(position < 0 ? 0.0f : data[at[1] + position * a.position_stride]);
+}
+
 // The dims of `out`: those of data before `dim`, those of the indices, those of data after `dim`.
 StridedLoop gather_loop(const Tensor& out, const Tensor& data, const Tensor& indices, int dim) {
   int64_t data_strides[max_rank] = {}, index_strides[max_rank] = {};
@@ -54,7 +65,7 @@ struct Labels {
 template <class T>
 struct Pick {
   StridedWalk<3> rows;  // out, logits, labels
-  T* out;
+  Arithmetic<T>* out;
   const T* logits;
   Labels labels;
   int64_t piece, stride;  // of logits along the classes
@@ -69,12 +80,12 @@ __global__ void __launch_bounds__(threads_per_block) pick_kernel(const __grid_co
   int64_t at[3] = {};
   a.rows.advance(row, at);
   const int64_t label = a.labels.labels[at[2]], position = label - a.labels.index_offset;
-  T picked = static_cast<T>(0.0f);
+  Arithmetic<T> picked = 0;
   if (label != a.labels.ignore_index) {
     if (label < 0 || label >= a.classes)
       report(a.wrong, WrongData::label, label, a.classes);
     else if (position >= 0 && position < a.piece)
-      picked = a.logits[at[1] + position * a.stride];
+      picked = static_cast<Arithmetic<T>>(a.logits[at[1] + position * a.stride]);
   }
   a.out[at[0]] = picked;
 }
@@ -83,7 +94,8 @@ template <class T>
 struct CrossEntropy {
   StridedWalk<5> rows;  // dlogits, logits, lse, labels, dloss
   T* dlogits;
-  const T *logits, *lse, *dloss;
+  const T* logits;
+  const Arithmetic<T>*lse, *dloss;
   Labels labels;
   int64_t piece, out_stride, in_stride;  // along the classes
 };
@@ -97,7 +109,7 @@ __global__ void __launch_bounds__(threads_per_block) cross_entropy_kernel(const 
   a.rows.advance(row, at);
   const int64_t label = a.labels.labels[at[3]], position = label - a.labels.index_offset;
   const bool is_ignored = label == a.labels.ignore_index;
-  const Real shift = static_cast<Real>(a.lse[at[2]]), scale = static_cast<Real>(a.dloss[at[4]]);
+  const Real shift = a.lse[at[2]], scale = a.dloss[at[4]];
 #pragma unroll 4
   for (int64_t i = threadIdx.x; i < a.piece; i += blockDim.x) {
     Real value = scalar::exp_of(static_cast<Real>(a.logits[at[1] + i * a.in_stride]) - shift) * scale;
@@ -116,7 +128,19 @@ StridedLoop loop_over(const Tensor (&views)[operands]) {
 }  // namespace
 
 void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int dim, int64_t index_offset, int64_t length) {
-  expect_type("gather", out.dtype, {data});
+  if (out.dtype != data.dtype) {
+    expect_type("gather", arithmetic_type(out.dtype), {data});
+    for_small_float("gather", out.dtype, [&](auto t) {
+      for_each_piece(gather_loop(out, data, indices, dim), [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
+        const Gather arguments{
+            StridedWalk<3>(loop), Indices("gather", indices, base[2]), {index_offset, data.dims[dim], length, device().wrong}, data.strides[dim]};
+        gather_rounded_kernel<<<blocks_for(arguments.walk.count), threads_per_block, 0, compute_stream()>>>(
+            arguments, static_cast<decltype(t)*>(out.data) + base[0], static_cast<const float*>(data.data) + base[1]);
+        check(cudaGetLastError(), "launch gather");
+      });
+    });
+    return;
+  }
   const int bytes = static_cast<int>(size_of(out.dtype));
   for_each_piece(gather_loop(out, data, indices, dim), [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
     void* memory[] = {static_cast<std::byte*>(out.data) + base[0] * bytes, static_cast<std::byte*>(data.data) + base[1] * bytes, nullptr};
@@ -135,12 +159,12 @@ void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int di
 }
 
 void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t classes, int64_t ignore_index) {
-  expect_type("pick", out.dtype, {logits});
-  for_device_float_type("pick", out.dtype, [&](auto t) {
+  expect_type("pick", arithmetic_type(logits.dtype), {out});
+  for_device_float_type("pick", logits.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over({out, without(logits, dim), labels}), [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
       const Pick<T> arguments{StridedWalk<3>(loop),
-                              static_cast<T*>(out.data) + base[0],
+                              static_cast<Arithmetic<T>*>(out.data) + base[0],
                               static_cast<const T*>(logits.data) + base[1],
                               {Indices("pick", labels, base[2]), index_offset, ignore_index},
                               logits.dims[dim],
@@ -155,7 +179,8 @@ void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim
 
 void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss, int dim,
                         int64_t index_offset, int64_t ignore_index) {
-  expect_type("cross_entropy_grad", dlogits.dtype, {logits, lse, dloss});
+  expect_type("cross_entropy_grad", dlogits.dtype, {logits});
+  expect_type("cross_entropy_grad", arithmetic_type(dlogits.dtype), {lse, dloss});
   for_device_float_type("cross_entropy_grad", dlogits.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over({without(dlogits, dim), without(logits, dim), lse, labels, dloss}),
@@ -163,8 +188,8 @@ void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tenso
                      const CrossEntropy<T> arguments{StridedWalk<5>(loop),
                                                      static_cast<T*>(dlogits.data) + base[0],
                                                      static_cast<const T*>(logits.data) + base[1],
-                                                     static_cast<const T*>(lse.data) + base[2],
-                                                     static_cast<const T*>(dloss.data) + base[4],
+                                                     static_cast<const Arithmetic<T>*>(lse.data) + base[2],
+                                                     static_cast<const Arithmetic<T>*>(dloss.data) + base[4],
                                                      {Indices("cross_entropy_grad", labels, base[3]), index_offset, ignore_index},
                                                      logits.dims[dim],
                                                      dlogits.strides[dim],

@@ -1,7 +1,8 @@
 // Pointwise expressions that are not known when this is compiled. (Emitted programs compile theirs: cuda_pointwise.cuh.)
 //
 // One function of floats, the usual case, is a pointwise loop whose function looks up what it is. Everything else is interpreted, a thread for an
-// element: values are float (f32, bf16, f16), double, or int64_t (integers and truth values), and are brought to the type of their step after it.
+// element: values are float (as which bf16 and f16 are read), double, or int64_t (integers and truth values), and are brought to the type of their step
+// after it.
 #include <algorithm>
 
 #include "dispatch.cuh"
@@ -72,7 +73,7 @@ bool is_one_function(std::span<const Tensor> outs, std::span<const Tensor> ins, 
   if (outs.size() != 1 || steps.size() != 1 || !is_plain(steps[0].function) || is_comparison(steps[0].function)) return false;
   const DType type = outs[0].dtype;
   if (type != DType::f32 && type != DType::bf16 && type != DType::f16) return false;
-  return steps[0].dtype == type && std::all_of(ins.begin(), ins.end(), [&](const Tensor& in) { return in.dtype == type; });
+  return steps[0].dtype == arithmetic_type(type) && std::all_of(ins.begin(), ins.end(), [&](const Tensor& in) { return in.dtype == type; });
 }
 
 // -- interpretation -------------------------------------------------------------------------------------------------------------------------------
@@ -171,9 +172,7 @@ __device__ void store(void* memory, DType type, int64_t at, Value value, bool ad
 
 template <class T>
 __device__ Value plain_step(const BoundStep& step, T a, T b, T c) {
-  const T result = evaluate<T>(step.function, a, b, c, step.alpha, step.beta);
-  // Only a conversion rounds to a small float: what is fused is computed in float.
-  return value_of(result, step.dtype == DType::bf16 || step.dtype == DType::f16 ? DType::f32 : step.dtype);
+  return value_of(evaluate<T>(step.function, a, b, c, step.alpha, step.beta), step.dtype);
 }
 
 __device__ Value run_step(const BoundStep& step, const Value (&args)[3]) {

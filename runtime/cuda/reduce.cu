@@ -2,7 +2,7 @@
 // for one of them, so that a warp reads rows. Where there are few results, each is made in slices by several groups, whose partial results lie in
 // scratch memory until a second kernel joins them in order. How many slices depends on shapes alone.
 //
-// Sums are kept in double (f32, f64), float (bf16, f16) or int64_t.
+// Sums are kept in double (f32, f64), float (bf16, f16) or int64_t. What is joined of bf16 or f16 is written as that, or as float.
 #include <algorithm>
 #include <limits>
 
@@ -62,10 +62,11 @@ template <class T, class Rule>
 struct Arguments {
   StridedWalk<2> kept;     // out, in
   StridedWalk<1> reduced;  // in
-  T* out;
+  void* out;
   const T* in;
   Rule rule;
   bool accumulate;
+  bool widens;  // T is a small float, and `out` float
   // Result r of slice s is partial[s * results + r]; null: there is one slice, and its results are written to `out`.
   typename Rule::State* partial;
   uint32_t slice_length;  // reduced elements
@@ -74,7 +75,13 @@ struct Arguments {
 template <class T, class Rule>
 __device__ void write(const Arguments<T, Rule>& a, int64_t at, typename Rule::State state) {
   const Arithmetic<T> value = a.rule.finish(state);
-  a.out[at] = static_cast<T>(a.accumulate ? a.rule.add(static_cast<Arithmetic<T>>(a.out[at]), value) : value);
+  const auto put = [&](auto& to) {
+    to = static_cast<std::remove_reference_t<decltype(to)>>(a.accumulate ? a.rule.add(static_cast<Arithmetic<T>>(to), value) : value);
+  };
+  if (is_small_float<T> && a.widens)
+    put(static_cast<Arithmetic<T>*>(a.out)[at]);
+  else
+    put(static_cast<T*>(a.out)[at]);
 }
 
 template <class T, class Rule>
@@ -173,10 +180,11 @@ void reduce_with(const Tensor& out, const Tensor& in, const Reduction& plan, con
     for_each_piece(plan.kept, [&](const StridedLoop& kept, const StridedLoop::Offsets& kept_base) {
       Arguments<T, Rule> arguments{StridedWalk<2>(kept),
                                    StridedWalk<1>(reduced),
-                                   static_cast<T*>(out.data) + kept_base[0],
+                                   static_cast<std::byte*>(out.data) + kept_base[0] * static_cast<int64_t>(size_of(out.dtype)),
                                    static_cast<const T*>(in.data) + kept_base[1] + reduced_base[0],
                                    rule,
                                    accumulate,
+                                   out.dtype != in.dtype,
                                    nullptr,
                                    0};
       launch(arguments, by_columns);
@@ -188,7 +196,7 @@ void reduce_with(const Tensor& out, const Tensor& in, const Reduction& plan, con
 }  // namespace
 
 void reduce(const Tensor& out, const Tensor& in, uint32_t reduced, Join join, double scale, bool accumulate) {
-  expect_type("reduce", in.dtype, {out});
+  expect_type("reduce", out.dtype == in.dtype ? in.dtype : arithmetic_type(in.dtype), {out});
   const Reduction plan = reduction_of(out, in, reduced);
   const bool joins_nothing = plan.reduced.rows() * plan.reduced.row_length() == 0;
   if (joins_nothing) {

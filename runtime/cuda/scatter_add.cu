@@ -50,19 +50,20 @@ __global__ void __launch_bounds__(threads_per_block)
   numbers[i] = first + i;
 }
 
-template <class T>
+// Out: T, or float where T is a small float.
+template <class T, class Out>
 struct Rows {
   StridedWalk<2> indices;   // dy, indices
   StridedWalk<2> elements;  // dy, out: of one index
-  T* out;
+  Out* out;
   const T* dy;
   int64_t position_stride;  // of out
   const uint32_t *positions, *numbers;
   uint32_t count, piece;
 };
 
-template <class T>
-__global__ void __launch_bounds__(threads_per_block) rows_kernel(const __grid_constant__ Rows<T> a) {
+template <class T, class Out>
+__global__ void __launch_bounds__(threads_per_block) rows_kernel(const __grid_constant__ Rows<T, Out> a) {
   const uint32_t first = blockIdx.x, position = a.positions[first];
   if (position >= a.piece || (first > 0 && a.positions[first - 1] == position)) return;
   uint32_t end = first + 1, beyond = a.count;  // pairs before `end` have this position, pairs from `beyond` on have not
@@ -76,7 +77,7 @@ __global__ void __launch_bounds__(threads_per_block) rows_kernel(const __grid_co
   for (uint32_t e = blockIdx.y * threads_per_block + threadIdx.x; e < a.elements.count; e += gridDim.y * threads_per_block) {
     int64_t at[2] = {};
     a.elements.advance(e, at);
-    T& to = a.out[at[1] + position * a.position_stride];
+    Out& to = a.out[at[1] + position * a.position_stride];
     auto sum = static_cast<Arithmetic<T>>(to);
 #pragma unroll 8
     for (uint32_t i = first; i < end; ++i) {
@@ -84,7 +85,7 @@ __global__ void __launch_bounds__(threads_per_block) rows_kernel(const __grid_co
       a.indices.advance(a.numbers[i], row);
       sum += static_cast<Arithmetic<T>>(a.dy[at[0] + row[0]]);
     }
-    to = static_cast<T>(sum);
+    to = static_cast<Out>(sum);
   }
 }
 
@@ -116,7 +117,7 @@ StridedLoop loop_over_elements(const Tensor& dy, const Tensor& out, int dim, int
 }  // namespace
 
 void scatter_add(const Tensor& out, const Tensor& indices, const Tensor& dy, int dim, int64_t index_offset, int64_t length, bool accumulate) {
-  expect_type("scatter_add", out.dtype, {dy});
+  expect_type("scatter_add", out.dtype == dy.dtype ? dy.dtype : arithmetic_type(dy.dtype), {out});
   if (!accumulate) fill(out, 0);
   if (dy.elements() == 0) return;
   const StridedLoop index_loop = loop_over_indices(dy, indices, dim), element_loop = loop_over_elements(dy, out, dim, indices.rank);
@@ -136,19 +137,25 @@ void scatter_add(const Tensor& out, const Tensor& indices, const Tensor& dy, int
     check(cub::DeviceRadixSort::SortPairs(scratch.rest, bytes, scratch.positions, scratch.sorted_positions, scratch.numbers, scratch.sorted_numbers,
                                           static_cast<int>(n), 0, bits, compute_stream()),
           "sort the indices of scatter_add");
-    for_device_number_type("scatter_add", out.dtype, [&](auto t) {
+    for_device_number_type("scatter_add", dy.dtype, [&](auto t) {
       using T = decltype(t);
-      const Rows<T> rows{index_walk,
-                         StridedWalk<2>(element_loop),
-                         static_cast<T*>(out.data),
-                         static_cast<const T*>(dy.data),
-                         out.strides[dim],
-                         scratch.sorted_positions,
-                         scratch.sorted_numbers,
-                         n,
-                         static_cast<uint32_t>(dimension.piece)};
-      const unsigned columns = std::min(blocks_for(elements), 65535u);
-      rows_kernel<<<dim3(n, columns), threads_per_block, 0, compute_stream()>>>(rows);
+      const auto launch = [&](auto* to) {
+        const Rows<T, std::remove_reference_t<decltype(*to)>> rows{index_walk,
+                                                                   StridedWalk<2>(element_loop),
+                                                                   to,
+                                                                   static_cast<const T*>(dy.data),
+                                                                   out.strides[dim],
+                                                                   scratch.sorted_positions,
+                                                                   scratch.sorted_numbers,
+                                                                   n,
+                                                                   static_cast<uint32_t>(dimension.piece)};
+        const unsigned columns = std::min(blocks_for(elements), 65535u);
+        rows_kernel<<<dim3(n, columns), threads_per_block, 0, compute_stream()>>>(rows);
+      };
+      if (out.dtype == dy.dtype)
+        launch(static_cast<T*>(out.data));
+      else
+        launch(static_cast<Arithmetic<T>*>(out.data));
     });
     check(cudaGetLastError(), "launch scatter_add");
   }

@@ -13,6 +13,7 @@
 #include "dispatch.h"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/strided_loop.h"
+#include "widened.h"
 
 namespace sscc::rt {
 namespace {
@@ -205,6 +206,8 @@ void contract_directly(const Tensor& out, const Tensor& lhs, const Tensor& rhs, 
 }  // namespace
 
 void contract(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const char* equation, double scale, bool accumulate) {
+  if (is_small(lhs.dtype))
+    return widened([&](Wide& wide) { contract(wide.out(out, accumulate), wide.in(lhs), wide.in(rhs), equation, scale, accumulate); });
   const Groups groups = groups_of(out, lhs, rhs, equation);
   if (out.elements() == 0) return;
   if (length_of(groups.k) == 0) {

@@ -2,6 +2,7 @@
 
 #include "dispatch.h"
 #include "sscc_rt/kernels.h"
+#include "sscc_rt/scalar_functions.h"
 #include "sscc_rt/strided_loop.h"
 
 namespace sscc::rt {
@@ -31,6 +32,22 @@ void copy_words(const Tensor& out, const Tensor& in) {
   });
 }
 
+// Between types.
+template <class To, class From>
+void convert(const Tensor& out, const Tensor& in, bool accumulate) {
+  const StridedLoop loop = loop_over(out, in);
+  const int64_t to_stride = loop.row_stride(0), from_stride = loop.row_stride(1);
+  loop.parallel_for_rows(grain, [&](const auto& offsets, int64_t n) {
+    To* to = static_cast<To*>(out.data) + offsets[0];
+    const From* from = static_cast<const From*>(in.data) + offsets[1];
+    for (int64_t i = 0; i < n; ++i) {
+      const float value = from[i * from_stride];
+      To& place = to[i * to_stride];
+      place = static_cast<To>(accumulate ? static_cast<float>(place) + value : value);
+    }
+  });
+}
+
 template <class T>
 void add_into(const Tensor& out, const Tensor& in) {
   const StridedLoop loop = loop_over(out, in);
@@ -50,6 +67,12 @@ void add_into(const Tensor& out, const Tensor& in) {
 }  // namespace
 
 void copy(const Tensor& out, const Tensor& in, bool accumulate) {
+  if (out.dtype != in.dtype || (accumulate && arithmetic_type(out.dtype) != out.dtype)) {
+    for_float_memory("copy", out.dtype, [&](auto to) {
+      for_float_memory("copy", in.dtype, [&](auto from) { convert<decltype(to), decltype(from)>(out, in, accumulate); });
+    });
+    return;
+  }
   if (accumulate) {
     for_number_type("copy", out.dtype, [&](auto t) { add_into<decltype(t)>(out, in); });
     return;
@@ -76,8 +99,7 @@ void fill(const Tensor& out, double value) {
         for (int64_t i = 0; i < n; ++i) to[i * stride] = constant;
     });
   };
-  if ((out.dtype == DType::f16 || out.dtype == DType::bf16) && value == 0) return write(uint16_t{0});
-  for_any_type("fill", out.dtype, [&](auto t) { write(static_cast<decltype(t)>(value)); });
+  for_any_type("fill", out.dtype, [&](auto t) { write(scalar::identity<decltype(t)>(static_cast<Arithmetic<decltype(t)>>(value))); });
 }
 
 void pad(const Tensor& out, const Tensor& in, const int64_t* starts, const int64_t* steps, bool accumulate) {

@@ -5,6 +5,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "sscc_rt/small_floats.h"
 #include "sscc_rt/types.h"
 
 namespace sscc::rt {
@@ -30,6 +31,17 @@ void for_float_type(const char* kernel, DType type, const Work& work) {
   }
 }
 
+// Floats up to f32 as memory may hold them.
+template <class Work>
+void for_float_memory(const char* kernel, DType type, const Work& work) {
+  switch (type) {
+    case DType::f32: return work(float());
+    case DType::bf16: return work(bf16());
+    case DType::f16: return work(f16());
+    default: no_kernel(kernel, type);
+  }
+}
+
 // Types that arithmetic is done in.
 template <class Work>
 void for_number_type(const char* kernel, DType type, const Work& work) {
@@ -42,14 +54,24 @@ void for_number_type(const char* kernel, DType type, const Work& work) {
   }
 }
 
-// All types that values may have here: also those that are only moved, compared and converted.
+// Types that values may have here: also those that are only moved, compared and converted.
 template <class Work>
-void for_any_type(const char* kernel, DType type, const Work& work) {
+void for_value_type(const char* kernel, DType type, const Work& work) {
   switch (type) {
     case DType::i8: return work(int8_t());
     case DType::u8: return work(uint8_t());
     case DType::b1: return work(bool());
     default: for_number_type(kernel, type, work);
+  }
+}
+
+// Types that memory may hold.
+template <class Work>
+void for_any_type(const char* kernel, DType type, const Work& work) {
+  switch (type) {
+    case DType::bf16: return work(bf16());
+    case DType::f16: return work(f16());
+    default: for_value_type(kernel, type, work);
   }
 }
 

@@ -3,6 +3,7 @@
 #include "dispatch.h"
 #include "rows.h"
 #include "sscc_rt/kernels.h"
+#include "widened.h"
 
 namespace sscc::rt {
 namespace {
@@ -121,16 +122,20 @@ void scale_gradient(const Tensor& dscale, const Tensor& dbias, const Tensor& dy,
 
 void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first_dim,
                 double epsilon) {
+  if (is_small(y.dtype)) return widened([&](Wide& wide) { layer_norm(wide.out(y), mean, rstd, wide.in(x), scale, bias, first_dim, epsilon); });
   for_float_type("layer_norm", y.dtype, [&](auto t) { normalize<decltype(t)>(y, mean, rstd, x, scale, bias, first_dim, epsilon); });
 }
 
 void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd,
                      int first_dim) {
+  if (is_small(dx.dtype)) return widened([&](Wide& wide) { layer_norm_grad(wide.out(dx), wide.in(dy), wide.in(x), scale, mean, rstd, first_dim); });
   for_float_type("layer_norm_grad", dx.dtype, [&](auto t) { gradient<decltype(t)>(dx, dy, x, scale, mean, rstd, first_dim); });
 }
 
 void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
                            int first_dim, bool accumulate) {
+  if (is_small(x.dtype))
+    return widened([&](Wide& wide) { layer_norm_grad_scale(dscale, dbias, wide.in(dy), wide.in(x), mean, rstd, first_dim, accumulate); });
   for_float_type("layer_norm_grad_scale", dscale.dtype,
                  [&](auto t) { scale_gradient<decltype(t)>(dscale, dbias, dy, x, mean, rstd, first_dim, accumulate); });
 }

@@ -6,6 +6,7 @@
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/rank.h"
 #include "sscc_rt/scalar_functions.h"
+#include "widened.h"
 
 namespace sscc::rt {
 namespace {
@@ -172,6 +173,7 @@ void cross_entropy_rows(const Tensor& dlogits, const Tensor& logits, const Tenso
 void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int dim, int64_t index_offset, int64_t length) {
   const std::vector<int64_t> positions = positions_of(indices, index_offset, data.dims[dim], length, "gather");
   if (out.elements() == 0) return;
+  if (out.dtype != data.dtype) return widened([&](Wide& wide) { gather(wide.out(out), wide.in(data), indices, dim, index_offset, length); });
   switch (size_of(out.dtype)) {
     case 1: return gather_words<uint8_t>(out, data, indices, dim, positions);
     case 2: return gather_words<uint16_t>(out, data, indices, dim, positions);
@@ -181,6 +183,8 @@ void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int di
 }
 
 void scatter_add(const Tensor& out, const Tensor& indices, const Tensor& dy, int dim, int64_t index_offset, int64_t length, bool accumulate) {
+  if (is_small(dy.dtype))
+    return widened([&](Wide& wide) { scatter_add(wide.out(out, accumulate), indices, wide.in(dy), dim, index_offset, length, accumulate); });
   const std::vector<int64_t> positions = positions_of(indices, index_offset, out.dims[dim], length, "scatter_add");
   if (!accumulate) fill(out, 0);
   if (dy.elements() == 0) return;
@@ -188,6 +192,8 @@ void scatter_add(const Tensor& out, const Tensor& indices, const Tensor& dy, int
 }
 
 void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t classes, int64_t ignore_index) {
+  if (is_small(logits.dtype))
+    return widened([&](Wide& wide) { pick(wide.out(out), wide.in(logits), labels, dim, index_offset, classes, ignore_index); });
   check_label_type("pick", labels);
   check_labels(labels, classes, ignore_index);
   for_float_type("pick", out.dtype, [&](auto t) { pick_rows<decltype(t)>(out, logits, labels, dim, index_offset, ignore_index); });
@@ -195,6 +201,8 @@ void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim
 
 void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tensor& lse, const Tensor& labels, const Tensor& dloss, int dim,
                         int64_t index_offset, int64_t ignore_index) {
+  if (is_small(dlogits.dtype))
+    return widened([&](Wide& wide) { cross_entropy_grad(wide.out(dlogits), wide.in(logits), lse, labels, dloss, dim, index_offset, ignore_index); });
   check_label_type("cross_entropy_grad", labels);
   for_float_type("cross_entropy_grad", dlogits.dtype,
                  [&](auto t) { cross_entropy_rows<decltype(t)>(dlogits, logits, lse, labels, dloss, dim, index_offset, ignore_index); });

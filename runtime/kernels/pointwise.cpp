@@ -64,16 +64,16 @@ template <Scalar function>
 StepFunction step_function(DType result, DType first) {
   StepFunction found = nullptr;
   if constexpr (function == Scalar::identity) {
-    for_any_type("pointwise", result,
-                 [&](auto t) { for_any_type("pointwise", first, [&](auto a) { found = run_step<decltype(t), decltype(a), function>; }); });
+    for_value_type("pointwise", result,
+                   [&](auto t) { for_value_type("pointwise", first, [&](auto a) { found = run_step<decltype(t), decltype(a), function>; }); });
   } else if constexpr (is_logical(function)) {
     found = run_step<bool, bool, function>;
   } else if constexpr (is_comparison(function)) {
-    for_any_type("pointwise", first, [&](auto a) { found = run_step<bool, decltype(a), function>; });
+    for_value_type("pointwise", first, [&](auto a) { found = run_step<bool, decltype(a), function>; });
   } else if constexpr (is_real(function)) {
     for_float_type("pointwise", result, [&](auto t) { found = run_step<decltype(t), decltype(t), function>; });
   } else if constexpr (function == Scalar::where) {
-    for_any_type("pointwise", result, [&](auto t) { found = run_step<decltype(t), decltype(t), function>; });
+    for_value_type("pointwise", result, [&](auto t) { found = run_step<decltype(t), decltype(t), function>; });
   } else {
     for_number_type("pointwise", result, [&](auto t) { found = run_step<decltype(t), decltype(t), function>; });
   }
@@ -98,13 +98,17 @@ template <class To, class From>
 void convert(void* to, int64_t to_stride, const void* from, int64_t from_stride, int64_t n, bool add) {
   To* out = static_cast<To*>(to);
   const From* in = static_cast<const From*>(from);
+  const auto value = [&](int64_t i) { return static_cast<Arithmetic<From>>(in[i * from_stride]); };
   if constexpr (!std::is_same_v<To, bool>) {
     if (add) {
-      for (int64_t i = 0; i < n; ++i) out[i * to_stride] += static_cast<To>(in[i * from_stride]);
+      for (int64_t i = 0; i < n; ++i) {
+        To& place = out[i * to_stride];
+        place = static_cast<To>(static_cast<Arithmetic<To>>(place) + static_cast<Arithmetic<To>>(value(i)));
+      }
       return;
     }
   }
-  for (int64_t i = 0; i < n; ++i) out[i * to_stride] = scalar::identity<To>(in[i * from_stride]);
+  for (int64_t i = 0; i < n; ++i) out[i * to_stride] = scalar::identity<To>(value(i));
 }
 
 Convert converter(DType to, DType from) {

@@ -10,6 +10,7 @@
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/scalar_functions.h"
 #include "sscc_rt/strided_loop.h"
+#include "widened.h"
 
 namespace sscc::rt {
 namespace {
@@ -168,6 +169,7 @@ void reduce_by(const Tensor& out, const Tensor& in, const Reduction& plan, doubl
 }  // namespace
 
 void reduce(const Tensor& out, const Tensor& in, uint32_t reduced, Join join, double scale, bool accumulate) {
+  if (is_small(in.dtype)) return widened([&](Wide& wide) { reduce(wide.out(out, accumulate), wide.in(in), reduced, join, scale, accumulate); });
   const Reduction plan = reduction_of(out, in, reduced);
   switch (join) {
     case Join::sum: return reduce_by<SumJoin>(out, in, plan, scale, accumulate);

@@ -4,6 +4,7 @@
 #include "rows.h"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/scalar_functions.h"
+#include "widened.h"
 
 namespace sscc::rt {
 namespace {
@@ -56,10 +57,12 @@ void softmax_grad_rows(const Tensor& dx, const Tensor& y, const Tensor& dy, int 
 }  // namespace
 
 void softmax(const Tensor& out, const Tensor& in, int dim) {
+  if (is_small(out.dtype)) return widened([&](Wide& wide) { softmax(wide.out(out), wide.in(in), dim); });
   for_float_type("softmax", out.dtype, [&](auto t) { softmax_rows<decltype(t)>(out, in, dim); });
 }
 
 void softmax_grad(const Tensor& dx, const Tensor& y, const Tensor& dy, int dim) {
+  if (is_small(dx.dtype)) return widened([&](Wide& wide) { softmax_grad(wide.out(dx), wide.in(y), wide.in(dy), dim); });
   for_float_type("softmax_grad", dx.dtype, [&](auto t) { softmax_grad_rows<decltype(t)>(dx, y, dy, dim); });
 }
 

@@ -2,6 +2,7 @@
 
 #include <cstring>
 
+#include "sscc_rt/small_floats.h"
 #include "sscc_rt/tensor_files.h"
 
 namespace sscc::rt {
@@ -12,6 +13,17 @@ T first_element(const std::byte* bytes) {
   T value;
   std::memcpy(&value, bytes, sizeof value);
   return value;
+}
+
+// Files hold no small floats.
+template <class T>
+std::vector<std::byte> as_floats(const std::vector<std::byte>& small) {
+  std::vector<std::byte> floats(small.size() / sizeof(T) * sizeof(float));
+  for (size_t i = 0; i * sizeof(T) < small.size(); ++i) {
+    const float value = first_element<T>(small.data() + i * sizeof(T));
+    std::memcpy(floats.data() + i * sizeof value, &value, sizeof value);
+  }
+  return floats;
 }
 
 }  // namespace
@@ -31,7 +43,11 @@ std::vector<std::byte> FetchedView::dense() const {
   stored.data = bytes;
   std::vector<std::byte> data(static_cast<size_t>(view.elements()) * size_of(view.dtype));
   if (!data.empty()) copy_region(stored, whole_region(stored.dims), data.data());
-  return data;
+  switch (view.dtype) {
+    case DType::bf16: return as_floats<bf16>(data);
+    case DType::f16: return as_floats<f16>(data);
+    default: return data;
+  }
 }
 
 }  // namespace sscc::rt

@@ -14,7 +14,7 @@ struct FetchedView {
   const std::byte* bytes = nullptr;
 
   std::optional<double> scalar() const;  // none where nothing was fetched
-  std::vector<std::byte> dense() const;  // the elements, row-major
+  std::vector<std::byte> dense() const;  // the elements, row-major; small floats as f32
 };
 
 // A region of an output or a gradient.

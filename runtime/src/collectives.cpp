@@ -4,6 +4,8 @@
 #include <cstdio>
 #include <cstring>
 
+#include "sscc_rt/small_floats.h"
+
 namespace sscc::rt {
 namespace {
 
@@ -24,7 +26,7 @@ template <class T>
 void join_elements(T* a, const T* b, int64_t elements, Join join) {
   switch (join) {
     case Join::sum:
-      for (int64_t i = 0; i < elements; ++i) a[i] = static_cast<T>(a[i] + b[i]);
+      for (int64_t i = 0; i < elements; ++i) a[i] = static_cast<T>(Arithmetic<T>(a[i]) + Arithmetic<T>(b[i]));
       return;
     case Join::max:
       for (int64_t i = 0; i < elements; ++i) a[i] = greater(a[i], b[i]);
@@ -46,8 +48,8 @@ void join_elements(std::byte* a, const std::byte* b, int64_t elements, DType dty
     case DType::i32: return as(reinterpret_cast<int32_t*>(a));
     case DType::i8: return as(reinterpret_cast<int8_t*>(a));
     case DType::u8: return as(reinterpret_cast<uint8_t*>(a));
-    case DType::f16:
-    case DType::bf16:
+    case DType::f16: return as(reinterpret_cast<f16*>(a));
+    case DType::bf16: return as(reinterpret_cast<bf16*>(a));
     case DType::b1: break;
   }
   throw std::logic_error(std::string("no collective joins values of type ") + name_of(dtype));

@@ -328,6 +328,16 @@ const std::vector<Damage>& damages() {
          return change(p, p.find([](const Instruction& i) { return is_kernel(i) && i.opcode != Opcode::copy; }),
                        [](Instruction& i) { i.on_host = !i.on_host; });
        }},
+      {"a value lies in memory for another type",
+       [](Patient& p) {
+         const auto site = p.find([](const Instruction& i) { return is_kernel(i) && !i.ins.empty(); });
+         if (!site) return false;
+         const BufferId buffer = p.at(*site).ins[0].buffer;
+         DType& type = p.own(site->rank).buffers[buffer].dtype;
+         if (!rt::is_float(type)) return false;
+         type = type == DType::f32 ? DType::bf16 : DType::f32;
+         return true;
+       }},
       {"a value lies in the other memory",
        [](Patient& p) {
          for (size_t rank = 0; rank < p.programs.ranks.size(); ++rank)

@@ -49,7 +49,9 @@ def run_line(line, folder, binaries):
     for name, place in PLACES.items():
         line = line.replace(name, place)
     words = shlex.split(line)
-    if words[0] != "cat":
+    if words[0] == "cat":  # dumps are named by their step; passes that come and go change the numbers
+        words = ["cat", *(path for word in words[1:] for path in glob.glob(os.path.join(folder, word)) or [word])]
+    else:
         words[0] = os.path.join(binaries, words[0])
     environment = dict(os.environ, LC_ALL="C", NO_COLOR="1")
     return subprocess.run(words, cwd=folder, capture_output=True, text=True, errors="replace", env=environment, timeout=120)

@@ -4,27 +4,15 @@
 // multiplications, and a loop of 2^31 elements or more becomes several, so that the device counts in 32 bits. Offsets are 64 bits, in elements.
 #pragma once
 
-#include <cuda_bf16.h>
-#include <cuda_fp16.h>
-
 #include <cstdint>
 #include <type_traits>
 
 #include "sscc_rt/cuda.h"
+#include "sscc_rt/small_floats.h"
 #include "sscc_rt/strided_loop.h"
 #include "sscc_rt/types.h"
 
 namespace sscc::rt {
-
-// -- types ----------------------------------------------------------------------------------------------------------------------------------------
-
-// How elements lie in memory, and what they are computed in.
-using bf16 = __nv_bfloat16;
-using f16 = __half;
-template <class T>
-inline constexpr bool is_small_float = std::is_same_v<T, bf16> || std::is_same_v<T, f16>;
-template <class T>
-using Arithmetic = std::conditional_t<is_small_float<T>, float, T>;
 
 // Elements that are loaded and stored at once.
 template <class T, int n>

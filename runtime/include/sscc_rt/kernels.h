@@ -1,7 +1,8 @@
 // The kernels: one function for each opcode that computes. Emitted programs and the interpreter call the same ones.
 //
-// All operands are strided views; `accumulate` adds to what the output holds. Floating types f32 and f64 everywhere; integer and
-// boolean types in pointwise, copy, gather indices. Sums are made in an order that depends on shapes alone (not on the number of
+// All operands are strided views; `accumulate` adds to what the output holds. Floating types f32 and f64 everywhere, and bf16 and f16, which are computed
+// in float: with them statistics (mean, rstd, lse), losses, and scale and bias of norms are f32, and so may be any sum (of contract, reduce,
+// scatter_add) and the rows that gather reads. Integer and boolean types in pointwise, copy, gather indices. Sums are made in an order that depends on shapes alone (not on the number of
 // threads), so a run repeats bit by bit. Outputs never overlap inputs, except for pointwise and update, where an output may be
 // the very same view as an input.
 #pragma once
@@ -24,7 +25,7 @@ void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::s
 // (kept ones of length 1 are left out of its view). logsumexp ignores scale.
 void reduce(const Tensor& out, const Tensor& in, uint32_t reduced, Join join, double scale, bool accumulate);
 
-// Strided copy, equal dims, same dtype. `fill`: a constant.
+// Strided copy, equal dims; floats up to f32 are converted. `fill`: a constant.
 void copy(const Tensor& out, const Tensor& in, bool accumulate);
 void fill(const Tensor& out, double value);
 

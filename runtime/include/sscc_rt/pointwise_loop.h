@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "sscc_rt/scalar_functions.h"
+#include "sscc_rt/small_floats.h"
 #include "sscc_rt/strided_loop.h"
 #include "sscc_rt/types.h"
 
@@ -17,18 +18,22 @@ inline constexpr int64_t tile_elements = 256;
 
 namespace pointwise_detail {
 
+// What the function sees of an operand: small floats as float.
 template <class T>
 class InTile {
+  using Value = Arithmetic<T>;
+
  public:
   InTile(const Tensor& view, int64_t stride) : base_(static_cast<const T*>(view.data)), stride_(stride) {}
   void start_row(int64_t offset, int64_t length) {
     row_ = base_ + offset;
-    if (stride_ == 0) std::fill_n(tile_, std::min(tile_elements, length), *row_);
+    if (stride_ == 0) std::fill_n(tile_, std::min(tile_elements, length), static_cast<Value>(*row_));
   }
-  const T* at(int64_t begin, int64_t n) {
-    if (stride_ == 1) return row_ + begin;
+  const Value* at(int64_t begin, int64_t n) {
+    if constexpr (!is_small_float<T>)
+      if (stride_ == 1) return row_ + begin;
     if (stride_ != 0) {
-      for (int64_t i = 0; i < n; ++i) tile_[i] = row_[(begin + i) * stride_];
+      for (int64_t i = 0; i < n; ++i) tile_[i] = static_cast<Value>(row_[(begin + i) * stride_]);
     }
     return tile_;
   }
@@ -37,21 +42,30 @@ class InTile {
   const T* base_;
   const T* row_ = nullptr;
   int64_t stride_;
-  alignas(64) T tile_[tile_elements];
+  alignas(64) Value tile_[tile_elements];
 };
 
 template <class T>
 class OutTile {
+  using Value = Arithmetic<T>;
+
  public:
   OutTile(const Tensor& view, int64_t stride) : base_(static_cast<T*>(view.data)), stride_(stride) {}
   void start_row(int64_t offset) { row_ = base_ + offset; }
-  T* at(int64_t begin) { return stride_ == 1 && !accumulates_ ? row_ + begin : tile_; }
+  Value* at(int64_t begin) {
+    if constexpr (!is_small_float<T>)
+      if (stride_ == 1 && !accumulates_) return row_ + begin;
+    return tile_;
+  }
   void accumulate() { accumulates_ = true; }
   void finish(int64_t begin, int64_t n) {
     if (accumulates_) {
-      for (int64_t i = 0; i < n; ++i) row_[(begin + i) * stride_] += tile_[i];
-    } else if (stride_ != 1) {
-      for (int64_t i = 0; i < n; ++i) row_[(begin + i) * stride_] = tile_[i];
+      for (int64_t i = 0; i < n; ++i) {
+        T& place = row_[(begin + i) * stride_];
+        place = static_cast<T>(static_cast<Value>(place) + tile_[i]);
+      }
+    } else if (stride_ != 1 || is_small_float<T>) {
+      for (int64_t i = 0; i < n; ++i) row_[(begin + i) * stride_] = static_cast<T>(tile_[i]);
     }
   }
 
@@ -60,7 +74,7 @@ class OutTile {
   T* row_ = nullptr;
   int64_t stride_;
   bool accumulates_ = false;
-  alignas(64) T tile_[tile_elements];
+  alignas(64) Value tile_[tile_elements];
 };
 
 }  // namespace pointwise_detail
@@ -94,8 +108,8 @@ void pointwise_loop(Types<Out...>, Types<In...>, std::initializer_list<Tensor> o
         (std::get<I>(in_tiles).start_row(offsets[first_in + I], end - begin), ...);
         for (int64_t at = begin; at < end; at += tile_elements) {
           const int64_t n = std::min(tile_elements, end - at);
-          const std::tuple<Out*...> to{std::get<O>(out_tiles).at(at)...};
-          const std::tuple<const In*...> from{std::get<I>(in_tiles).at(at, n)...};
+          const std::tuple<Arithmetic<Out>*...> to{std::get<O>(out_tiles).at(at)...};
+          const std::tuple<const Arithmetic<In>*...> from{std::get<I>(in_tiles).at(at, n)...};
 #pragma omp simd
           for (int64_t i = 0; i < n; ++i) function(std::get<O>(to)[i]..., std::get<I>(from)[i]...);
           (std::get<O>(out_tiles).finish(at, n), ...);

@@ -55,7 +55,8 @@ struct ModelInfo {
   std::string name;
   bool training = false;
   int64_t tokens_per_step = 0;
-  int64_t flops_per_step = 0;  // of the model: what its division repeats does not count
+  int64_t flops_per_step = 0;    // of the model: what its division repeats does not count
+  DType precision = DType::f32;  // of activations
   std::vector<FileTensor> parameters, constants, inputs, labels, outputs;
 };
 

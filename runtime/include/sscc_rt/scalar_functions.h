@@ -443,8 +443,8 @@ constexpr DType operand_type(Scalar function, int index, DType result, DType fir
     case Scalar::logical_or: return DType::b1;
     case Scalar::where: return index == 0 ? DType::b1 : result;
     case Scalar::token_loss: return index == 2 ? DType::i64 : result;
-    case Scalar::identity: return first;
-    default: return is_comparison(function) ? first : result;
+    case Scalar::identity: return arithmetic_type(first);
+    default: return is_comparison(function) ? arithmetic_type(first) : result;
   }
 }
 

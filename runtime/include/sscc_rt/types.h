@@ -31,6 +31,8 @@ constexpr size_t size_of(DType type) {
   return 0;
 }
 constexpr bool is_float(DType type) { return type <= DType::bf16; }
+// What values of the type are computed in.
+constexpr DType arithmetic_type(DType type) { return type == DType::bf16 || type == DType::f16 ? DType::f32 : type; }
 constexpr const char* name_of(DType type) {  // safetensors' spelling
   switch (type) {
     case DType::f32: return "F32";
@@ -116,7 +118,8 @@ constexpr const char* name_of(Scalar function) {
   return "";
 }
 
-// One step of a fused pointwise expression. An argument >= 0 is input operand number `arg`; < 0 is the value of step ~arg.
+// One step of a fused pointwise expression. An argument >= 0 is input operand number `arg`; < 0 is the value of step ~arg. Small floats are operands
+// only: steps compute in float.
 struct ScalarStep {
   Scalar function = Scalar::identity;
   int32_t args[3] = {0, 0, 0};

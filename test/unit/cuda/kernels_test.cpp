@@ -71,11 +71,11 @@ TEST_CASE("reduce: subsets of dimensions, joins, types") {
   const DType type = GENERATE(DType::f32, DType::f64, DType::bf16, DType::f16, DType::i64, DType::i32);
   if (join == Join::logsumexp && !is_float(type)) return;
   const Layout layout = GENERATE(Layout::dense, Layout::spread);
-  const bool adds = GENERATE(false, true);
+  const bool adds = GENERATE(false, true), widens = GENERATE(false, true);
   Dims kept;
   for (size_t d = 0; d < dims.size(); ++d)
     if (!(reduced >> d & 1)) kept.push_back(dims[d]);
-  Mirror in(type, dims, layout), out(type, kept, layout);
+  Mirror in(type, dims, layout), out(widens ? arithmetic_type(type) : type, kept, layout);
   in.integers(-2, 2), out.integers(-4, 4);
   const double scale = join == Join::sum && is_float(type) ? 0.125 : 1;
   host_kernels()->reduce(out.host(), in.host(), reduced, join, scale, adds);
@@ -136,6 +136,18 @@ TEST_CASE("copy, fill and pad") {
     pad(whole.device(), in.device(), starts, steps, adds);
     CHECK(whole.difference() == 0);
   }
+}
+
+TEST_CASE("copies between types of floats") {
+  const auto [from, to] =
+      GENERATE(table<DType, DType>({{DType::f32, DType::bf16}, {DType::bf16, DType::f32}, {DType::f32, DType::f16}, {DType::f16, DType::f32}}));
+  const Layout layout = GENERATE(Layout::dense, Layout::offset, Layout::spread);
+  const bool adds = GENERATE(false, true);
+  Mirror in(from, {7, 40}, layout), out(to, {7, 40}, layout);
+  in.reals(-4, 4), out.integers(-2, 2);
+  host_kernels()->copy(out.host(), in.host(), adds);
+  copy(out.device(), in.device(), adds);
+  CHECK(out.difference() <= 1);
 }
 
 TEST_CASE("update: optimizers, clipped or not, in place or not, steps counted here or on the device") {

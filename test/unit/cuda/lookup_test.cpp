@@ -10,9 +10,10 @@ TEST_CASE("gather of a piece, and its gradient") {
   const int64_t offset = 4, length = 12;
   const DType type = GENERATE(DType::f32, DType::f64, DType::bf16, DType::f16, DType::i64, DType::i32), index_type = GENERATE(DType::i64, DType::i32);
   const Layout layout = GENERATE(Layout::dense, Layout::rows, Layout::spread);
-  const bool adds = GENERATE(false, true);
+  const bool adds = GENERATE(false, true), is_wide = GENERATE(false, true);
   const int64_t inner = GENERATE(1, 3, 64);
-  Mirror data(type, {2, 5, inner}, layout), out(type, {2, 2, 3, inner}, layout), gradient(type, {2, 5, inner}, layout),
+  const DType table = is_wide ? arithmetic_type(type) : type;  // a small float's may be float
+  Mirror data(table, {2, 5, inner}, layout), out(type, {2, 2, 3, inner}, layout), gradient(table, {2, 5, inner}, layout),
       dy(type, {2, 2, 3, inner}, layout), indices(index_type, {2, 3}, layout);
   data.integers(-9, 9), dy.integers(-9, 9), indices.integers(-12, 11), gradient.integers(-9, 9);
   host_kernels()->gather(out.host(), data.host(), indices.host(), 1, offset, length);
@@ -40,7 +41,8 @@ TEST_CASE("pick and the gradient of cross entropy, of a piece of the classes") {
   const int64_t offset = 5, classes = 12, ignored = GENERATE(-100, 7);
   const DType type = GENERATE(DType::f32, DType::f64, DType::bf16, DType::f16), label_type = GENERATE(DType::i64, DType::i32);
   const Layout layout = GENERATE(Layout::dense, Layout::spread);
-  Mirror logits(type, {4, 5, 3}, layout), out(type, {4, 3}, layout), lse(type, {4, 3}, layout), dloss(type, {4, 3}, layout),
+  const DType wide = arithmetic_type(type);
+  Mirror logits(type, {4, 5, 3}, layout), out(wide, {4, 3}, layout), lse(wide, {4, 3}, layout), dloss(wide, {4, 3}, layout),
       dlogits(type, {4, 5, 3}, layout), labels(label_type, {4, 3}, layout);
   logits.reals(-2, 2), lse.reals(2, 3), dloss.reals(-1, 1), labels.integers(0, 11);
   host_kernels()->pick(out.host(), logits.host(), labels.host(), 1, offset, classes, ignored);

@@ -14,13 +14,6 @@ constexpr Scalar all_functions[] = {
 #undef SSCC_LISTED
 };
 
-// Steps of small floats are steps of float for the processor.
-std::vector<ScalarStep> for_host(std::vector<ScalarStep> steps) {
-  for (ScalarStep& step : steps)
-    if (step.dtype == DType::bf16 || step.dtype == DType::f16) step.dtype = DType::f32;
-  return steps;
-}
-
 struct Operands {
   std::vector<Tensor> host, device;
   Operands(std::initializer_list<const Mirror*> mirrors) {
@@ -32,7 +25,7 @@ struct Operands {
 };
 
 void run(const Operands& outs, const Operands& ins, const std::vector<ScalarStep>& steps, const std::vector<int32_t>& results, bool accumulate) {
-  host_kernels()->pointwise(outs.host, ins.host, for_host(steps), results, accumulate);
+  host_kernels()->pointwise(outs.host, ins.host, steps, results, accumulate);
   pointwise(outs.device, ins.device, steps, results, accumulate);
 }
 
@@ -53,7 +46,7 @@ TEST_CASE("pointwise: every function") {
       a.integers(1, 5), b.integers(1, 3);
     c.integers(0, 3), condition.integers(0, 1);
     const double alpha = is_float(type) ? 0.5 : 2, beta = is_float(type) ? 1.5 : 3;
-    const ScalarStep step{function, {0, 1, 2}, function == Scalar::token_loss ? 2 : alpha, beta, gives_truth ? DType::b1 : type};
+    const ScalarStep step{function, {0, 1, 2}, function == Scalar::token_loss ? 2 : alpha, beta, gives_truth ? DType::b1 : arithmetic_type(type)};
     const Mirror* first = function == Scalar::where ? &condition : &a;
     Operands ins{first};
     if (arity_of(function) > 1) ins = {first, &b};
@@ -77,7 +70,7 @@ TEST_CASE("pointwise: negative numbers") {
     a.integers(-9, 9), b.integers(1, 4);
     Operands ins{&a};
     if (arity_of(function) > 1) ins = {&a, &b};
-    run({&out}, ins, {{function, {0, 1, 0}, -2, 3, type}}, {0}, false);
+    run({&out}, ins, {{function, {0, 1, 0}, -2, 3, arithmetic_type(type)}}, {0}, false);
     INFO(name_of(function) << " of " << name_of(type));
     CHECK(out.difference() == 0);
   }
@@ -88,7 +81,7 @@ TEST_CASE("pointwise: conversions") {
   const DType to = GENERATE(DType::f32, DType::f64, DType::f16, DType::i64, DType::i32, DType::i8, DType::u8, DType::b1);
   Mirror in(from, {5, 16}), out(to, {5, 16});
   in.integers(0, from == DType::b1 ? 1 : 100);
-  run({&out}, {&in}, {{Scalar::identity, {0, 0, 0}, 0, 0, to}}, {0}, false);
+  run({&out}, {&in}, {{Scalar::identity, {0, 0, 0}, 0, 0, arithmetic_type(to)}}, {0}, false);
   INFO(name_of(from) << " to " << name_of(to));
   CHECK(out.difference(0) == 0);
 }
@@ -98,17 +91,17 @@ TEST_CASE("pointwise: broadcast operands, several steps, several results, in pla
   const bool adds = GENERATE(false, true);
   Mirror a(type, {3, 1, 8}, Layout::spread), b(type, {4, 8}), scalar(type, {}), sum(type, {3, 4, 8}), scaled(type, {3, 4, 8}, Layout::spread);
   a.integers(-9, 9), b.integers(-9, 9), scalar.constant(3), sum.integers(-9, 9), scaled.integers(-9, 9);
-  const std::vector<ScalarStep> steps = {{Scalar::add, {0, 1, 0}, 0, 0, type},
-                                         {Scalar::mul, {~0, 2, 0}, 0, 0, type},
+  const std::vector<ScalarStep> steps = {{Scalar::add, {0, 1, 0}, 0, 0, arithmetic_type(type)},
+                                         {Scalar::mul, {~0, 2, 0}, 0, 0, arithmetic_type(type)},
                                          {Scalar::less, {~0, 2, 0}, 0, 0, DType::b1},
-                                         {Scalar::where, {~2, ~1, 0}, 0, 0, type}};
+                                         {Scalar::where, {~2, ~1, 0}, 0, 0, arithmetic_type(type)}};
   run({&sum, &scaled}, {&a, &b, &scalar}, steps, {0, 3}, adds);
   CHECK(sum.difference() <= 1);
   CHECK(scaled.difference() <= 1);
   // An output may be the very view of an input.
   Mirror x(type, {6, 300}, GENERATE(Layout::dense, Layout::spread));
   x.integers(-9, 9);
-  run({&x}, {&x}, {{Scalar::square, {0, 0, 0}, 0, 0, type}}, {0}, false);
+  run({&x}, {&x}, {{Scalar::square, {0, 0, 0}, 0, 0, arithmetic_type(type)}}, {0}, false);
   CHECK(x.difference() <= 1);
 }
 
