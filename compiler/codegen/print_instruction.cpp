@@ -116,7 +116,7 @@ void print_update(Call& call) {
   const size_t moments = instruction.outs.size() - 1;
   SSCC_CHECK(instruction.ins.size() >= 2 + moments, "an update reads its parameter, its gradient and its moments");
   const llvm::ArrayRef<View> ins = instruction.ins;
-  call.outs(3).ins(2).operands(ins.slice(2, moments), 2).operands(ins.drop_front(2 + moments), 1);
+  call.outs(3).ins(2).operands(ins.slice(2, moments), 2).operands(ins.drop_front(2 + moments), 3);
   call.word(call.names.rule(expression_of<UpdateExpression>(call).rule)).word("rank.step()");
 }
 
@@ -150,7 +150,10 @@ void print_capture(Call& call) {
     case Capture::What::output:
       call.function("rank.capture_output").word(string_literal(capture.tensor)).ins(1).number(capture.regions).word("micro_batch");
       break;
-    case Capture::What::gradient: call.function("rank.capture_gradient").word(string_literal(capture.tensor)).ins(1).number(capture.regions); break;
+    case Capture::What::gradient:
+      call.function("rank.capture_gradient").word(string_literal(capture.tensor)).ins(1).number(capture.regions);
+      if (call.instruction.ins.size() > 1) call.operands(llvm::ArrayRef<View>(call.instruction.ins).drop_front(), 1);
+      break;
   }
 }
 

@@ -154,6 +154,10 @@ class Printer {
   void print_update_rules() {
     for (const NamedRule& named : names_.update_rules) {
       const rt::UpdateRule& rule = named.rule;
+      if (rule.optimizer == rt::Optimizer::loss_scale) {
+        text_ += "const UpdateRule " + named.name + "{.optimizer = Optimizer::loss_scale};\n";
+        continue;
+      }
       const char* optimizer = rule.optimizer == rt::Optimizer::sgd ? "sgd" : rule.optimizer == rt::Optimizer::adam ? "adam" : "adamw";
       text_ += "const UpdateRule " + named.name + "{.optimizer = Optimizer::" + optimizer + ", .lr = " + double_literal(rule.lr) +
                ", .momentum = " + double_literal(rule.momentum) + ", .beta1 = " + double_literal(rule.beta1) +

@@ -52,18 +52,6 @@ Target default_target() { return has_nvcc() ? Target::cuda : Target::cpu; }
 
 void check_output(const std::string& folder, bool force) { check_output_folder(folder, force); }
 
-bool suits(Target target, const Compilation& c, Diagnostics& diagnostics) {
-  if (target == Target::cpu || llvm::all_of(c.programs.bodies, [](const Body& body) { return body.host_bytes == 0; })) return true;
-  const Place* host = nullptr;
-  for (const StoreRule& rule : c.plan.stores)
-    if (rule.place && rule.place->kind == Place::Kind::host) host = &*rule.place;
-  for (const AssignRule& rule : c.plan.assign)
-    if (rule.on.size() == 1 && rule.on[0].kind == Place::Kind::host) host = &rule.on[0];
-  diagnostics.error(Code::unsupported, host ? host->where : Location(), "the place 'host' is not supported for GPUs by this version of sscc",
-                    "use --target cpu");
-  return false;
-}
-
 void build(const BuildRequest& request, const Compilation& c, const Diagnostics& diagnostics) {
   EmitOptions options;
   options.target = request.target;

@@ -18,9 +18,6 @@ Target default_target();
 // Refuses a folder that may not be written (EnvironmentError); before long work.
 void check_output(const std::string& folder, bool force);
 
-// What a target cannot do, refused at the plan's rule; false then.
-bool suits(Target target, const Compilation& compilation, Diagnostics& diagnostics);
-
 struct BuildRequest {
   std::string model, folder;
   Target target = Target::cpu;

@@ -129,7 +129,7 @@ struct ClassAttributes {
 };  // pick, cross_entropy_grad. INT64_MIN: none is ignored
 struct UpdateAttributes {
   rt::UpdateRule rule;
-};                       // inputs: parameter, gradient, [moment1, [moment2]], [clip] (has_clip)
+};                       // inputs: parameter, gradient, [moment1, [moment2]], [clip, [loss scale, steps taken]]
 struct NoAttributes {};  // reshape, expand (shape is the output's)
 using Attributes = std::variant<NoAttributes, PointwiseAttributes, ContractAttributes, ReduceAttributes, TransposeAttributes, SliceAttributes,
                                 DimAttributes, NormAttributes, ClassAttributes, UpdateAttributes>;

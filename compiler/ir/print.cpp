@@ -99,7 +99,7 @@ struct AttributePrinter {
     return " dim=" + std::to_string(a.dim) + (a.ignore_index != INT64_MIN ? " ignore_index=" + std::to_string(a.ignore_index) : "");
   }
   std::string operator()(const UpdateAttributes& a) const {
-    static const char* const names[] = {"sgd", "adam", "adamw"};
+    static const char* const names[] = {"sgd", "adam", "adamw", "loss_scale"};
     return std::string(" optimizer=") + names[static_cast<int>(a.rule.optimizer)] + " lr=" + number(a.rule.lr) +
            " momentum=" + number(a.rule.momentum) + " beta1=" + number(a.rule.beta1) + " beta2=" + number(a.rule.beta2) +
            " eps=" + number(a.rule.eps) + " weight_decay=" + number(a.rule.weight_decay);

@@ -106,7 +106,7 @@ const std::pair<const char*, DType> types[] = {{"f32", DType::f32},   {"f64", DT
                                                {"i8", DType::i8},     {"u8", DType::u8},   {"b1", DType::b1}};
 const std::pair<const char*, Phase> phases[] = {{"forward", Phase::forward}, {"backward", Phase::backward}, {"update", Phase::update}};
 const std::pair<const char*, rt::Optimizer> optimizers[] = {
-    {"sgd", rt::Optimizer::sgd}, {"adam", rt::Optimizer::adam}, {"adamw", rt::Optimizer::adamw}};
+    {"sgd", rt::Optimizer::sgd}, {"adam", rt::Optimizer::adam}, {"adamw", rt::Optimizer::adamw}, {"loss_scale", rt::Optimizer::loss_scale}};
 
 class Parser {
  public:

@@ -19,7 +19,8 @@ void find_blocks(Module& module);
 // Nothing without a recipe.
 void differentiate(Module& module, const Recipe& recipe, Diagnostics& diagnostics);
 
-// Which tensors are small floats: activations and their gradients, where the plan's precision is bf16. f32: nothing changes.
+// Which tensors are small floats: activations and their gradients, where the plan's precision is bf16 or f16, which scales the loss, too. f32:
+// nothing changes.
 void set_precision(Module& module, DType precision);
 
 // op-trans: cuts the step into micro-batches, divides every operator (op.splits), decomposes operators divided along a % axis.

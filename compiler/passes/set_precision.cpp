@@ -1,15 +1,16 @@
-// bf16: what is small, and what stays float.
+// bf16 and f16: what is small, and what stays float.
 //
 //   parameters, optimizer state, inputs, constants            as they are: parameters are the masters that updates change
-//   activations, and their gradients                          bf16
+//   activations, and their gradients                          small
 //   gradients of parameters                                   float: sums over the batch, over micro-batches and ranks
 //   sums that forget a dimension, statistics, losses          float
 //
-// What is computed is float in either case; a bf16 tensor is a result that was rounded when it was written. A product reads bf16 on both sides: where one
-// is float, a parameter above all, it is rounded once a step on each device that reads it (ops.h: operand_type; lower_op.cpp), whatever the plan divides.
+// What is computed is float in either case; a small tensor is a result that was rounded when it was written. A product reads small ones on both sides:
+// where one is float, a parameter above all, it is rounded once a step on each device that reads it (ops.h: operand_type; lower_op.cpp), whatever the plan divides.
 #include <algorithm>
 
 #include "compiler/passes/passes.h"
+#include "compiler/passes/scale_loss.h"
 #include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
@@ -53,7 +54,9 @@ class Precision {
 }  // namespace
 
 void set_precision(Module& module, DType precision) {
-  if (precision != DType::f32) Precision(module, precision).run();
+  if (precision == DType::f32) return;
+  if (precision == DType::f16 && module.loss.valid()) scale_loss(module);
+  Precision(module, precision).run();
 }
 
 }  // namespace sscc

@@ -91,7 +91,7 @@ class Storage {
   void run() {
     find_readers();
     for (OpId id : std::vector<OpId>(module_.order))
-      if (op(id).kind == Kind::update) place_update(id);
+      if (op(id).kind == Kind::update) place_update(id);  // the loss's scale comes last
     for (auto& [tensor, homes] : read_at_)
       if (module_.homes[tensor].empty()) module_.homes[tensor] = stored(tensor, StoreRule::What::parameters, homes);
     for (OpId id : module_.order) {
@@ -140,7 +140,7 @@ class Storage {
   const StoreRule* rule_for(TensorId parameter, StoreRule::What what, bool to_host = false) const {
     const StoreRule* last = nullptr;
     const Tensor& t = module_.tensors[parameter];
-    if (t.role != Role::parameter) return nullptr;
+    if (t.role != Role::parameter || !t.trainable) return nullptr;
     for (const StoreRule& rule : plan_.stores)
       if (rule.what == what && is_host(rule) == to_host &&
           llvm::any_of(rule.names, [&](const std::string& glob) { return glob_match(glob, t.name); }))
@@ -212,6 +212,7 @@ class Storage {
   void place_update(OpId id) {
     const TensorId parameter = op(id).inputs[0];
     Homes read = read_at_[parameter];
+    if (is_loss_scale(op(id))) add_all_that_update(read);
     if (read.empty()) read.push_back({0, Region(module_.tensors[parameter].shape)});
     const Homes homes = stored(parameter, StoreRule::What::parameters, read);
     module_.homes[parameter] = homes;
@@ -222,14 +223,25 @@ class Storage {
     op(id).splits.clear();
     place_at(id, updated);
     op(id).on_host |= llvm::all_of(updated, [](const Home& home) { return home.on_host; });
-    for (TensorId input : op(id).inputs)
-      if (module_.tensors[input].role == Role::state) module_.homes[input] = updated;
+    for (const TensorId output : op(id).outputs)
+      if (const TensorId old = module_.tensors[output].next_version_of; module_.tensors[old].role == Role::state) module_.homes[old] = updated;
     const bool to_host = is_moved_to_host(parameter, StoreRule::What::gradients);
     if (rule_for(parameter, StoreRule::What::gradients))
       join_in_each_micro_batch(id, stored(parameter, StoreRule::What::gradients, read), to_host);
     else if (to_host || rule_for(parameter, StoreRule::What::parameters))
       join_in_each_micro_batch(id, updated, to_host);
     updated_[parameter] = std::move(updated);
+  }
+
+  // The scale of the loss (f16) is read by everybody who updates something, and kept there.
+  static bool is_loss_scale(const Op& o) { return std::get<UpdateAttributes>(o.attributes).rule.optimizer == rt::Optimizer::loss_scale; }
+  void add_all_that_update(Homes& homes) const {
+    for (const OpId id : module_.order) {
+      if (module_.ops[id].kind != Kind::update) continue;
+      for (const Piece& piece : module_.ops[id].pieces)
+        if (llvm::none_of(homes, [&](const Home& home) { return home.device == piece.device; })) homes.push_back({piece.device, Region(Shape())});
+    }
+    llvm::sort(homes, [](const Home& a, const Home& b) { return a.device < b.device; });
   }
 
   void place_at(OpId id, const Homes& homes) {

@@ -173,7 +173,7 @@ void PlanReader::read_precision(const JsonValue& root) {
   if (!value) return;
   auto precision = expect_word(*value, language::precisions);
   if (precision == "bf16") result_.plan.precision = DType::bf16;
-  if (precision == "f16") refuse(Feature::precision_f16, at(*value));
+  if (precision == "f16") result_.plan.precision = DType::f16;
 }
 
 bool PlanReader::read_when(const JsonValue& rule) {

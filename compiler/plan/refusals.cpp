@@ -14,7 +14,6 @@ const Refusal refusals[] = {
     {Feature::recompute, "'recompute'", ""},
     {Feature::named_axis, "an axis named by what it is,", "name it by a tensor: \"TENSOR:DIM\""},
     {Feature::divided_backward, "a backward pass in two parts, 'I' and 'W',", "use 'B'"},
-    {Feature::precision_f16, "precision 'f16'", "use 'bf16' or 'f32'"},
     {Feature::compression, "'compress', which changes results,", "leave it out: values travel as they are"},
     {Feature::recycle, "'recycle' in a recipe", ""},
     {Feature::state, "'state' in a recipe", ""},

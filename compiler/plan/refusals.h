@@ -10,7 +10,6 @@ enum class Feature {
   recompute,
   named_axis,
   divided_backward,
-  precision_f16,
   compression,
   recycle,
   state,

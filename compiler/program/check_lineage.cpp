@@ -129,7 +129,9 @@ class Lineage {
       }
       return true;
     };
-    const bool reads = are_right(i.ins, i.reads), writes = i.opcode == Opcode::copy || are_right(i.outs, i.writes);
+    const auto type_of = [&](const View& view) { return body(step.rank).buffers[view.buffer].dtype; };
+    const bool is_copy = i.opcode == Opcode::copy, moves = is_copy && type_of(i.ins[0]) == type_of(i.outs[0]);  // what was converted, to the host
+    const bool reads = moves || are_right(i.ins, i.reads), writes = is_copy || are_right(i.outs, i.writes);
     if (!reads || !writes) refuse(step, "takes memory to hold a value in another type than it has");
     return reads && writes;
   }
@@ -416,7 +418,7 @@ class Lineage {
     for (const OpId id : module_.order) {
       if (module_.ops[id].kind != Kind::update) continue;
       const Tensor& parameter = module_.tensors[module_.ops[id].inputs[0]];
-      check_given(Capture::What::gradient, parameter.name, Region(parameter.shape));
+      if (parameter.trainable) check_given(Capture::What::gradient, parameter.name, Region(parameter.shape));
     }
   }
 

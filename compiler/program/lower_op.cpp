@@ -29,7 +29,8 @@ View RankLowering::converted(TensorId id, const Region& region, const View& view
     if (there.variant >= 0 && there.variant != variant()) continue;
     if (const auto part = subview(there.view, there.region, region)) return *part;
   }
-  const bool is_once = tensor(id).producers.empty() && tensor(id).scope == Scope::step && is_at_home(id, region);
+  const bool is_once =
+      tensor(id).producers.empty() && tensor(id).scope == Scope::step && is_at_home(id, region) && subview(home(id).view, home(id).region, region);
   const Value from = is_once ? home(id) : Value{region, view};
   Value to{from.region,
            whole_buffer(new_buffer("n:" + tensor(id).name, type, from.region.elements()), from.region.local_shape()),
@@ -213,10 +214,19 @@ void RankLowering::lower_update(OpId self, int32_t p) {
   const TensorId new_parameter = o.outputs[0];
   const Region region = region_of(module_, o, 0, piece);
   const View gradient = input(self, 1, p);
-  Instruction& capture = emit(Opcode::capture, OpId(), o.inputs[1]);
-  capture.ins.push_back(gradient);
-  capture.reads.push_back(claim(o.inputs[1], region_of(module_, o, 1, piece)));
-  capture.expression = Capture{Capture::What::gradient, tensor(o.inputs[0]).name, add_region(o.inputs[0], region)};
+  if (tensor(o.inputs[0]).trainable) {
+    const size_t scale = 3 + o.outputs.size();  // behind the parameter, the gradient, moments and what clips
+    std::optional<View> scaled_by;
+    if (o.inputs.size() > scale) scaled_by = input(self, static_cast<int>(scale - 1), p);
+    Instruction& capture = emit(Opcode::capture, OpId(), o.inputs[1]);
+    capture.ins.push_back(gradient);
+    capture.reads.push_back(claim(o.inputs[1], region_of(module_, o, 1, piece)));
+    if (scaled_by) {
+      capture.ins.push_back(*scaled_by);
+      capture.reads.push_back(claim(o.inputs[scale - 1], region_of(module_, o, static_cast<int>(scale - 1), piece)));
+    }
+    capture.expression = Capture{Capture::What::gradient, tensor(o.inputs[0]).name, add_region(o.inputs[0], region)};
+  }
 
   // What is at home here is changed in place: the step's reads are over.
   std::vector<View> ins, outs;

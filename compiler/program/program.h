@@ -78,7 +78,7 @@ enum class Opcode {
   reduce_scatter,
   broadcast,
   all_to_all,
-  // hand a value to the host: `capture` names what
+  // hand a value to the host: `capture` names what. A gradient may have a second operand, the scale of the loss by which it is to be divided
   capture,
 };
 const char* name_of(Opcode opcode);
@@ -123,7 +123,7 @@ struct PadExpression {
 };
 struct UpdateExpression {
   rt::UpdateRule rule;
-};  // outs: parameter, [moment1, [moment2]]; ins: parameter, gradient, [moments..], [clip]
+};  // outs: parameter, [moment1, [moment2]]; ins: parameter, gradient, [moments..], [clip, [loss scale, steps taken]]
 struct Communication {
   int32_t peer = -1;     // send, receive: index of Constants::peers
   int32_t group = -1;    // collectives: index of Constants::groups

@@ -32,7 +32,7 @@ class Operand {
 
   rt::Tensor at(const rt::Rank& rank, int micro_batch) const {
     rt::Tensor tensor = tensor_;
-    if (copies_ > 0) tensor.data = rank.arena() + offset_ + micro_batch % copies_ * stride_;
+    if (copies_ > 0) tensor.data = rank.memory_at(offset_) + micro_batch % copies_ * stride_;
     return tensor;
   }
 
@@ -112,7 +112,10 @@ Call capture_call(const Instruction& instruction) {
     case Capture::What::loss: return [](rt::Rank& rank, const Tensors& t, int) { rank.capture_loss(t.ins[0]); };
     case Capture::What::grad_norm: return [](rt::Rank& rank, const Tensors& t, int) { rank.capture_grad_norm(t.ins[0]); };
     case Capture::What::output: return [=](rt::Rank& rank, const Tensors& t, int m) { rank.capture_output(tensor, t.ins[0], regions, m); };
-    case Capture::What::gradient: return [=](rt::Rank& rank, const Tensors& t, int) { rank.capture_gradient(tensor, t.ins[0], regions); };
+    case Capture::What::gradient:
+      return [=, is_scaled = instruction.ins.size() > 1](rt::Rank& rank, const Tensors& t, int) {
+        rank.capture_gradient(tensor, t.ins[0], regions, is_scaled ? t.ins[1] : rt::Tensor());
+      };
   }
   SSCC_CHECK(false, "an unknown capture");
 }
@@ -148,9 +151,9 @@ Call call_of(const Instruction& instruction) {
       const auto* padding = &std::get<PadExpression>(instruction.expression);
       return [=](rt::Rank&, const Tensors& t, int) { rt::pad(t.outs[0], t.ins[0], padding->starts.data(), padding->steps.data(), accumulate); };
     }
-    case Opcode::update:  // ins: parameter, gradient, moment1, moment2, clip
+    case Opcode::update:  // ins: parameter, gradient, moment1, moment2, clip, loss scale, steps taken
       return [rule = std::get<UpdateExpression>(instruction.expression).rule](rt::Rank& rank, const Tensors& t, int) {
-        rt::update(t.outs[0], t.outs[1], t.outs[2], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], rule, rank.step());
+        rt::update(t.outs[0], t.outs[1], t.outs[2], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], t.ins[5], t.ins[6], rule, rank.step());
       };
     case Opcode::gather:
     case Opcode::scatter_add:
@@ -190,7 +193,7 @@ void find_operands(const Body& body, const Instruction& instruction, Statement& 
       const size_t moments = statement.outs.size() - 1;
       SSCC_CHECK(statement.ins.size() >= 2 + moments, "an update reads its parameter, its gradient and its moments");
       statement.ins.insert(statement.ins.begin() + static_cast<ptrdiff_t>(2 + moments), 2 - moments, Operand());
-      statement.ins.resize(5);
+      statement.ins.resize(7);
       statement.outs.resize(3);
       break;
     }

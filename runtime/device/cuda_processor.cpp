@@ -17,7 +17,7 @@ namespace {
 
 class CudaProcessor : public Processor {
  public:
-  CudaProcessor(int64_t arena_bytes, std::function<void()> ended)
+  CudaProcessor(int64_t arena_bytes, int64_t host_bytes, std::function<void()> ended)
       : all_ended_(std::move(ended)),
         bytes_(arena_bytes),
         words_(std::max<int64_t>((arena_bytes + 3) / 4, 1)),
@@ -27,6 +27,10 @@ class CudaProcessor : public Processor {
     check(cudaMemsetAsync(highest_.data(), 0, sizeof(unsigned long long), compute_stream()), "clear a counter");
     highest_found_ = reinterpret_cast<unsigned long long*>(kept_.take(sizeof(unsigned long long)));
     *highest_found_ = 0;
+    if (host_bytes == 0) return;
+    const auto words_there = static_cast<size_t>((host_bytes + 3) / 4);
+    host_memory_ = mapped_.take(words_there * 4);
+    std::fill_n(reinterpret_cast<uint32_t*>(host_memory_), words_there, poison);
   }
   ~CudaProcessor() override {
     if (is_range_open_) nvtxRangePop();
@@ -35,24 +39,26 @@ class CudaProcessor : public Processor {
 
   std::byte* arena() const override { return static_cast<std::byte*>(arena_.data()); }
 
+  std::byte* host_memory() const override { return host_memory_; }
+
   void load(std::byte* at, size_t bytes, const Write& write) override {
     buffer_.resize(bytes);
     write(buffer_.data());
-    check(cudaMemcpyAsync(at, buffer_.data(), bytes, cudaMemcpyHostToDevice, compute_stream()), "copy to the GPU");
+    check(cudaMemcpyAsync(at, buffer_.data(), bytes, cudaMemcpyDefault, compute_stream()), "copy to the GPU");
     check(cudaStreamSynchronize(compute_stream()), "copy to the GPU");
   }
 
   void stage(std::byte* at, size_t bytes, const Write& write) override {
     std::byte* const from = staged_[filling_].take(bytes);
     write(from);
-    check(cudaMemcpyAsync(at, from, bytes, cudaMemcpyHostToDevice, compute_stream()), "copy to the GPU");
+    check(cudaMemcpyAsync(at, from, bytes, cudaMemcpyDefault, compute_stream()), "copy to the GPU");
   }
 
   const std::byte* fetch(const std::byte* at, size_t bytes) override {
     if (waited_) fetched_.reset();
     waited_ = ended_ = false;
     std::byte* const to = fetched_.take(bytes);
-    check(cudaMemcpyAsync(to, at, bytes, cudaMemcpyDeviceToHost, compute_stream()), "copy from the GPU");
+    check(cudaMemcpyAsync(to, at, bytes, cudaMemcpyDefault, compute_stream()), "copy from the GPU");
     return to;
   }
 
@@ -112,7 +118,8 @@ class CudaProcessor : public Processor {
   const int64_t bytes_, words_;
   const DeviceMemory arena_, highest_;
   std::vector<std::byte> buffer_;  // of weights on their way
-  PinnedPool staged_[2], fetched_, kept_;
+  PinnedPool staged_[2], fetched_, kept_, mapped_;
+  std::byte* host_memory_ = nullptr;
   int filling_ = 0;  // the pool of the inputs that are staged next
   unsigned long long* highest_found_ = nullptr;
   const DeviceEvent begin_{cudaEventDefault}, end_{cudaEventDefault};
@@ -124,8 +131,8 @@ class CudaProcessor : public Processor {
 
 }  // namespace
 
-std::unique_ptr<Processor> make_cuda_processor(int64_t arena_bytes, std::function<void()> ended) {
-  return std::make_unique<CudaProcessor>(arena_bytes, std::move(ended));
+std::unique_ptr<Processor> make_cuda_processor(int64_t arena_bytes, int64_t host_bytes, std::function<void()> ended) {
+  return std::make_unique<CudaProcessor>(arena_bytes, host_bytes, std::move(ended));
 }
 
 }  // namespace sscc::rt

@@ -154,7 +154,7 @@ int run_rank_on_gpu(const Launch& launch, const StartUp& start, Transport& hosts
   start_device(choose_gpu(start, !launch.line.one_gpu.empty()));
   const std::unique_ptr<DeviceDataPlane> data = make_data_plane(hosts, info.constants, launch);
   const Platform platform{hosts, *data,
-                          [&](int64_t bytes, int64_t /*on the host: none*/) { return make_cuda_processor(bytes, [&] { data->all_ended(); }); },
+                          [&](int64_t bytes, int64_t host_bytes) { return make_cuda_processor(bytes, host_bytes, [&] { data->all_ended(); }); },
                           end_at_once, flops_per_second(model.precision)};
   const int status = run_rank(model, *program, info.constants, platform, read_weights_from_folder(launch.folder / "weights", model), launch.options);
   // A peer may be gone, and what the GPU waits for never come: nothing is taken down then.

@@ -149,7 +149,7 @@ void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::s
     BoundStep& b = bound.emplace_back();
     b.step = &step;
     b.arity = arity_of(step.function);
-    const DType first = type_of(step.args[0]);
+    const DType first = arithmetic_type(type_of(step.args[0]));
     b.run = step_function(step, first);
     for (int i = 0; i < b.arity; ++i) {
       const DType has = type_of(step.args[i]), wants = operand_type(step.function, i, step.dtype, first);

@@ -53,4 +53,16 @@ struct Sgd {
   }
 };
 
+// The scale of a loss, as torch.amp.GradScaler finds it.
+template <class T>
+struct LossScale {
+  static constexpr int good_steps = 2000;  // after which it doubles
+  SSCC_HOST_DEVICE void operator()(T& new_scale, T& new_good, T& new_taken, T scale, T norm, T good, T taken) const {
+    const bool is_finite = norm - norm == T(0), doubles = is_finite && good + T(1) >= T(good_steps);
+    new_scale = doubles ? scale * T(2) : is_finite ? scale : scale * T(0.5);
+    new_good = is_finite && !doubles ? good + T(1) : T(0);
+    new_taken = taken + T(is_finite);
+  }
+};
+
 }  // namespace sscc::rt

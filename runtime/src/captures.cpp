@@ -50,4 +50,14 @@ std::vector<std::byte> FetchedView::dense() const {
   }
 }
 
+void CapturedBlock::finish() {
+  data = value.dense();
+  const std::optional<double> divisor = scale.scalar();
+  if (!divisor) return;
+  for (size_t at = 0; at < data.size(); at += sizeof(float)) {
+    const float element = static_cast<float>(first_element<float>(data.data() + at) / *divisor);
+    std::memcpy(data.data() + at, &element, sizeof element);
+  }
+}
+
 }  // namespace sscc::rt

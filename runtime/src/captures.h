@@ -23,6 +23,9 @@ struct CapturedBlock {
   const Region* region = nullptr;  // of the rank's constants
   FetchedView value;
   std::vector<std::byte> data{};  // once the step is done
+  FetchedView scale{};            // by which it is to be divided
+
+  void finish();  // sets `data`
 };
 
 struct Rank::Captures {

@@ -16,21 +16,34 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-class HostProcessor : public Processor {
+// Anonymous memory, filled with the pattern.
+class Memory {
  public:
-  HostProcessor(int64_t bytes, int64_t host_bytes)
-      : bytes_(bytes), mapped_(std::max<int64_t>(host_bytes > 0 ? (bytes + 63) / 64 * 64 + host_bytes + 3 : bytes + 3, 4) / 4 * 4) {
+  explicit Memory(int64_t bytes) : mapped_(std::max<int64_t>((bytes + 3) / 4, 1) * 4) {
     void* memory = mmap(nullptr, static_cast<size_t>(mapped_), PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (memory == MAP_FAILED) throw EnvironmentFailure("cannot get an arena of " + std::to_string(mapped_) + " bytes: " + std::strerror(errno));
     madvise(memory, static_cast<size_t>(mapped_), MADV_HUGEPAGE);
-    arena_ = static_cast<std::byte*>(memory);
+    begin_ = static_cast<std::byte*>(memory);
     std::fill_n(reinterpret_cast<uint32_t*>(memory), mapped_ / 4, poison);
   }
-  HostProcessor(const HostProcessor&) = delete;
-  HostProcessor& operator=(const HostProcessor&) = delete;
-  ~HostProcessor() override { munmap(arena_, static_cast<size_t>(mapped_)); }
+  Memory(const Memory&) = delete;
+  Memory& operator=(const Memory&) = delete;
+  ~Memory() { munmap(begin_, static_cast<size_t>(mapped_)); }
+  std::byte* begin() const { return begin_; }
 
-  std::byte* arena() const override { return arena_; }
+ private:
+  std::byte* begin_ = nullptr;
+  int64_t mapped_ = 0;
+};
+
+class HostProcessor : public Processor {
+ public:
+  HostProcessor(int64_t bytes, int64_t host_bytes) : bytes_(bytes), arena_(bytes) {
+    if (host_bytes > 0) host_memory_ = std::make_unique<Memory>(host_bytes);
+  }
+
+  std::byte* arena() const override { return arena_.begin(); }
+  std::byte* host_memory() const override { return host_memory_ ? host_memory_->begin() : nullptr; }
   void load(std::byte* at, size_t, const Write& write) override { write(at); }
   void stage(std::byte* at, size_t, const Write& write) override { write(at); }
   const std::byte* fetch(const std::byte* at, size_t bytes) override {
@@ -58,7 +71,7 @@ class HostProcessor : public Processor {
     // Looks only above what the last call returned.
     for (int64_t at = bytes_; at > highest_; --at) {
       const auto untouched = static_cast<std::byte>(poison >> ((at - 1) % 4 * 8) & 0xff);
-      if (arena_[at - 1] != untouched) {
+      if (arena()[at - 1] != untouched) {
         highest_ = at;
         break;
       }
@@ -67,8 +80,9 @@ class HostProcessor : public Processor {
   }
 
  private:
-  std::byte* arena_ = nullptr;
-  int64_t bytes_ = 0, mapped_ = 0;
+  const int64_t bytes_;
+  const Memory arena_;
+  std::unique_ptr<Memory> host_memory_;
   int64_t highest_ = 0;
   std::deque<std::vector<std::byte>> fetched_;
   bool waited_ = false;

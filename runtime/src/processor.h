@@ -1,4 +1,4 @@
-// What a rank's program runs on: one block of memory, the arena, and whatever runs kernels over it. The host reads and writes the arena through this
+// What a rank's program runs on: one block of memory, the arena, another on the host, and whatever runs kernels over them. The host reads and writes the arena through this
 // interface only, since it may be a GPU's (device/cuda_processor.cpp), which runs behind the host; the host's own is always up to date.
 #pragma once
 
@@ -15,8 +15,10 @@ class Processor {
 
   // Filled with a pattern before the run, so that what was never written shows.
   virtual std::byte* arena() const = 0;
+  // Memory of the host that kernels reach, too: for what plans put on the host. Null: the program wants none.
+  virtual std::byte* host_memory() const = 0;
 
-  // Write `bytes` bytes at `at`, a place in the arena: `write` gets the place where it has to put them. `load`: before the first step. `stage`: the
+  // Write `bytes` bytes at `at`, a place in either: `write` gets the place where it has to put them. `load`: before the first step. `stage`: the
   // next step's inputs, after end_step() and before the next begin_step(); steps that were enqueued before still see the old ones.
   using Write = std::function<void(std::byte* destination)>;
   virtual void load(std::byte* at, size_t bytes, const Write& write) = 0;
@@ -45,7 +47,7 @@ class Processor {
 // The pattern: as f32 and f64 a NaN, as an index far outside, and no byte of a small integer of either sign at its end.
 inline constexpr uint32_t poison = 0x7ffadbad;
 
-// `host_bytes` of memory beside, behind the arena from the next multiple of 64 on; the processor is its own host. Throws EnvironmentFailure.
+// The processor is its own host. Throws EnvironmentFailure.
 std::unique_ptr<Processor> make_host_processor(int64_t arena_bytes, int64_t host_bytes);
 
 }  // namespace sscc::rt

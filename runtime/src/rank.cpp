@@ -27,14 +27,20 @@ FetchedView fetch(Processor& processor, const Tensor& view) {
 }  // namespace
 
 Rank::Rank(int number, const ProgramInfo& program, const Constants& constants, Processor& processor, DataPlane& data)
-    : number_(number), arena_(processor.arena()), program_(program), constants_(constants), processor_(processor), data_(data) {}
+    : number_(number),
+      arena_(processor.arena()),
+      host_memory_(processor.host_memory()),
+      program_(program),
+      constants_(constants),
+      processor_(processor),
+      data_(data) {}
 
 // -- views ----------------------------------------------------------------------------------------------------------------------------------------
 
 Tensor Rank::view(int32_t buffer, int64_t offset, std::span<const int64_t> dims, std::span<const int64_t> strides, int micro_batch) const {
   const BufferInfo& info = program_.buffers[static_cast<size_t>(buffer)];
   Tensor tensor;
-  tensor.data = arena_ + info.offset + micro_batch % info.copies * info.stride + offset * static_cast<int64_t>(size_of(info.dtype));
+  tensor.data = memory_at(info.offset) + micro_batch % info.copies * info.stride + offset * static_cast<int64_t>(size_of(info.dtype));
   tensor.dtype = info.dtype;
   tensor.rank = static_cast<int>(dims.size());
   std::copy(dims.begin(), dims.end(), tensor.dims);
@@ -132,9 +138,11 @@ void Rank::capture_output(const char* tensor, const Tensor& value, int32_t regio
   captures_->outputs.push_back({tensor, &constants_.regions[static_cast<size_t>(regions + micro_batch)], fetch(processor_, value)});
 }
 
-void Rank::capture_gradient(const char* parameter, const Tensor& value, int32_t regions) {
+void Rank::capture_gradient(const char* parameter, const Tensor& value, int32_t regions, const Tensor& scale) {
   if (!captures_ || !captures_->wants_gradients) return;
-  captures_->gradients.push_back({parameter, &constants_.regions[static_cast<size_t>(regions)], fetch(processor_, value)});
+  CapturedBlock block{parameter, &constants_.regions[static_cast<size_t>(regions)], fetch(processor_, value)};
+  if (scale.data) block.scale = fetch(processor_, scale);
+  captures_->gradients.push_back(std::move(block));
 }
 
 }  // namespace sscc::rt

@@ -126,7 +126,7 @@ class Run {
     });
   }
 
-  std::byte* copy_of(const BufferInfo& buffer, int64_t copy) const { return processor_->arena() + buffer.offset + copy * buffer.stride; }
+  std::byte* copy_of(const BufferInfo& buffer, int64_t copy) const { return rank_->memory_at(buffer.offset) + copy * buffer.stride; }
   static size_t bytes_of(const BufferInfo& buffer) { return static_cast<size_t>(buffer.elements) * size_of(buffer.dtype); }
 
   const Region& region_of(const BufferInfo& buffer, int64_t copy) const {
@@ -192,7 +192,7 @@ class Run {
     report.bytes_sent = rank_->bytes_sent_;
     report.peak_memory_bytes = processor_->highest_touched();
     for (std::vector<CapturedBlock>* blocks : {&captures.outputs, &captures.gradients}) {
-      for (CapturedBlock& block : *blocks) block.data = block.value.dense();
+      for (CapturedBlock& block : *blocks) block.finish();
     }
     return report;
   }

@@ -298,15 +298,19 @@ void write_data(const Model& model, const std::string& folder, Random& random) {
     std::filesystem::create_directories(path);
     for (size_t i = 0; i < module.inputs.size(); ++i) {
       const Tensor& t = module.tensors[module.inputs[i]];
-      std::vector<double> floats;
+      std::vector<double> doubles;
+      std::vector<float> floats;
       std::vector<int64_t> indices;
       for (int64_t e = 0; e < elements(t.shape); ++e) {
         if (t.dtype == DType::i64)
           indices.push_back(below(random, 4));
         else
-          floats.push_back(static_cast<double>(below(random, 5) - 2));
+          doubles.push_back(static_cast<double>(below(random, 5) - 2));
       }
-      const void* values = t.dtype == DType::i64 ? static_cast<const void*>(indices.data()) : floats.data();
+      floats.assign(doubles.begin(), doubles.end());
+      const void* values = t.dtype == DType::i64   ? static_cast<const void*>(indices.data())
+                           : t.dtype == DType::f32 ? static_cast<const void*>(floats.data())
+                                                   : doubles.data();
       rt::write_pb(path + "/input_" + std::to_string(i) + ".pb", t.name, t.dtype, std::vector<int64_t>(t.shape.begin(), t.shape.end()), values);
     }
     if (model.is_exact()) continue;

@@ -57,16 +57,20 @@ void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tenso
 // out = 0 everywhere, then out[starts + i * steps] = in[i] (gradient of slice). With accumulate the zeros are left out.
 void pad(const Tensor& out, const Tensor& in, const int64_t* starts, const int64_t* steps, bool accumulate);
 
-enum class Optimizer : uint8_t { sgd, adam, adamw };
+// loss_scale: no optimizer, but what finds the scale of a loss (f16). Its parameter is the scale, its gradient the norm of all gradients; moment1 counts
+// good steps in a row, moment2 the steps that were taken.
+enum class Optimizer : uint8_t { sgd, adam, adamw, loss_scale };
 
 // One parameter's update, torch.optim's definitions (t counts from 1). Views of equal dims. `clip`: a scalar that multiplies the
-// gradient first; data null: none. sgd uses `moment1` (data null if momentum is 0).
+// gradient first; data null: none. sgd uses `moment1` (data null if momentum is 0). `loss_scale`, `taken`: scalars; data null: none. With them the gradient
+// is divided by the scale, where `clip` is no number nothing is changed, and t is one more than the steps taken.
 struct UpdateRule {
   Optimizer optimizer = Optimizer::sgd;
   double lr = 0, momentum = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
 };
 void update(const Tensor& new_parameter, const Tensor& new_moment1, const Tensor& new_moment2, const Tensor& parameter, const Tensor& gradient,
-            const Tensor& moment1, const Tensor& moment2, const Tensor& clip, const UpdateRule& rule, int64_t t);
+            const Tensor& moment1, const Tensor& moment2, const Tensor& clip, const Tensor& loss_scale, const Tensor& taken, const UpdateRule& rule,
+            int64_t t);
 
 // Threads that one rank's kernels may use (default 1). Per process.
 void set_kernel_threads(int threads);

@@ -92,7 +92,8 @@ struct SegmentInfo {
 
 struct ProgramInfo {
   int64_t arena_bytes = 0;
-  int64_t host_bytes = 0;  // of the processor beside the device: behind the arena, from the next multiple of 64 on
+  int64_t host_bytes = 0;  // on the host: offsets from the next multiple of 64 on
+  int64_t host_begin() const { return (arena_bytes + 63) / 64 * 64; }
   int64_t micro_batches = 1;
   std::vector<BufferInfo> buffers;
   std::vector<SegmentInfo> segments;
@@ -112,7 +113,9 @@ class Rank {
   Tensor view(int32_t buffer, int64_t offset, std::initializer_list<int64_t> dims, std::initializer_list<int64_t> strides, int micro_batch) const;
   Tensor view(int32_t buffer, int64_t offset, std::span<const int64_t> dims, std::span<const int64_t> strides, int micro_batch) const;
 
-  std::byte* arena() const { return arena_; }
+  std::byte* memory_at(int64_t offset) const {
+    return offset < program_.host_begin() ? arena_ + offset : host_memory_ + (offset - program_.host_begin());
+  }
   int64_t offset_constant(int32_t index) const { return constants_.offsets[static_cast<size_t>(index)]; }
   int64_t step() const { return step_; }  // counts from 1: t of the optimizer
 
@@ -140,8 +143,8 @@ class Rank {
   // Hand a value to the host (does nothing where nobody asked for it).
   void capture_loss(const Tensor& scalar);
   void capture_grad_norm(const Tensor& scalar);
-  void capture_output(const char* tensor, const Tensor& value, int32_t regions, int micro_batch);  // region index regions + micro_batch
-  void capture_gradient(const char* parameter, const Tensor& value, int32_t regions);
+  void capture_output(const char* tensor, const Tensor& value, int32_t regions, int micro_batch);                // region index regions + micro_batch
+  void capture_gradient(const char* parameter, const Tensor& value, int32_t regions, const Tensor& scale = {});  // `scale`: it is of a scaled loss
 
  private:
   friend class Run;
@@ -155,7 +158,7 @@ class Rank {
   void count_collective(std::span<const int32_t> group, int64_t bytes);
 
   int number_;
-  std::byte* arena_;
+  std::byte *arena_, *host_memory_;
   const ProgramInfo& program_;
   const Constants& constants_;
   Processor& processor_;

@@ -164,7 +164,7 @@ TEST_CASE("update: optimizers, clipped or not, in place or not, steps counted he
   for (int64_t t = 1; t <= 3; ++t) {
     const auto step = [&](const auto& run, const auto& side, int64_t count) {
       const Tensor first = has_momentum ? side(m) : nothing, second = is_adam ? side(v) : nothing;
-      run(side(p), first, second, side(p), side(g), first, second, clipped ? side(clip) : nothing, rule, count);
+      run(side(p), first, second, side(p), side(g), first, second, clipped ? side(clip) : nothing, nothing, nothing, rule, count);
     };
     step(
         host_kernels()->update, [](const Mirror& mirror) { return mirror.host(); }, t);

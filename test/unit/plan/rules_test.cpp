@@ -253,8 +253,6 @@ TEST_CASE("what this version does not do is checked and then refused by name, wh
   is_unsupported(rule(R"("axis": ^^"@space.2", "split": "tp")"), "'@space.2'");
   is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0I0", "0W0"]]})"), "'I' and 'W'");
   is_unsupported(plan_with(R"("order": {"timetable": [["0F0", ^^"0F0.1"]]})"), "'recycle'");
-  is_unsupported(plan_with(R"("precision": ^^"bf16")"), "'bf16'");
-  is_unsupported(plan_with(R"("precision": ^^"f16")"), "'f16'");
   is_unsupported(plan_with(R"("communication": [{"tensor": "*", "over": "stages", ^^"compress": "bf16"}])"), "'compress'");
   for (const char* name : {"interleaved_1f1b", "1f1b_eager", "zb_h1", "zb_h2", "zb_v", "dualpipe_v", "chimera", "interlaced", "nf1b", "infer"})
     is_unsupported(plan_with("\"order\": {\"schedule\": ^^\"" + std::string(name) + "\"}"), "use 'gpipe' or '1f1b'");

@@ -285,7 +285,7 @@ TEST_CASE("update: the definitions of torch.optim") {
   const double c = clipped ? 0.5 : 1;
 
   UpdateRule sgd{.optimizer = Optimizer::sgd, .lr = 0.1, .momentum = 0.9, .weight_decay = 0.01};
-  update(new_p, new_m, Tensor{}, p, g, m, Tensor{}, factor, sgd, 2);
+  update(new_p, new_m, Tensor{}, p, g, m, Tensor{}, factor, {}, {}, sgd, 2);
   for_each_index(dims, [&](const Dims& at) {
     const double moment = 0.9 * m.at(at) + c * g.at(at) + 0.01 * p.at(at);
     CHECK(new_m.at(at) == Approx(moment).epsilon(1e-13));
@@ -295,7 +295,7 @@ TEST_CASE("update: the definitions of torch.optim") {
   for (const Optimizer kind : {Optimizer::adam, Optimizer::adamw}) {
     UpdateRule adam{.optimizer = kind, .lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.01};
     const int64_t t = 3;
-    update(new_p, new_m, new_v, p, g, m, v, factor, adam, t);
+    update(new_p, new_m, new_v, p, g, m, v, factor, {}, {}, adam, t);
     for_each_index(dims, [&](const Dims& at) {
       const double gradient = c * g.at(at) + (kind == Optimizer::adam ? 0.01 * p.at(at) : 0);
       const double start = p.at(at) * (kind == Optimizer::adamw ? 1 - 0.1 * 0.01 : 1);
@@ -341,4 +341,46 @@ TEST_CASE("results are the same bit by bit on any number of threads") {
       CHECK(std::memcmp(results[i].data(), first[i].data(), results[i].size() * sizeof(float)) == 0);
     }
   }
+}
+
+TEST_CASE("update of a scaled loss's gradients: divided by the scale, corrected by the steps taken, skipped where the norm is none") {
+  const Dims dims = {3, 5};
+  Array<float> p(dims), g(dims), m(dims), v(dims), clip({}), scale({}), taken({}), scaled(dims), wanted_p(dims), wanted_m(dims), wanted_v(dims);
+  p.reals(-1, 1), g.reals(-1, 1), m.reals(-1, 1), v.reals(0, 1), clip.constant(0.5), scale.constant(1024), taken.constant(6);
+  pointwise(std::array{scaled.view()}, std::array{g.view()}, std::array{ScalarStep{Scalar::scale_shift, {0, 0, 0}, 1024, 0, DType::f32}},
+            std::array<int32_t, 1>{0}, false);
+  const UpdateRule adam{.optimizer = Optimizer::adamw, .lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.01};
+  update(wanted_p, wanted_m, wanted_v, p, g, m, v, clip, {}, {}, adam, 7);
+  Array<float> old_p(dims), old_m(dims), old_v(dims);
+  copy(old_p, p, false), copy(old_m, m, false), copy(old_v, v, false);
+  update(p, m, v, p, scaled, m, v, clip, scale, taken, adam, 99);
+  for_each_index(dims, [&](const Dims& at) {
+    CHECK(p.at(at) == wanted_p.at(at));
+    CHECK(m.at(at) == wanted_m.at(at));
+    CHECK(v.at(at) == wanted_v.at(at));
+  });
+  clip.constant(std::nan(""));
+  update(wanted_p, wanted_m, wanted_v, old_p, scaled, old_m, old_v, clip, scale, taken, adam, 99);
+  for_each_index(dims, [&](const Dims& at) {
+    CHECK(wanted_p.at(at) == old_p.at(at));
+    CHECK(wanted_m.at(at) == old_m.at(at));
+    CHECK(wanted_v.at(at) == old_v.at(at));
+  });
+}
+
+TEST_CASE("the scale of a loss: halved where the norm is none, doubled after 2000 good steps") {
+  const UpdateRule rule{.optimizer = Optimizer::loss_scale};
+  Array<float> scale({}), good({}), taken({}), norm({});
+  scale.constant(64), good.constant(0), taken.constant(0);
+  const auto step = [&](double value) {
+    norm.constant(value);
+    update(scale, good, taken, scale, norm, good, taken, {}, {}, {}, rule, 1);
+  };
+  for (int i = 0; i < 1999; ++i) step(1.5);
+  CHECK((scale.at({}) == 64 && good.at({}) == 1999 && taken.at({}) == 1999));
+  step(2);
+  CHECK((scale.at({}) == 128 && good.at({}) == 0 && taken.at({}) == 2000));
+  step(3);
+  for (const double value : {std::numeric_limits<double>::infinity(), std::nan("")}) step(value);
+  CHECK((scale.at({}) == 32 && good.at({}) == 0 && taken.at({}) == 2001));
 }

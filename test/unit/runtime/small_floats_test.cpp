@@ -136,6 +136,20 @@ TEMPLATE_TEST_CASE("kernels compute small floats as floats, and round what they 
     fill(view(y, {6, 8}), 1.0 / 3);
     CHECK(bits_of(y[7]) == bits_of(static_cast<T>(1.0f / 3)));
   }
+  SECTION("pointwise: conversions and comparisons") {
+    const auto run = [&](const Tensor& out, const Tensor& a, Scalar function, DType type) {
+      const ScalarStep step{function, {0, 1, 0}, 0, 0, type};
+      pointwise(std::array{out}, std::array{a, view(x, {6, 8})}, std::array{step}, std::array<int32_t, 1>{0}, false);
+    };
+    run(view(wide_y, {6, 8}), view(x, {6, 8}), Scalar::identity, DType::f32);
+    CHECK(wide_y == wide_x);
+    run(view(y, {6, 8}), view(wide_x, {6, 8}), Scalar::identity, DType::f32);
+    CHECK(same(y, x));
+    std::vector<uint8_t> truth(6 * 8);
+    Tensor truths{truth.data(), DType::b1, 2, {6, 8}, {8, 1}};
+    run(truths, view(x, {6, 8}), Scalar::less_equal, DType::b1);
+    CHECK(std::count(truth.begin(), truth.end(), 1) == 6 * 8);
+  }
   SECTION("pointwise: steps are floats, known or compiled") {
     std::vector<float> scale = random_values<float>(8), wide(6 * 8);
     const std::array<ScalarStep, 2> steps = {ScalarStep{Scalar::mul, {0, 1, 0}, 0, 0, DType::f32},
