@@ -7,9 +7,11 @@
 // Data says it only if what each of the one makes reaches each of the other, through whatever operators and deliveries.
 #include <map>
 #include <set>
+#include <unordered_map>
 
 #include "compiler/passes/passes.h"
 #include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/Sequence.h"
 
 namespace sscc {
 namespace {
@@ -29,32 +31,39 @@ class Flow {
 
   using At = std::pair<OpId, int32_t>;  // an operator's only piece on a device. Where there are several, data may have come from some of them only.
 
-  // All that cannot begin before it has ended.
-  const std::set<At>& downstream(const At& of) {
-    const auto [it, fresh] = downstream_.try_emplace(of);
-    if (!fresh || !piece_on(of)) return it->second;
+  // All that cannot begin before it has ended, up to a position: data flows along the module's order.
+  std::set<At> downstream(const At& of, int64_t until) {
+    std::set<At> found;
     std::vector<At> stack = {of};
     while (!stack.empty()) {
       const At at = stack.back();
       stack.pop_back();
-      for (const At& next : readers_of(at))
-        if (it->second.insert(next).second) stack.push_back(next);
-    }
-    return it->second;
-  }
-
- private:
-  const Piece* piece_on(const At& at) const {
-    const Piece* found = nullptr;
-    for (const Piece& piece : module_.ops[at.first].pieces) {
-      if (piece.device != at.second) continue;
-      if (found) return nullptr;
-      found = &piece;
+      for (const At& next : next_of(at))
+        if (position(next.first) <= until && found.insert(next).second) stack.push_back(next);
     }
     return found;
   }
 
-  std::vector<At> readers_of(const At& at) const {
+ private:
+  const std::vector<At>& next_of(const At& at) {
+    const auto [it, fresh] = next_.try_emplace(at);
+    if (fresh && piece_on(at)) it->second = readers_of(at);
+    return it->second;
+  }
+
+  const Piece* piece_on(const At& at) {
+    auto [it, fresh] = pieces_.try_emplace(at.first);
+    if (fresh) {
+      for (const Piece& piece : module_.ops[at.first].pieces) {
+        const auto [only, is_first] = it->second.try_emplace(piece.device, &piece);
+        if (!is_first) only->second = nullptr;
+      }
+    }
+    const auto found = it->second.find(at.second);
+    return found == it->second.end() ? nullptr : found->second;
+  }
+
+  std::vector<At> readers_of(const At& at) {
     std::vector<At> result;
     const Op& op = module_.ops[at.first];
     for (size_t o = 0; o < op.outputs.size(); ++o) {
@@ -91,7 +100,7 @@ class Flow {
   }
 
   // Those on the device that read what lies in the region; of a delivery, those that stand behind it in its segment.
-  void add_readers(TensorId tensor, int32_t device, const Region& region, const Delivery* delivery, std::vector<At>& result) const {
+  void add_readers(TensorId tensor, int32_t device, const Region& region, const Delivery* delivery, std::vector<At>& result) {
     for (OpId reader : readers_[static_cast<size_t>(tensor.index)]) {
       const At at{reader, device};
       const Piece* piece = piece_on(at);
@@ -111,7 +120,8 @@ class Flow {
   std::map<OpId, int64_t> position_;
   std::map<OpId, int> segment_;
   std::map<TensorId, std::vector<const Delivery*>> deliveries_;
-  std::map<At, std::set<At>> downstream_;
+  std::map<At, std::vector<At>> next_;
+  std::unordered_map<OpId, std::unordered_map<int32_t, const Piece*>> pieces_;  // null: several
 };
 
 // Operators by device and segment, in the module's order.
@@ -136,16 +146,19 @@ void signal(Module& module) {
   std::set<std::pair<Flow::At, Flow::At>> given;
   for (const Precedence& precedence : module.precedences) {
     const Runs first = runs_of(module, flow, precedence.first), second = runs_of(module, flow, precedence.second);
-    for (const auto& [here, earlier] : first)
+    int64_t until = -1;
+    for (const OpId id : precedence.second) until = std::max(until, flow.position(id));
+    for (const auto& [here, earlier] : first) {
+      std::vector<std::set<Flow::At>> reached;
+      for (const OpId a : earlier) reached.push_back(flow.downstream({a, here.first}, until));
       for (const auto& [there, later] : second) {
         const int32_t from = here.first, to = there.first;
-        const auto is_said = [&](OpId a) {
-          return llvm::all_of(later, [&](OpId c) { return a == c || flow.downstream({a, from}).contains({c, to}); });
-        };
-        if (from == to || llvm::all_of(earlier, is_said)) continue;
+        const auto is_said = [&](size_t k) { return llvm::all_of(later, [&](OpId c) { return earlier[k] == c || reached[k].contains({c, to}); }); };
+        if (from == to || llvm::all_of(llvm::seq<size_t>(earlier.size()), is_said)) continue;
         const OpId after = earlier.back(), before = later.front();
         if (given.insert({{after, from}, {before, to}}).second) module.signals.push_back({from, to, after, before});
       }
+    }
   }
 }
 

@@ -27,14 +27,15 @@ struct Content {
 
 class Lineage {
  public:
-  Lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics)
+  // `period`: after so many micro-batches the next ones do the same again; two periods are looked at.
+  Lineage(const Module& module, const Programs& programs, int64_t period, Diagnostics& diagnostics)
       : module_(module),
         layouts_(module),
         programs_(programs),
         diagnostics_(diagnostics),
         // What the later micro-batches do is what those of the second period do: they run the same segments in the same order, and that no buffer is
         // used again while an earlier micro-batch needs it is for check_memory.
-        period_(micro_batches_period(programs)),
+        period_(period),
         walked_(std::min(module.cut.count, 2 * period_)) {
     for (const Body& each : programs.bodies) {
       std::vector<size_t>& first = first_copy_.emplace_back();
@@ -64,6 +65,7 @@ class Lineage {
     visitor.side_by_side = true;
     if (good_) {
       const Walked walked = walk(programs_, wiring_of(programs_), visitor, walked_);
+      if (!walked.stuck.empty() && walked_ < module_.cut.count) return is_stuck_ = true, false;
       if (!walked.stuck.empty()) refuse(walked.stuck[0].step, "is where the step ends: " + walked.stuck[0].reason);
       report_refusal();
     }
@@ -71,6 +73,8 @@ class Lineage {
     if (good_) check_captures();
     return good_;
   }
+  // Without the other micro-batches the step does not run through: messages may have been ordered between theirs.
+  bool is_stuck() const { return is_stuck_; }
 
  private:
   using Contents = std::vector<Content>;
@@ -661,11 +665,15 @@ class Lineage {
   int64_t walked_;                                                              // micro-batches of the step that are looked at
   std::map<std::pair<Capture::What, std::string>, std::vector<Region>> given_;  // to the host: regions of the whole tensors; scalars have no name
   std::vector<std::optional<Refusal>> refused_;                                 // by rank
-  bool good_ = true;
+  bool good_ = true, is_stuck_ = false;
 };
 
 }  // namespace
 
-bool check_lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics) { return Lineage(module, programs, diagnostics).run(); }
+bool check_lineage(const Module& module, const Programs& programs, Diagnostics& diagnostics) {
+  Lineage some(module, programs, micro_batches_period(programs), diagnostics);
+  if (some.run()) return true;
+  return some.is_stuck() && Lineage(module, programs, module.cut.count, diagnostics).run();
+}
 
 }  // namespace sscc

@@ -160,12 +160,11 @@ class OrderCheck {
   void visit(const Step& step, const std::vector<Clock>& sent) {
     Clock clock = begin(step);
     for (const Clock& each : sent) clock = later_of(clock, each);
-    const llvm::SmallVector<OpId, 1> ops = ops_of(*step.what);
-    for (OpId id : ops)
+    for (OpId id : ops_of(*step.what)) {  // of those that are fused, each makes an element before the next reads it
       if (const auto it = follows_.find(id); it != follows_.end())
         for (const size_t precedence : it->second) check(step, id, module_.precedences[precedence], clock);
-    for (OpId id : ops)
       if (marking_.contains(id)) clock = leave_mark(step.rank, {id, step.micro_batch}, clock);
+    }
     end(ranks_[static_cast<size_t>(step.rank)], *step.what, clock);
   }
 
