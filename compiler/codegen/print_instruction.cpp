@@ -93,9 +93,10 @@ const Expression& expression_of(const Call& call) {
 void print_pointwise(Call& call) {
   const Instruction& instruction = call.instruction;
   const auto& expression = expression_of<PointwiseExpression>(call);
-  const auto type_of = [&](const View& view) { return call.body.buffers[view.buffer].dtype; };
-  const bool single = expression.steps.size() == 1 && instruction.outs.size() == 1 && expression.steps[0].dtype == type_of(instruction.outs[0]) &&
-                      llvm::none_of(instruction.ins, [&](const View& in) { return rt::arithmetic_type(type_of(in)) != type_of(in); });
+  // One function of operands of one type is known to the runtime; all else is compiled.
+  const auto has_type = [&](const View& view) { return call.body.buffers[view.buffer].dtype == expression.steps[0].dtype; };
+  const bool single =
+      expression.steps.size() == 1 && instruction.outs.size() == 1 && has_type(instruction.outs[0]) && llvm::all_of(instruction.ins, has_type);
   if (!single) {
     call.function("fused::" + call.fused.name_for(call.body, instruction))
         .operand_list(instruction.outs)

@@ -85,12 +85,12 @@ class GpuCheck(Test):
         return run([f"{self.folder}/carried/gpu-check", "run", "--report", f"{self.folder}/report.json", *words], timeout=600)
 
     def test_programs_for_processors(self):
-        need(run([f"{ROOT}/tools/gpu-check", "prepare", f"{self.folder}/carried", "--sscc", SSCC, "--target", "cpu", "--cases", "mlp.1,gpt.tp2"]))
+        need(run([f"{ROOT}/tools/gpu-check", "prepare", f"{self.folder}/carried", "--sscc", SSCC, "--target", "cpu", "--cases", "mlp.1,gpt.tp2,mlp.1:bf16"]))
         runtime = glob.glob(f"{os.path.dirname(SSCC)}/precompiled/*.so")[0]
         need(self.gpu_check("--runtime", runtime))
         results = {row["check"]: row["result"] for row in read_json(f"{self.folder}/report.json")["checks"]}
-        self.assertEqual({name: results[name] for name in ("compile gpt.tp2", "golden mlp.1", "golden gpt.tp2")},
-                         {"compile gpt.tp2": "ok", "golden mlp.1": "ok", "golden gpt.tp2": "ok"})
+        self.assertEqual({name: results[name] for name in ("compile gpt.tp2", "golden mlp.1", "golden gpt.tp2", "golden mlp.1:bf16")},
+                         {"compile gpt.tp2": "ok", "golden mlp.1": "ok", "golden gpt.tp2": "ok", "golden mlp.1:bf16": "ok"})
         losses = read_json(f"{self.folder}/carried/models/mlp/losses.json")
         losses["float64"][1] *= 1.01
         write_json(f"{self.folder}/carried/models/mlp/losses.json", losses)

@@ -1,6 +1,6 @@
 """All that needs a GPU: golden trajectories of compiled programs, kernels against their references, memory checkers, ranks that die or stall.
 
-    tools/gpu-check prepare FOLDER [--arch sm_90] [--cases CASE,CASE]
+    tools/gpu-check prepare FOLDER [--arch sm_90] [--cases CASE,CASE:bf16]
     FOLDER/gpu-check run [--minutes 10] [--report FILE]
 
 `prepare` is for a machine on which sscc is built; `run` for one with a GPU and without sscc. With fewer GPUs than ranks, ranks share one: over NCCL
@@ -23,10 +23,11 @@ IS_CARRIED = os.path.exists(f"{HERE}/cases.json")
 # Where the harness looks for readers of tensors: beside this file in a carried folder.
 sys.path.insert(0, HERE)
 from golden import CASES, compare  # noqa: E402
-from harness import MODELS, ROOT, Subject, need, read_json, read_log, run, write_json  # noqa: E402
+from harness import MODELS, ROOT, Findings, Subject, need, read_json, read_log, run, write_json  # noqa: E402
+from precision import BOUND, STEPS, compare_runs  # noqa: E402
 
 DEFAULT = ["mlp.1", "gpt.1", "gpt.dp2", "gpt.tp2", "gpt.tp2.vocabulary", "gpt.pp2.1f1b.mb4", "gpt.zero3.mb2", "gpt.ulysses4", "gpt.ring.dp4", "gpt.dp2.tp2.pp2",
-           "triplane_ar.tp2"]
+           "triplane_ar.tp2", "gpt.1:bf16", "gpt.dp2.tp2.pp2:bf16", "gpt.zero3.mb2:bf16", "gpt.1:f16", "gpt.host.state"]
 
 
 # -- where sscc is --------------------------------------------------------------------------------------------------------------------------------
@@ -37,23 +38,27 @@ def prepare(arguments):
     if os.path.exists(folder):
         sys.exit(f"gpu-check: {folder} exists already")
     names = arguments.cases.split(",")
-    unknown = [name for name in names if name not in CASES]
+    unknown = [name for name in names if name.partition(":")[0] not in CASES or name.partition(":")[2] not in ("", *BOUND)]
     if unknown:
         sys.exit(f"gpu-check: there is no case {unknown[0]!r}; test/e2e/golden.py --list")
     os.makedirs(f"{folder}/check")
     for name in names:
-        model, plan = CASES[name]
+        golden_case, _, precision = name.partition(":")
+        model, plan = CASES[golden_case]
         case = f"{folder}/cases/{name}"
         os.makedirs(case)
-        subject = Subject(arguments.sscc, case, f"{MODELS}/{model}", plan)
+        if precision:
+            alone = Subject(arguments.sscc, case, f"{MODELS}/{model}", {})
+            write_json(f"{case}/float.json", alone.train("run", STEPS))
+        subject = Subject(arguments.sscc, case, f"{MODELS}/{model}", {**plan, **({"precision": precision} if precision else {})})
         architecture = ["--arch", arguments.arch] if arguments.target == "cuda" else []
         need(run([arguments.sscc, *subject.words, "--target", arguments.target, *architecture, "-q", "--emit", "source", "-o", f"{case}/build"]))
         write_json(f"{case}/check.json", subject.check())
         if not os.path.exists(f"{folder}/models/{model}"):
             shutil.copytree(f"{MODELS}/{model}", f"{folder}/models/{model}")
         print(f"{name}: {len(read_json(f'{case}/build/manifest.json')['ranks'])} ranks")
-    write_json(f"{folder}/check/cases.json", {"target": arguments.target, "cases": {name: CASES[name][0] for name in names}})
-    for source in (__file__, f"{HERE}/golden.py", f"{HERE}/harness.py", f"{ROOT}/tools/python/onnx_files.py", f"{ROOT}/tools/python/safetensors_files.py"):
+    write_json(f"{folder}/check/cases.json", {"target": arguments.target, "cases": {name: CASES[name.partition(":")[0]][0] for name in names}})
+    for source in (__file__, f"{HERE}/golden.py", f"{HERE}/harness.py", f"{HERE}/precision.py", f"{ROOT}/tools/python/onnx_files.py", f"{ROOT}/tools/python/safetensors_files.py"):
         shutil.copy(source, f"{folder}/check")
     shutil.copy(f"{ROOT}/tools/gpu-check", folder)
     kernels = os.path.join(os.path.dirname(os.path.abspath(arguments.sscc)), "test/unit/cuda/test_cuda")
@@ -171,9 +176,13 @@ def machine(target):
     return said
 
 
-def golden(case):
-    status = compare(case, "")
-    return ("failed" if status else "ok", case.ways.of(case.ranks))
+def golden(case, precision):
+    """Against PyTorch's float32; a small float's run against that of one rank in float."""
+    if not precision:
+        return "failed" if compare(case, "") else "ok", case.ways.of(case.ranks)
+    findings = Findings()
+    compare_runs(findings, precision, case.train("", STEPS), read_json(f"{case.folder}/float.json"), BOUND[precision])
+    return "failed" if findings.report() else "ok", case.ways.of(case.ranks)
 
 
 def speed(case):
@@ -275,7 +284,7 @@ def run_all(arguments):
     if shared:
         ways.find(shared[-1])
     for name in sorted(built, key=lambda each: cases[each].ranks):
-        report.check(f"golden {name}", lambda name=name: golden(cases[name]))
+        report.check(f"golden {name}", lambda name=name: golden(cases[name], name.partition(":")[2]))
     for name in sorted(built, key=lambda each: cases[each].ranks):
         report.check(f"speed {name}", lambda name=name: speed(cases[name]))
     alone = next((cases[name] for name in built if cases[name].ranks == 1), None)

@@ -35,6 +35,11 @@ def float_run(sscc, model, folder):
     return FLOAT[model]
 
 
+def compare_runs(findings, what, rows, expected, bound):
+    findings.bound(f"{what}: losses", max(relative(row["loss"], other["loss"]) for row, other in zip(rows, expected)), bound)
+    findings.bound(f"{what}: norms", max(relative(row["grad_norm"], other["grad_norm"]) for row, other in zip(rows[:5], expected)), bound)
+
+
 def compare(findings, name, precision, sscc, via, folder):
     model, plan = golden.CASES[name]
     case, bound = f"{precision} {name}", BOUND[precision]
@@ -44,8 +49,7 @@ def compare(findings, name, precision, sscc, via, folder):
     gradients = f"{folder}/{case}.safetensors"
     rows = subject.train(via, STEPS, "--grads", gradients)
     predicted = subject.check()
-    findings.bound(f"{case}: losses", max(relative(row["loss"], other["loss"]) for row, other in zip(rows, expected)), bound)
-    findings.bound(f"{case}: norms", max(relative(row["grad_norm"], other["grad_norm"]) for row, other in zip(rows[:5], expected)), bound)
+    compare_runs(findings, case, rows, expected, bound)
     found = read_safetensors(gradients)
     total = sum(float((g ** 2).sum()) for g in expected_gradients.values()) ** 0.5
     worst = max(float(((found[name] - g) ** 2).sum()) ** 0.5 for name, g in expected_gradients.items())
