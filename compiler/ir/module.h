@@ -66,6 +66,7 @@ struct Tensor {
   int variant = 0;                       // of the micro-batch, which it is for
   TensorId variant_of;                   // in a later variant of the micro-batch: what this is in the first
   bool gather_once = false;              // a parameter stored apart from its readers: brought there once a step, not in every segment that reads it
+  TensorId rounded_from;                 // of a stored parameter: what is rounded where that is stored, and travels in its place
   TensorId next_version_of;              // for an update's result: the parameter or state that it replaces after the step
 };
 
@@ -414,6 +415,9 @@ Part part_of(const Module& module, OpId op, int output, const Piece& piece);
 void tabulate_pieces(Module& module);
 // The positions of one axis that the piece works on.
 Intervals axis_positions(const Op& op, int axis, const Piece& piece);
+
+// Does it live apart from those who read it, so that it is brought to every segment that does, and dropped after?
+inline bool is_stored(const Tensor& tensor) { return tensor.producers.empty() || tensor.rounded_from.valid(); }
 
 // What a tensor is in the first variant of the micro-batch: a graph output, what rules name.
 TensorId in_first_variant(const Module& module, TensorId id);

@@ -121,6 +121,7 @@ std::string print_tensor(TensorId id, const Tensor& t) {
   if (t.gradient_of.valid()) text += " gradient_of=%" + std::to_string(t.gradient_of.index);
   if (t.micro_batch_of.valid()) text += " micro_batch_of=%" + std::to_string(t.micro_batch_of.index);
   if (t.variant_of.valid()) text += " variant_of=%" + std::to_string(t.variant_of.index);
+  if (t.rounded_from.valid()) text += " rounded_from=%" + std::to_string(t.rounded_from.index);
   if (t.next_version_of.valid()) text += " next_version_of=%" + std::to_string(t.next_version_of.index);
   return text + "\n";
 }

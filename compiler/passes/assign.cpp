@@ -240,7 +240,7 @@ class Assignment {
     double total = 0;
     for (OpId id : module_.order) {
       const Op& o = op(id);
-      if (o.phase != Phase::forward || o.variant > 0) continue;
+      if (o.phase != Phase::forward || o.variant > 0 || !o.storage.empty()) continue;
       const double flops = static_cast<double>(definition(o.kind).flops(module_, o));
       total += flops;
       const Placement& p = placement(o);

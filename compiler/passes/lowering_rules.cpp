@@ -53,13 +53,14 @@ bool LoweringRules::matches(const CommunicationRule& rule, const Delivery& deliv
 
 bool LoweringRules::has_name(const CommunicationRule& rule, TensorId id) const {
   const Tensor& tensor = module_.tensors[id];
-  return llvm::any_of(std::array{id, tensor.gradient_of, tensor.next_version_of},
+  return llvm::any_of(std::array{id, tensor.gradient_of, tensor.rounded_from, tensor.next_version_of},
                       [&](TensorId each) { return each.valid() && sscc::has_name(module_, each, *rule.tensor); });
 }
 
 bool LoweringRules::is_in_phase(const CommunicationRule& rule, const Delivery& delivery) const {
   const auto& producers = module_.tensors[delivery.tensor].producers;
-  if (!producers.empty()) return llvm::any_of(producers, [&](OpId id) { return in_phase(module_, module_.ops[id], *rule.phase); });
+  if (!is_stored(module_.tensors[delivery.tensor]))
+    return llvm::any_of(producers, [&](OpId id) { return in_phase(module_, module_.ops[id], *rule.phase); });
   if (delivery.before.valid()) return in_phase(module_, module_.ops[delivery.before], *rule.phase);
   return *rule.phase == "forward";  // gathered at the step's begin
 }

@@ -88,11 +88,12 @@ class Materializer {
   Need need_of(TensorId tensor, const Region& region, int32_t device, OpId reader) const {
     const size_t r = static_cast<size_t>(reader.index);
     const SegmentKind kind = module_.segments[static_cast<size_t>(segment_[r])].kind;
-    const auto& producers = module_.tensors[tensor].producers;
-    const bool from_prologue = !producers.empty() && std::all_of(producers.begin(), producers.end(),
-                                                                 [&](OpId producer) { return segment_[static_cast<size_t>(producer.index)] == 0; });
-    const bool once = from_prologue || (producers.empty() && !is_at_home(tensor, device, region) &&
-                                        (module_.tensors[tensor].gather_once || !all_homes_run(tensor, segment_[r])));
+    const Tensor& t = module_.tensors[tensor];
+    const bool from_prologue =
+        !is_stored(t) && llvm::all_of(t.producers, [&](OpId producer) { return segment_[static_cast<size_t>(producer.index)] == 0; });
+    const TensorId stored = t.rounded_from.valid() ? t.rounded_from : tensor;
+    const bool once = from_prologue || (is_stored(t) && !is_at_home(stored, device, region) &&
+                                        (module_.tensors[stored].gather_once || !all_homes_run(stored, segment_[r])));
     if (once && kind != SegmentKind::prologue) return {device, 0, OpId(), module_.order.size(), true};
     return {device, segment_[r], reader, position_[r], is_asked_for(tensor)};
   }
@@ -115,7 +116,7 @@ class Materializer {
       if (op.inputs[i] != tensor) continue;
       for (const Piece& piece : op.pieces) {
         const Region region = region_of(module_, op, static_cast<int>(i), piece);
-        add(needs, region, need_of(tensor, region, piece.device, reader), module_.tensors[tensor].producers.empty());
+        add(needs, region, need_of(tensor, region, piece.device, reader), is_stored(module_.tensors[tensor]));
       }
     }
   }
@@ -261,7 +262,7 @@ class Materializer {
 
   // A group's value is there for those who need it later, and earlier in the group's own segment: the group then meets earlier.
   bool comes_before(Delivery& delivery, const Need& need) const {
-    const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && delivery.segment != 0;  // a stored parameter, after its segment
+    const bool is_dropped = is_stored(module_.tensors[delivery.tensor]) && delivery.segment != 0;  // a stored parameter, after its segment
     if (is_dropped && delivery.segment != need.segment) return false;
     const size_t meets = delivery.before.valid() ? position_[static_cast<size_t>(delivery.before.index)] : module_.order.size();
     if (meets <= need.position) return true;

@@ -10,6 +10,8 @@
 // A store at a place is on all devices of the place, divided over the mesh axes that divide it where it is read. "host" is a place beside: of what stays
 // where other rules put it, in the memory of the processor there.
 // The squared norms of gradients follow the updates, each element counted once.
+//
+// A parameter that is stored apart and read as a small float is rounded where it is stored, and the rounded one goes to those readers.
 #include "compiler/passes/storage.h"
 
 #include <algorithm>
@@ -17,6 +19,7 @@
 #include <optional>
 #include <set>
 
+#include "compiler/ops/ops.h"
 #include "compiler/passes/places.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
@@ -102,6 +105,8 @@ class Storage {
       place_norm(o, updated_[parameter]);
       o.on_host |= is_moved_to_host(parameter, StoreRule::What::gradients);
     }
+    for (const auto& [tensor, homes] : read_at_)
+      if (rule_for(tensor, StoreRule::What::parameters)) round_at_home(tensor);
   }
 
  private:
@@ -306,13 +311,8 @@ class Storage {
     const TensorId made = module_.add_tensor(std::move(part));
     for (OpId maker : makers) std::replace(op(maker).outputs.begin(), op(maker).outputs.end(), gradient, made);
 
-    Op joined;
+    Op joined = identity(made, gradient);
     joined.name = op(makers[0]).name;
-    joined.type = "Identity";
-    joined.kind = Kind::pointwise;
-    joined.attributes = PointwiseAttributes{};
-    joined.inputs = {made};
-    joined.outputs = {gradient};
     joined.phase = Phase::backward;
     joined.forward = op(makers[0]).forward;
     joined.layer = op(makers[0]).layer;
@@ -321,21 +321,72 @@ class Storage {
     joined.stage = op(makers[0]).stage;
     joined.placement = op(makers[0]).placement;
     joined.on_host = on_host;
-    const Shape& shape = module_.tensors[gradient].shape;
-    for (size_t d = 0; d < shape.size(); ++d) {
-      if (shape[d] == 1) continue;
-      const int axis = static_cast<int>(joined.rule.axes.size());
-      joined.rule.axes.push_back({.name = "d" + std::to_string(d), .length = shape[d]});
-      joined.rule.occurrences.push_back({axis, 0, static_cast<int>(d), 1});
-      joined.rule.occurrences.push_back({axis, 1, static_cast<int>(d), 1});
-    }
-    const OpId id = module_.add_op(std::move(joined));
-    place_at(id, homes);
-    module_.order.pop_back();
     size_t last = 0;
     for (size_t i = 0; i < module_.order.size(); ++i)
       if (llvm::is_contained(makers, module_.order[i])) last = i;
-    module_.order.insert(module_.order.begin() + static_cast<std::ptrdiff_t>(last) + 1, id);
+    insert(std::move(joined), last + 1, homes);
+  }
+
+  // One tensor becomes the other, element by element.
+  Op identity(TensorId from, TensorId to) const {
+    Op op;
+    op.type = "Identity";
+    op.kind = Kind::pointwise;
+    op.attributes = PointwiseAttributes{};
+    op.inputs = {from};
+    op.outputs = {to};
+    const Shape& shape = module_.tensors[to].shape;
+    for (size_t d = 0; d < shape.size(); ++d) {
+      if (shape[d] == 1) continue;
+      const int axis = static_cast<int>(op.rule.axes.size());
+      op.rule.axes.push_back({.name = "d" + std::to_string(d), .length = shape[d]});
+      op.rule.occurrences.push_back({axis, 0, static_cast<int>(d), 1});
+      op.rule.occurrences.push_back({axis, 1, static_cast<int>(d), 1});
+    }
+    return op;
+  }
+  void insert(Op new_op, size_t position, const Homes& homes) {
+    const OpId id = module_.add_op(std::move(new_op));
+    place_at(id, homes);
+    module_.order.pop_back();
+    module_.order.insert(module_.order.begin() + static_cast<std::ptrdiff_t>(position), id);
+  }
+
+  // -- small floats -------------------------------------------------------------------------------------------------------------------------------
+
+  // The type in which a forward or backward operator may take a parameter: a table is looked up in either.
+  DType type_for(const Op& reader, size_t input) const {
+    if (reader.kind == Kind::gather) return module_.tensors[reader.outputs[0]].dtype;
+    return operand_type(module_, reader, static_cast<int>(input));
+  }
+
+  void round_at_home(TensorId parameter) {
+    const Tensor stored = module_.tensors[parameter];
+    TensorId rounded;
+    size_t first = 0;
+    for (size_t at = 0; at < module_.order.size(); ++at) {
+      Op& reader = op(module_.order[at]);
+      for (size_t i = 0; i < reader.inputs.size() && reader.phase != Phase::update; ++i) {
+        if (reader.inputs[i] != parameter || type_for(reader, i) == stored.dtype) continue;
+        if (!rounded.valid()) {
+          Tensor small;
+          small.name = stored.name + ":rounded";
+          small.dtype = type_for(reader, i);
+          small.shape = stored.shape;
+          small.rounded_from = parameter;
+          rounded = module_.add_tensor(std::move(small));
+          first = at;
+        }
+        reader.inputs[i] = rounded;
+      }
+    }
+    if (!rounded.valid()) return;
+    const Homes& homes = module_.homes[parameter];
+    Op rounding = identity(parameter, rounded);
+    rounding.name = module_.tensors[parameter].name;
+    rounding.stage = op(module_.order[first]).stage;
+    rounding.on_host = llvm::all_of(homes, [](const Home& home) { return home.on_host; });
+    insert(std::move(rounding), first, homes);
   }
 
   // The sum of a gradient's squares counts every element once: disjoint regions, each on all devices that hold it.

@@ -145,10 +145,10 @@ class Planner {
     for (const Contribution& c : message.contributions) {
       Key made = {-1, 2, index - stride()};  // at once after the operator
       int in = -1;
-      if (c.op.valid()) {
+      if (c.op.valid() && !is_stored(module_.tensors[delivery.tensor])) {
         made.position = position(c.op);
         in = segment_of(c.op);
-      } else if (!is_at_home(delivery.tensor, message.from, c.region)) {
+      } else if (!c.op.valid() && !is_at_home(delivery.tensor, message.from, c.region)) {
         std::tie(made, in) = left_here(delivery, index, message.from, c);
       }
       if (key < made) {  // segments of one device do not always run in the order of their numbers: backward ones run the other way
@@ -197,7 +197,7 @@ class Planner {
       const Delivery& other = module_.deliveries[static_cast<size_t>(d)];
       const Region* left = other.left_on(device);
       if (d == index || !left || !left->contains(contribution.region) || !(other.part == contribution.part)) continue;
-      const bool is_dropped = module_.tensors[delivery.tensor].producers.empty() && other.segment != 0;  // a stored parameter, after its segment
+      const bool is_dropped = is_stored(module_.tensors[delivery.tensor]) && other.segment != 0;  // a stored parameter, after its segment
       if (is_dropped && other.segment != delivery.segment) continue;
       Key key = keys_[static_cast<size_t>(d)];
       key.order_class = key.order_class == 0 ? 0 : 2;

@@ -94,7 +94,7 @@ void RankLowering::finish_delivery(const Delivery& delivery, Value value) {
     if (value.view.buffer != there.view.buffer) copy(delivery.tensor, there.view, there.region, value.view, value.region, value.region, false);
   }
   // A stored parameter is gathered for one segment, or in the prologue for all.
-  if (tensor(delivery.tensor).producers.empty() && delivery.segment != 0) value.segment = delivery.segment;
+  if (is_stored(tensor(delivery.tensor)) && delivery.segment != 0) value.segment = delivery.segment;
   values_of(delivery.tensor).push_back(std::move(value));
   if (!delivery.on_the_way) capture_after(delivery.tensor);
 }
