@@ -42,7 +42,7 @@ const Step straight_line[] = {
        if (!request.cluster.empty()) c.cluster = read_cluster(request.cluster, d);
      }},
     {"differentiate", [](const Request&, Compilation& c, Diagnostics& d) { differentiate(c.module, c.recipe, d); }},
-    {"set_precision", [](const Request&, Compilation& c, Diagnostics&) { set_precision(c.module, c.plan.precision); }},
+    {"set_precision", [](const Request&, Compilation& c, Diagnostics& d) { set_precision(c.module, c.plan, d); }},
     // Beyond this point the set of logical tensors is fixed, but for micro-batches of inputs, variants, and the statistics that a decomposed operator joins.
     {"transform", [](const Request&, Compilation& c, Diagnostics& d) { transform(c.module, c.plan, d); }},
     {"assign",

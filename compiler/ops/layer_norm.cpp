@@ -102,7 +102,8 @@ void decompose(Module& module, const Op& op, Builder& b) {
   const TensorId x = op.inputs[0];
   Pieces p(module, op, module.tensors[x].shape, b);
   const TensorId mean = p.mean(x);
-  const TensorId centred = p.full().pointwise(Scalar::sub, {x, mean});
+  const DType type = rt::arithmetic_type(module.tensors[x].dtype);  // squares of f16 would be infinite
+  const TensorId centred = p.full().pointwise(Scalar::sub, {x, mean}, 0, 0, type);
   const TensorId squared = p.full().pointwise(Scalar::square, {centred});
   const TensorId variance = p.mean(squared);
   const TensorId shifted = p.leading().pointwise(Scalar::scale_shift, {variance}, 1, std::get<NormAttributes>(op.attributes).epsilon);
@@ -126,9 +127,10 @@ void decompose_grad(Module& module, const Op& op, Builder& b) {
   const TensorId dy = op.inputs[0], x = op.inputs[1], scale = op.inputs[2];
   Pieces p(module, op, module.tensors[x].shape, b);
   const TensorId mean = p.kept(op.inputs[3]), rstd = p.kept(op.inputs[4]);
-  const TensorId centred = p.full().pointwise(Scalar::sub, {x, mean});
+  const DType type = rt::arithmetic_type(module.tensors[x].dtype);
+  const TensorId centred = p.full().pointwise(Scalar::sub, {x, mean}, 0, 0, type);
   const TensorId normal = p.full().pointwise(Scalar::mul, {centred, rstd});
-  const TensorId g = p.full().pointwise(Scalar::mul, {dy, scale});
+  const TensorId g = p.full().pointwise(Scalar::mul, {dy, scale}, 0, 0, type);
   const TensorId mean_g = p.mean(g);
   const TensorId product = p.full().pointwise(Scalar::mul, {g, normal});
   const TensorId mean_product = p.mean(product);

@@ -28,7 +28,7 @@ struct OpDefinition {
 
 const OpDefinition& definition(Kind kind);
 // The type in which the operator's kernel takes an operand (inputs, then outputs). Where that is not the tensor's own, the operand is converted first:
-// both factors of a product are small floats if one is, or the product; what only moves has the type of where it goes.
+// both factors of a product are small floats if one is, or the product; what only moves, or is summed to a small float, has the type of where it goes.
 DType operand_type(const Module& module, const Op& op, int operand);
 // Attach the rule (again, after shapes changed).
 void attach_rule(Module& module, OpId op);

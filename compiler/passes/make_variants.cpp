@@ -1,6 +1,6 @@
 // Micro-batches are of one *variant* if they have the same size and, where a stage is held at several coordinates (micro-batch m at the (m mod
-// length)-th), the same turn; one that a `before` names is of a variant of its own. Each variant has operators and micro-batch tensors of its own, so that each later pass sees operators that always have the
-// same shapes and are always on the same devices:
+// length)-th), the same turn; one that a `before` names is of a variant of its own. Each variant has operators and micro-batch tensors of its own, so
+// that each later pass sees operators that always have the same shapes and are always on the same devices:
 //
 //   sizes 3 3 2, and turns of 2:  micro-batches 0, 1, 2 are of variants 0, 1, 2
 //   %5 micro_batch = contract @3 (%4)          ->   %5 = contract @3 (%4),  %25 = contract @33 (%24), ...

@@ -1,5 +1,5 @@
-// Where micro-batches differ in size, in where they run, or in what they wait for: operators of their own for those that are alike. Before operators are
-// divided.
+// Where micro-batches differ in size, in where they run, or in what they wait for: operators of their own for those that are alike. Before operators
+// are divided.
 #pragma once
 
 #include "compiler/ir/module.h"

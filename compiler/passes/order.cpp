@@ -42,7 +42,8 @@ class Ordering {
       const std::vector<OpId> earlier = selected(first), later = selected(second);
       if (diagnostics_.has_errors()) return;
       const auto add = [&](int of_first, int of_second) {
-        module_.precedences.push_back({in_variant(earlier, of_first), in_variant(later, of_second), first.where});
+        module_.precedences.push_back({in_variant(earlier, first, of_first), in_variant(later, second, of_second), first.where});
+        check_apart(module_.precedences.back());
       };
       if (first.micro_batch && second.micro_batch && first.micro_batch != second.micro_batch) {
         for (const int u : variants_of(first))
@@ -69,9 +70,22 @@ class Ordering {
     return {variants.begin(), variants.end()};
   }
 
-  std::vector<OpId> in_variant(std::vector<OpId> list, int variant) const {
-    std::erase_if(list, [&](OpId id) { return module_.ops[id].scope == Scope::micro_batch && module_.ops[id].variant != variant; });
+  // What runs once a step is of no micro-batch that a selector names.
+  std::vector<OpId> in_variant(std::vector<OpId> list, const Selector& selector, int variant) {
+    std::erase_if(list, [&](OpId id) {
+      return op(id).scope == Scope::micro_batch ? op(id).variant != variant : selector.micro_batch && module_.cut.count > 1;
+    });
+    if (list.empty())
+      diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator that runs in a micro-batch");
     return list;
+  }
+
+  void check_apart(const Precedence& precedence) {
+    for (const OpId id : precedence.first)
+      if (llvm::is_contained(precedence.second, id))
+        return diagnostics_.error(Code::contradictory_order, precedence.where,
+                                  "both selectors match " + quoted(op(id).name) + ", which cannot end before it begins",
+                                  "leave it out of one of them: {\"name\": .., \"not\": ..}", op(id).name);
   }
 
   struct Edge {
@@ -86,6 +100,11 @@ class Ordering {
     for (OpId id : module_.order)
       for (TensorId output : op(id).outputs)
         for (OpId reader : readers[static_cast<size_t>(output.index)]) edges[id].push_back({reader, -1});
+    for (OpId id : module_.order)  // all reads of a step see the values before its updates
+      for (TensorId output : op(id).outputs)
+        if (const TensorId old = module_.tensors[output].next_version_of; old.valid())
+          for (OpId reader : readers[static_cast<size_t>(old.index)])
+            if (reader != id) edges[reader].push_back({id, -1});
     for (size_t b = 0; b < module_.precedences.size(); ++b)
       for (OpId a : module_.precedences[b].first)
         for (OpId c : module_.precedences[b].second)
@@ -149,10 +168,10 @@ class Ordering {
         where = module_.precedences[static_cast<size_t>(before)].where;
         story += " (after the one before it by " + where.pointer + ", line " + std::to_string(where.line) + ")";
       } else {
-        story += " (reads what the one before it makes)";
+        story += " (reads what the one before it makes, or updates what it reads)";
       }
     }
-    diagnostics_.error(Code::contradictory_order, where, "the order contradicts itself, in every micro-batch: " + story + "; and so on in a circle",
+    diagnostics_.error(Code::contradictory_order, where, "the order contradicts itself: " + story + "; and so on in a circle",
                        "remove one of these edges", op(best[0].first).name);
   }
 
@@ -178,6 +197,9 @@ class Ordering {
       if (!tensor.producers.empty()) continue;
       alone[static_cast<size_t>(t)] = tensor.role == Role::parameter || tensor.role == Role::constant;
     }
+    // What `before` puts behind something does not run ahead of it, with what depends on nothing.
+    std::set<OpId> is_behind;
+    for (const Precedence& precedence : module_.precedences) is_behind.insert(precedence.second.begin(), precedence.second.end());
     for (OpId id : module_.order) {
       Op& o = op(id);
       const bool of_step = o.scope == Scope::step && std::all_of(o.outputs.begin(), o.outputs.end(), [&](TensorId output) {
@@ -191,6 +213,7 @@ class Ordering {
         from_end |= late[static_cast<size_t>(input.index)] != 0;
       }
       const bool cut = module_.cut.count > 1;
+      if (!cut && is_behind.contains(id)) from_parameters = false;
       size_t segment;
       if (o.phase == Phase::update) {
         segment = epilogue;

@@ -21,7 +21,7 @@ void differentiate(Module& module, const Recipe& recipe, Diagnostics& diagnostic
 
 // Which tensors are small floats: activations and their gradients, where the plan's precision is bf16 or f16, which scales the loss, too. f32:
 // nothing changes.
-void set_precision(Module& module, DType precision);
+void set_precision(Module& module, const Plan& plan, Diagnostics& diagnostics);
 
 // op-trans: cuts the step into micro-batches, divides every operator (op.splits), decomposes operators divided along a % axis.
 void transform(Module& module, const Plan& plan, Diagnostics& diagnostics);

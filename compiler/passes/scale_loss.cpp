@@ -5,8 +5,9 @@
 //   w' = update(w, grad(w) [, clip])                ->   w' = update(w, grad(w), clip', loss_scale, steps taken)
 //                                                        loss_scale' = update(loss_scale, grad_norm, good steps, steps taken)
 //
-// Gradients, and the norm of them all, are no numbers, or infinite, if a small float was. Then clip' is no number, too: nothing is updated, the scale is
-// halved, and the step does not count (its number corrects Adam's moments). After 2000 good steps in a row the scale doubles, as torch.amp.GradScaler's.
+// Gradients, and the norm of them all, are no numbers, or infinite, if a small float was. Then clip' is no number, too: nothing is updated, the scale
+// is halved, and the step does not count (its number corrects Adam's moments). After 2000 good steps in a row the scale doubles, as that of
+// torch.amp.GradScaler does.
 #include "compiler/passes/scale_loss.h"
 
 #include <algorithm>
@@ -25,6 +26,7 @@ constexpr float first_scale = 65536;
 TensorId add_scale(Module& module) {
   Tensor scale;
   scale.name = "loss_scale";
+  while (llvm::any_of(module.tensors, [&](const Tensor& t) { return t.name == scale.name; })) scale.name += "_";
   scale.role = Role::parameter;
   std::string bytes(sizeof first_scale, '\0');
   std::memcpy(bytes.data(), &first_scale, sizeof first_scale);
@@ -60,13 +62,15 @@ TensorId seed_of(const Module& module) {
 }  // namespace
 
 void scale_loss(Module& module) {
-  const TensorId scale = add_scale(module), good_steps = add_state(module, "loss_scale.moment1"), taken = add_state(module, "loss_scale.moment2");
-
-  // Gradients begin with the scale.
   const TensorId seed = seed_of(module);
   const auto reads_seed = [&](OpId id) { return llvm::is_contained(module.ops[id].inputs, seed); };
   const auto first = llvm::find_if(module.order, reads_seed);
   if (first == module.order.end()) return;
+  const TensorId scale = add_scale(module);
+  const std::string name = module.tensors[scale].name;
+  const TensorId good_steps = add_state(module, name + ".moment1"), taken = add_state(module, name + ".moment2");
+
+  // Gradients begin with the scale.
   TensorId from = scale;
   if (!module.tensors[seed].shape.empty()) {
     const Op& reader = module.ops[*first];
@@ -110,7 +114,7 @@ void scale_loss(Module& module) {
 
   rt::UpdateRule rule;
   rule.optimizer = rt::Optimizer::loss_scale;
-  Builder(module, {"loss_scale", "Update", Phase::update, OpId()}).update(scale, module.grad_norm, {good_steps, taken}, TensorId(), rule);
+  Builder(module, {name, "Update", Phase::update, OpId()}).update(scale, module.grad_norm, {good_steps, taken}, TensorId(), rule);
   for (OpId id : module.order)
     if (module.ops[id].kind == Kind::update) attach_rule(module, id);
 }

@@ -151,6 +151,7 @@ struct Plan {
   std::vector<int64_t> memory_limit;  // bytes by device; one entry: all; empty: none
   Location memory_limit_where;
   DType precision = DType::f32;  // of activations
+  Location precision_where;
 };
 
 struct Recipe {

@@ -171,6 +171,7 @@ void PlanReader::read_memory_limit(const JsonValue& value) {
 void PlanReader::read_precision(const JsonValue& root) {
   const JsonValue* value = root.find("precision");
   if (!value) return;
+  result_.plan.precision_where = at(*value);
   auto precision = expect_word(*value, language::precisions);
   if (precision == "bf16") result_.plan.precision = DType::bf16;
   if (precision == "f16") result_.plan.precision = DType::f16;

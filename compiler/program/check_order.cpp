@@ -1,6 +1,6 @@
-// What a plan's `before` asks for. Operators that are to come first leave marks: the n-th on their rank. What an instruction can rely on is a clock, the
-// number of marks of each rank that have been left when it begins: those of the instruction before it on its stream, of what it waits for, and of what
-// it is sent. Nothing else is known to have ended, and that is what is checked.
+// What a plan's `before` asks for. Operators that are to come first leave marks: the n-th on their rank. What an instruction can rely on is a clock,
+// the number of marks of each rank that have been left when it begins: those of the instruction before it on its stream, of what it waits for, and of
+// what it is sent. Nothing else is known to have ended, and that is what is checked.
 //
 // A rank's clocks are made in the order of its instructions. The messages of a group call are through in another: a receive is noted until the rank
 // comes to what stands behind it. A send says what is known before it, whichever sends of its group are through.

@@ -225,7 +225,7 @@ class Planner {
 
 FileTensor file_tensor(const Module& module, TensorId id, Shape shape) {
   const Tensor& t = module.tensors[id];
-  return {t.name, rt::arithmetic_type(t.dtype), std::move(shape), t.trainable, t.weight};  // files hold floats
+  return {t.name, t.dtype, std::move(shape), t.trainable, t.weight};
 }
 
 // The shape that files hold: of the whole step.
@@ -399,7 +399,10 @@ Programs lower(const Module& module) {
     if (programs.tokens_per_step == 0 && module.tensors[id].dtype == DType::i64) programs.tokens_per_step = elements(whole_shape(module, id));
   }
   for (TensorId id : module.labels) programs.labels.push_back(file_tensor(module, id, whole_shape(module, id)));
-  for (TensorId id : module.outputs) programs.outputs.push_back(file_tensor(module, id, whole_shape(module, id)));
+  for (TensorId id : module.outputs) {
+    programs.outputs.push_back(file_tensor(module, id, whole_shape(module, id)));
+    programs.outputs.back().dtype = rt::arithmetic_type(module.tensors[id].dtype);  // what is small here is float in files
+  }
   for (const Tensor& tensor : module.tensors)
     if (rt::arithmetic_type(tensor.dtype) != tensor.dtype) programs.precision = tensor.dtype;
   count_flops(module, programs);

@@ -104,8 +104,8 @@ double flops_per_second(DType precision) {
     check(cudaDeviceGetAttribute(&value, attribute, device().ordinal), "ask the GPU for its properties");
     return value;
   };
-  // Of a multiprocessor, by compute capability, in a cycle: its cores, each of which multiplies and adds (CUDA programming guide, arithmetic throughput),
-  // and what its tensor cores multiply and add of small floats (NVIDIA's papers on the architectures: dense peak / (multiprocessors x boost clock) / 2).
+  // Of a multiprocessor, by compute capability, in a cycle: its cores, each of which multiplies and adds (CUDA programming guide, arithmetic
+  // throughput), and what its tensor cores multiply and add of small floats (NVIDIA's papers: dense peak / (multiprocessors x boost clock) / 2).
   const int major = value_of(cudaDevAttrComputeCapabilityMajor), minor = value_of(cudaDevAttrComputeCapabilityMinor);
   const int cores = major == 8 && minor == 0 ? 64 : major >= 8 && major <= 12 ? 128 : major == 7 ? 64 : 0;
   const int tensor = major == 8 ? (minor == 0 ? 1024 : 512) : major == 9 ? 2048 : major == 10 ? 4096 : major == 12 ? 512 : 0;

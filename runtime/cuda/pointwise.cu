@@ -1,8 +1,8 @@
 // Pointwise expressions that are not known when this is compiled. (Emitted programs compile theirs: cuda_pointwise.cuh.)
 //
 // One function of floats, the usual case, is a pointwise loop whose function looks up what it is. Everything else is interpreted, a thread for an
-// element: values are float (as which bf16 and f16 are read), double, or int64_t (integers and truth values), and are brought to the type of their step
-// after it.
+// element: values are float (as which bf16 and f16 are read), double, or int64_t (integers and truth values), and are brought to the type of their
+// step after it.
 #include <algorithm>
 
 #include "dispatch.cuh"
@@ -220,7 +220,8 @@ __global__ void __launch_bounds__(threads_per_block) interpret_kernel(const __gr
   }
   for (int o = 0; o < expression.out_count; ++o) {
     const int result = expression.results[o];
-    const Value value = converted(values[result], expression.steps[result].dtype, expression.dtypes[o]);
+    // Small floats are rounded once, by what stores them.
+    const Value value = converted(values[result], expression.steps[result].dtype, arithmetic_type(expression.dtypes[o]));
     store(expression.memory[o], expression.dtypes[o], at[o], value, expression.accumulate);
   }
 }

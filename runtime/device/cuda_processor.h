@@ -10,7 +10,8 @@
 
 namespace sscc::rt {
 
-// `host_bytes` of pinned memory, which kernels reach over the bus. `ended`: called whenever the GPU has ended all that it was given, before the host looks at what it left. Throws EnvironmentFailure.
+// `host_bytes` of pinned memory, which kernels reach over the bus. `ended`: called whenever the GPU has ended all that it was given, before the host
+// looks at what it left. Throws EnvironmentFailure.
 std::unique_ptr<Processor> make_cuda_processor(int64_t arena_bytes, int64_t host_bytes, std::function<void()> ended);
 
 }  // namespace sscc::rt

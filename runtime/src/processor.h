@@ -1,5 +1,5 @@
-// What a rank's program runs on: one block of memory, the arena, another on the host, and whatever runs kernels over them. The host reads and writes the arena through this
-// interface only, since it may be a GPU's (device/cuda_processor.cpp), which runs behind the host; the host's own is always up to date.
+// What a rank's program runs on: one block of memory, the arena, another on the host, and whatever runs kernels over them. The host reads and writes
+// both through this interface only, since it may be a GPU's (device/cuda_processor.cpp), which runs behind the host; the host's own is always up to date.
 #pragma once
 
 #include <cstddef>

@@ -31,8 +31,8 @@ void stop_device();
 cudaStream_t compute_stream();
 // Device memory that start_device took: to be stated beside the arena.
 int64_t device_bytes_of_kernels();
-// What the GPU could do at its highest clock: the measure of MFU. In float by its cores, without tensor cores (TF32 is off); in bf16 and f16 by its tensor
-// cores, without sparsity. 0 for a kind not known here.
+// What the GPU could do at its highest clock: the measure of MFU. In float by its cores, without tensor cores (TF32 is off); in bf16 and f16 by its
+// tensor cores, without sparsity. 0 for a kind not known here.
 double flops_per_second(DType precision);
 // Throws what the kernels of the CPU throw, for the first wrong element that a kernel met since the last call: DataError, "an index of 9 is outside
 // of a dimension of length 8". Sees what kernels did before the last synchronisation with the compute stream.

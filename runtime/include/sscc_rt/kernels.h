@@ -1,10 +1,10 @@
 // The kernels: one function for each opcode that computes. Emitted programs and the interpreter call the same ones.
 //
-// All operands are strided views; `accumulate` adds to what the output holds. Floating types f32 and f64 everywhere, and bf16 and f16, which are computed
-// in float: with them statistics (mean, rstd, lse), losses, and scale and bias of norms are f32, and so may be any sum (of contract, reduce,
-// scatter_add) and the rows that gather reads. Integer and boolean types in pointwise, copy, gather indices. Sums are made in an order that depends on shapes alone (not on the number of
-// threads), so a run repeats bit by bit. Outputs never overlap inputs, except for pointwise and update, where an output may be
-// the very same view as an input.
+// All operands are strided views; `accumulate` adds to what the output holds. Floating types f32 and f64 everywhere, and bf16 and f16, which are
+// computed in float: with them statistics (mean, rstd, lse), losses, and scale and bias of norms are f32, and so may be any sum (of contract, reduce,
+// scatter_add) and the rows that gather reads. Integer and boolean types in pointwise, copy, gather indices. Sums are made in an order that depends on
+// shapes alone (not on the number of threads), so a run repeats bit by bit. Outputs never overlap inputs, except for pointwise and update, where an
+// output may be the very same view as an input.
 #pragma once
 
 #include <cstdint>
@@ -57,13 +57,13 @@ void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tenso
 // out = 0 everywhere, then out[starts + i * steps] = in[i] (gradient of slice). With accumulate the zeros are left out.
 void pad(const Tensor& out, const Tensor& in, const int64_t* starts, const int64_t* steps, bool accumulate);
 
-// loss_scale: no optimizer, but what finds the scale of a loss (f16). Its parameter is the scale, its gradient the norm of all gradients; moment1 counts
-// good steps in a row, moment2 the steps that were taken.
+// loss_scale: no optimizer, but what finds the scale of a loss (f16). Its parameter is the scale, its gradient the norm of all gradients; moment1
+// counts good steps in a row, moment2 the steps that were taken.
 enum class Optimizer : uint8_t { sgd, adam, adamw, loss_scale };
 
 // One parameter's update, torch.optim's definitions (t counts from 1). Views of equal dims. `clip`: a scalar that multiplies the
-// gradient first; data null: none. sgd uses `moment1` (data null if momentum is 0). `loss_scale`, `taken`: scalars; data null: none. With them the gradient
-// is divided by the scale, where `clip` is no number nothing is changed, and t is one more than the steps taken.
+// gradient first; data null: none. sgd uses `moment1` (data null if momentum is 0). `loss_scale`, `taken`: scalars; data null: none. With them the
+// gradient is divided by the scale, where `clip` is no number nothing is changed, and t is one more than the steps taken.
 struct UpdateRule {
   Optimizer optimizer = Optimizer::sgd;
   double lr = 0, momentum = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
