@@ -88,10 +88,12 @@ class Ordering {
                                   "leave it out of one of them: {\"name\": .., \"not\": ..}", op(id).name);
   }
 
+  // Why an operator comes after another: it reads what that one makes, updates what that one reads, or (from 0 on) the module's precedence of this index.
+  enum Reason : int { reads = -2, updates = -1 };
   struct Edge {
     OpId to;
-    int before = -1;
-  };  // before: index of the module's precedence, -1: data
+    int reason;
+  };
 
   void apply_before() {
     if (module_.precedences.empty()) return;
@@ -99,12 +101,12 @@ class Ordering {
     const auto readers = module_.consumers();
     for (OpId id : module_.order)
       for (TensorId output : op(id).outputs)
-        for (OpId reader : readers[static_cast<size_t>(output.index)]) edges[id].push_back({reader, -1});
+        for (OpId reader : readers[static_cast<size_t>(output.index)]) edges[id].push_back({reader, reads});
     for (OpId id : module_.order)  // all reads of a step see the values before its updates
       for (TensorId output : op(id).outputs)
         if (const TensorId old = module_.tensors[output].next_version_of; old.valid())
           for (OpId reader : readers[static_cast<size_t>(old.index)])
-            if (reader != id) edges[reader].push_back({id, -1});
+            if (reader != id) edges[reader].push_back({id, updates});
     for (size_t b = 0; b < module_.precedences.size(); ++b)
       for (OpId a : module_.precedences[b].first)
         for (OpId c : module_.precedences[b].second)
@@ -134,18 +136,18 @@ class Ordering {
 
   // The shortest cycle that a plan's edge closes, by breadth-first search from the edge's end back to its beginning.
   void report_cycle(const std::map<OpId, std::vector<Edge>>& edges) {
-    std::vector<std::pair<OpId, int>> best;  // (operator, the plan's edge that leads to it or -1)
+    std::vector<std::pair<OpId, int>> best;  // (operator, why it comes after the one before it)
     for (const auto& [start, list] : edges)
       for (const Edge& first : list) {
-        if (first.before < 0) continue;
-        std::map<OpId, std::pair<OpId, int>> from{{first.to, {start, first.before}}};
+        if (first.reason < 0) continue;
+        std::map<OpId, std::pair<OpId, int>> from{{first.to, {start, first.reason}}};
         std::deque<OpId> queue{first.to};
         while (!queue.empty() && !from.contains(start)) {
           const OpId id = queue.front();
           queue.pop_front();
           if (auto it = edges.find(id); it != edges.end())
             for (const Edge& edge : it->second)
-              if (from.try_emplace(edge.to, id, edge.before).second) queue.push_back(edge.to);
+              if (from.try_emplace(edge.to, id, edge.reason).second) queue.push_back(edge.to);
         }
         if (!from.contains(start)) continue;
         std::vector<std::pair<OpId, int>> cycle;
@@ -161,14 +163,14 @@ class Ordering {
     std::reverse(best.begin(), best.end());
     std::string story;
     Location where = plan_.order.where;
-    for (const auto& [id, before] : best) {
+    for (const auto& [id, reason] : best) {
       story += story.empty() ? "" : "; then ";
       story += quoted(op(id).name) + " on rank " + (op(id).pieces.empty() ? std::string("?") : std::to_string(op(id).pieces[0].device));
-      if (before >= 0) {
-        where = module_.precedences[static_cast<size_t>(before)].where;
+      if (reason >= 0) {
+        where = module_.precedences[static_cast<size_t>(reason)].where;
         story += " (after the one before it by " + where.pointer + ", line " + std::to_string(where.line) + ")";
       } else {
-        story += " (reads what the one before it makes, or updates what it reads)";
+        story += reason == reads ? " (reads what the one before it makes)" : " (updates what the one before it reads)";
       }
     }
     diagnostics_.error(Code::contradictory_order, where, "the order contradicts itself: " + story + "; and so on in a circle",
