@@ -290,6 +290,7 @@ class Differentiation {
       const TensorId scaled = b.pointwise(Scalar::scale_shift, {inverse}, *recipe_.clip_grad_norm, 0);
       clip = b.named("clip_factor").pointwise(Scalar::clip, {scaled}, 0, 1);
     }
+    const auto readers = module_.consumers();
     for (TensorId p : parameters) {
       rt::UpdateRule rule = recipe_.optimizer;
       if (no_decay.contains(tensor(p).name)) rule.weight_decay = 0;
@@ -304,7 +305,16 @@ class Differentiation {
         state.push_back(module_.tensors.add(std::move(t)));
       }
       Builder(module_, {tensor(p).name, "Update", Phase::update, OpId()}).update(p, known_gradient(p), state, clip, rule);
+      module_.ops[module_.order.back()].layer = layer_of(readers[static_cast<size_t>(p.index)]);
     }
+  }
+
+  // That of all forward operators among them; -1 where they are of several.
+  int layer_of(llvm::ArrayRef<OpId> ops) const {
+    std::set<int> layers;
+    for (const OpId id : ops)
+      if (module_.ops[id].phase == Phase::forward) layers.insert(module_.ops[id].layer);
+    return layers.size() == 1 ? *layers.begin() : -1;
   }
 
   Module& module_;

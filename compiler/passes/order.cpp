@@ -5,12 +5,12 @@
 // the start of a step (prologue); what needs every micro-batch (updates, norms, the sum of the loss) runs at its end (epilogue).
 // The timetable of the segments is made in timetable.cpp. A contradiction (in `before` edges, or between a timetable and data) is a shortest cycle.
 #include <algorithm>
-#include <deque>
 #include <map>
 #include <set>
 
 #include "compiler/passes/passes.h"
 #include "compiler/passes/timetable.h"
+#include "compiler/plan/names.h"
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
 #include "llvm/ADT/STLExtras.h"
@@ -57,8 +57,12 @@ class Ordering {
   std::vector<OpId> selected(const Selector& selector) {
     std::vector<OpId> result = selector.select(module_);
     if (!selector.phase) std::erase_if(result, [&](OpId id) { return op(id).phase != Phase::forward; });
-    const bool is_beyond = selector.micro_batch && selector.micro_batch->second >= module_.cut.count;
-    if (result.empty() || is_beyond) diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator");
+    if (result.empty())
+      diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator", nearest_names(module_, selector));
+    else if (selector.micro_batch && selector.micro_batch->second >= module_.cut.count)
+      diagnostics_.error(Code::no_match, selector.where,
+                         "'before' " + selector.text + " names micro-batch " + std::to_string(selector.micro_batch->second) + ", and the last is " +
+                             std::to_string(module_.cut.count - 1));
     return result;
   }
 
@@ -70,19 +74,20 @@ class Ordering {
     return {variants.begin(), variants.end()};
   }
 
-  // What runs once a step is of no micro-batch that a selector names.
+  // The order is that within a micro-batch: of what a selector finds, what runs once a step counts only where nothing else is found, as with updates.
   std::vector<OpId> in_variant(std::vector<OpId> list, const Selector& selector, int variant) {
-    std::erase_if(list, [&](OpId id) {
-      return op(id).scope == Scope::micro_batch ? op(id).variant != variant : selector.micro_batch && module_.cut.count > 1;
-    });
+    const auto in_micro_batch = [&](OpId id) { return op(id).scope == Scope::micro_batch; };
+    const bool of_micro_batches = module_.cut.count > 1 && (selector.micro_batch || llvm::any_of(list, in_micro_batch));
+    std::erase_if(list, [&](OpId id) { return in_micro_batch(id) ? op(id).variant != variant : of_micro_batches; });
     if (list.empty())
       diagnostics_.error(Code::no_match, selector.where, "'before' " + selector.text + " matches no operator that runs in a micro-batch");
     return list;
   }
 
   void check_apart(const Precedence& precedence) {
+    const std::set<OpId> later(precedence.second.begin(), precedence.second.end());
     for (const OpId id : precedence.first)
-      if (llvm::is_contained(precedence.second, id))
+      if (later.contains(id))
         return diagnostics_.error(Code::contradictory_order, precedence.where,
                                   "both selectors match " + quoted(op(id).name) + ", which cannot end before it begins",
                                   "leave it out of one of them: {\"name\": .., \"not\": ..}", op(id).name);
@@ -134,38 +139,51 @@ class Ordering {
   // Different micro-batches are in different slots: their order is the timetable's.
   static bool may_meet(const Op& a, const Op& b) { return a.scope != Scope::micro_batch || b.scope != Scope::micro_batch || a.variant == b.variant; }
 
-  // The shortest cycle that a plan's edge closes, by breadth-first search from the edge's end back to its beginning.
+  // The shortest cycle that a plan's edge closes, by breadth-first search from the ends of an operator's edges back to the operator.
   void report_cycle(const std::map<OpId, std::vector<Edge>>& edges) {
     std::vector<std::pair<OpId, int>> best;  // (operator, why it comes after the one before it)
-    for (const auto& [start, list] : edges)
-      for (const Edge& first : list) {
-        if (first.reason < 0) continue;
-        std::map<OpId, std::pair<OpId, int>> from{{first.to, {start, first.reason}}};
-        std::deque<OpId> queue{first.to};
-        while (!queue.empty() && !from.contains(start)) {
-          const OpId id = queue.front();
-          queue.pop_front();
-          if (auto it = edges.find(id); it != edges.end())
-            for (const Edge& edge : it->second)
-              if (from.try_emplace(edge.to, id, edge.reason).second) queue.push_back(edge.to);
-        }
-        if (!from.contains(start)) continue;
-        std::vector<std::pair<OpId, int>> cycle;
+    struct Step {
+      OpId from;
+      int reason = 0;
+      size_t length = 0;  // of the way from the start; 0: not reached
+    };
+    std::vector<Step> steps(static_cast<size_t>(module_.ops.size()));
+    const auto step = [&](OpId id) -> Step& { return steps[static_cast<size_t>(id.index)]; };
+    for (const auto& [start, list] : edges) {
+      std::vector<OpId> reached;
+      const auto reach = [&](OpId id, OpId from, int reason, size_t length) {
+        if (step(id).length > 0) return;
+        step(id) = {from, reason, length};
+        reached.push_back(id);
+      };
+      for (const Edge& edge : list)
+        if (edge.reason >= 0) reach(edge.to, start, edge.reason, 1);
+      for (size_t next = 0; next < reached.size() && step(start).length == 0; ++next) {
+        const OpId id = reached[next];
+        if (!best.empty() && step(id).length + 1 >= best.size()) break;
+        if (const auto it = edges.find(id); it != edges.end())
+          for (const Edge& edge : it->second) reach(edge.to, id, edge.reason, step(id).length + 1);
+      }
+      if (step(start).length > 0) {
+        best.clear();
         OpId at = start;
         do {
-          cycle.push_back({at, from[at].second});
-          at = from[at].first;
+          best.emplace_back(at, step(at).reason);
+          at = step(at).from;
         } while (at != start);
-        if (best.empty() || cycle.size() < best.size()) best = cycle;
-        if (best.size() == 2) break;
       }
+      for (const OpId id : reached) step(id) = {};
+    }
     SSCC_CHECK(!best.empty(), "an order that cannot be sorted has a cycle through an edge of the plan");
     std::reverse(best.begin(), best.end());
     std::string story;
     Location where = plan_.order.where;
     for (const auto& [id, reason] : best) {
       story += story.empty() ? "" : "; then ";
-      story += quoted(op(id).name) + " on rank " + (op(id).pieces.empty() ? std::string("?") : std::to_string(op(id).pieces[0].device));
+      story += (op(id).phase == Phase::backward ? "the backward pass of "
+                : op(id).phase == Phase::update ? "the update of "
+                                                : "") +
+               quoted(op(id).name) + " on rank " + (op(id).pieces.empty() ? std::string("?") : std::to_string(op(id).pieces[0].device));
       if (reason >= 0) {
         where = module_.precedences[static_cast<size_t>(reason)].where;
         story += " (after the one before it by " + where.pointer + ", line " + std::to_string(where.line) + ")";

@@ -26,11 +26,25 @@ const Op* stacked_by(const Module& module, const AxisClasses& classes, TensorId 
   return nullptr;
 }
 
-// What operators read of an input or label that is cut into micro-batches; else the tensor itself.
-TensorId micro_batch_of(const Module& module, TensorId tensor) {
-  for (int64_t i = 0; i < module.tensors.size(); ++i)
-    if (module.tensors[TensorId(i)].micro_batch_of == tensor) return TensorId(i);
-  return tensor;
+// What operators know by the name of a tensor: of an input or label that is cut into micro-batches, the micro-batch; of either, each variant's own.
+std::vector<TensorId> known_as(const Module& module, TensorId tensor) {
+  std::vector<TensorId> result;
+  bool is_cut = false;
+  for (int64_t i = 0; i < module.tensors.size(); ++i) {
+    const Tensor& each = module.tensors[TensorId(i)];
+    if (each.micro_batch_of == tensor || each.variant_of == tensor) result.push_back(TensorId(i));
+    is_cut |= each.micro_batch_of == tensor;
+  }
+  if (!is_cut) result.insert(result.begin(), tensor);
+  return result;
+}
+
+// As the user knows it: "x:0", "x:0 of micro-batch 2".
+std::string name_of(const Module& module, TensorId id, int dim) {
+  const Tensor& tensor = module.tensors[id];
+  const TensorId named = tensor.micro_batch_of.valid() ? tensor.micro_batch_of : in_first_variant(module, id);
+  const std::string name = module.tensors[named].name + ":" + std::to_string(dim);
+  return tensor.variant > 0 ? name + " of micro-batch " + std::to_string(module.cut.first_of(tensor.variant)) : name;
 }
 
 }  // namespace
@@ -50,16 +64,17 @@ std::vector<Request> requests_of(const Module& module, const AxisClasses& classe
   std::vector<Request> requests;
   std::set<int> seen;
   const AxisName& axis = *rule.axis;
-  const auto matches = resolve_axis(module, axis);
+  std::vector<std::pair<TensorId, int>> matches;
+  for (const auto& [named, dim] : resolve_axis(module, axis))
+    for (const TensorId tensor : known_as(module, named)) matches.emplace_back(tensor, dim);
   bool known = false;
-  for (const auto& [named, dim] : matches) {
-    const TensorId tensor = micro_batch_of(module, named);
+  for (const auto& [tensor, dim] : matches) {
     const int64_t whole = module.tensors[tensor].shape[static_cast<size_t>(dim)];
     if (classes.cuts(tensor, dim).empty()) continue;
     known = true;
     Factor factor{1, whole};
     const std::vector<Factor> factors = classes.factors(tensor, dim);
-    const std::string name = module.tensors[tensor].name + ":" + std::to_string(dim);
+    const std::string name = name_of(module, tensor, dim);
     if (axis.factor) {
       if (*axis.factor < 0 || static_cast<size_t>(*axis.factor) >= factors.size()) {
         diagnostics.error(

@@ -74,23 +74,24 @@ class Flow {
       const auto it = deliveries_.find(op.outputs[o]);
       if (it == deliveries_.end()) continue;
       for (const Delivery* delivery : it->second) {
-        if (!carries(*delivery, at, left)) continue;
+        if (!carries(*delivery, at, made, left)) continue;
         for (const int32_t device : delivery->devices) {
           const Region* region = delivery->left_on(device);
           if (!region) continue;
           left[device].push_back(delivery);
-          add_readers(delivery->tensor, device, *region, delivery, result);
+          if (overlaps(*region, made)) add_readers(delivery->tensor, device, intersect(*region, made), delivery, result);
         }
       }
     }
     return result;
   }
 
-  // Is what it brings made of the piece's result, or of what that has become on its way?
-  static bool carries(const Delivery& delivery, const At& at, const std::map<int32_t, std::vector<const Delivery*>>& left) {
+  // Is what it brings made of the piece's result, or of what that has become on its way? What came beside it says nothing.
+  static bool carries(const Delivery& delivery, const At& at, const Region& made, const std::map<int32_t, std::vector<const Delivery*>>& left) {
     return llvm::any_of(delivery.messages, [&](const Message& message) {
       return llvm::any_of(message.contributions, [&](const Contribution& c) {
         if (c.op.valid()) return c.op == at.first && c.device == at.second;
+        if (!overlaps(c.region, made)) return false;
         const auto here = left.find(c.device);
         return here != left.end() && llvm::any_of(here->second, [&](const Delivery* earlier) {
                  return earlier->part == c.part && earlier->left_on(c.device)->contains(c.region);

@@ -22,6 +22,13 @@ bool parse_number(std::string_view text, Number& number) {
 
 bool is_about_gradients(const std::optional<std::string>& tensor_glob) { return tensor_glob && tensor_glob->rfind("grad(", 0) == 0; }
 
+bool names_a_label(const Recipe& recipe, const std::string& glob) {
+  for (const Recipe::Label& label : recipe.labels)
+    if (glob_match(glob, label.name)) return true;
+  const Recipe::Loss& loss = recipe.loss;
+  return (!loss.labels.empty() && glob_match(glob, loss.labels)) || (!loss.target.empty() && glob_match(glob, loss.target));
+}
+
 // Whether operators that differentiate adds (gradients, the loss, updates) or what assign decides could make the selector match.
 bool depends_on_later_passes(const Module& module, const Recipe& recipe, const Selector& selector) {
   auto later = [&](const Selector& each) { return depends_on_later_passes(module, recipe, each); };
@@ -29,6 +36,7 @@ bool depends_on_later_passes(const Module& module, const Recipe& recipe, const S
   if (selector.phase || selector.stage || selector.micro_batch || selector.pass || selector.piece) return true;
   if (!recipe.present) return false;
   if (is_about_gradients(selector.reads) || is_about_gradients(selector.writes)) return true;
+  if (selector.reads && names_a_label(recipe, *selector.reads)) return true;
   if (selector.role == "loss" || selector.type == "Update" || selector.type == "SoftmaxCrossEntropyLoss" || selector.type == "MeanSquaredError")
     return true;
   if (!selector.name) return false;
@@ -41,13 +49,6 @@ bool depends_on_later_passes(const Module& module, const Recipe& recipe, const S
 bool names_runs(const Selector& selector) {
   return selector.micro_batch || selector.pass || selector.piece || std::any_of(selector.any_of.begin(), selector.any_of.end(), names_runs) ||
          std::any_of(selector.none_of.begin(), selector.none_of.end(), names_runs);
-}
-
-bool names_a_label(const Recipe& recipe, const std::string& glob) {
-  for (const Recipe::Label& label : recipe.labels)
-    if (glob_match(glob, label.name)) return true;
-  const Recipe::Loss& loss = recipe.loss;
-  return (!loss.labels.empty() && glob_match(glob, loss.labels)) || (!loss.target.empty() && glob_match(glob, loss.target));
 }
 
 }  // namespace
@@ -123,7 +124,7 @@ std::optional<std::pair<int64_t, int64_t>> PlanReader::read_range(const JsonValu
 void PlanReader::check_rule_selector(const Selector& selector) {
   if (rule_holds_ && names_runs(selector))
     error(Code::unsupported, selector.where, "'micro_batch', 'pass' and 'piece' of a selector are not supported by this version of sscc here",
-          "select whole operators");
+          "select whole operators; in 'before', {\"micro_batch\": ..} stands in the selector itself, not in a part of it");
   check_selector(selector);
 }
 
