@@ -261,6 +261,8 @@ int main(int argc, char** argv) {
     return usage;
   } catch (const EnvironmentError& error) {
     std::cerr << "sscc: " << error.what() << "\n";
+    diagnostics.error(Code::environment_failed, {}, error.what());
+    if (line.format != "text") print_diagnostics(line, diagnostics, true);  // programs read stdout alone
     return environment;
   } catch (const std::exception& error) {
     std::cerr << "sscc: bug: " << error.what() << "\n";
