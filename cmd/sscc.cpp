@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
+#include <charconv>
 #include <chrono>
 #include <iostream>
 #include <regex>
@@ -29,6 +30,7 @@ struct CommandLine {
   Request request;
   std::string output, target, arch, emit = "binary", format = "text", color = "auto", dump, op;
   std::vector<std::string> shapes, settings, warnings;
+  std::vector<std::string> architectures = {"sm_80", "sm_90"};
   int jobs = 0;
   bool time_report = false, verbose = false, quiet = false, force = false, warnings_are_errors = false;
 };
@@ -66,6 +68,18 @@ std::pair<std::string, std::string> key_value(const std::string& text, const cha
   return {text.substr(0, at), text.substr(at + 1)};
 }
 
+// "sm_80,sm_90a"
+std::vector<std::string> split_architectures(const std::string& text) {
+  std::vector<std::string> architectures;
+  std::stringstream words(text);
+  static const std::regex form("sm_[0-9]{2,3}[af]?");
+  for (std::string word; std::getline(words, word, ',');) {
+    if (!std::regex_match(word, form)) throw UsageError("--arch needs GPUs such as sm_80,sm_90, not '" + word + "'");
+    architectures.push_back(word);
+  }
+  return architectures;
+}
+
 void finish_options(CommandLine& line, Diagnostics& diagnostics) {
   for (const std::string& text : line.settings) line.request.settings.push_back(key_value(text, "--set"));
   for (const std::string& text : line.shapes) {
@@ -73,13 +87,18 @@ void finish_options(CommandLine& line, Diagnostics& diagnostics) {
     std::vector<int64_t> shape;
     std::stringstream stream(dims);
     for (std::string word; std::getline(stream, word, 'x');) {
-      char* end = nullptr;
-      shape.push_back(std::strtoll(word.c_str(), &end, 10));
-      if (word.empty() || *end != 0 || shape.back() <= 0) throw UsageError("--shape needs positive lengths such as 8x128, not '" + dims + "'");
+      int64_t length = 0;
+      const auto [end, failure] = std::from_chars(word.data(), word.data() + word.size(), length);
+      shape.push_back(length);
+      if (end != word.data() + word.size() || failure != std::errc() || length <= 0)
+        throw UsageError("--shape needs positive lengths such as 8x128, not '" + dims + "'");
     }
     line.request.shapes[name] = shape;
   }
   if (!line.target.empty() && line.target != "cpu" && line.target != "cuda") throw UsageError("--target is cuda or cpu, not '" + line.target + "'");
+  if (!line.arch.empty()) line.architectures = split_architectures(line.arch);
+  if (line.target == "cpu" && !line.arch.empty()) throw UsageError("--arch names GPUs, but the target is cpu");
+  if (line.request.model == "-" && line.request.plan == "-") throw UsageError("standard input is the model or the plan, not both");
   for (const std::string& warning : line.warnings) {
     if (warning == "error")
       diagnostics.warnings_are_errors = true;
@@ -90,23 +109,13 @@ void finish_options(CommandLine& line, Diagnostics& diagnostics) {
   }
 }
 
-// "sm_80,sm_90a"
-std::vector<std::string> architectures_of(const CommandLine& line, Target target) {
-  if (target == Target::cpu) {
-    if (!line.arch.empty()) throw UsageError("--arch names GPUs, but the target is cpu");
-    return {};
-  }
-  std::vector<std::string> architectures;
-  std::stringstream words(line.arch.empty() ? "sm_80,sm_90" : line.arch);
-  static const std::regex form("sm_[0-9]{2,3}[af]?");
-  for (std::string word; std::getline(words, word, ',');) {
-    if (!std::regex_match(word, form)) throw UsageError("--arch needs GPUs such as sm_80,sm_90, not '" + word + "'");
-    architectures.push_back(word);
-  }
-  return architectures;
-}
-
 bool use_color(const CommandLine& line) { return line.color == "always" || (line.color == "auto" && isatty(STDERR_FILENO)); }
+
+// Since it was made.
+struct Clock {
+  std::chrono::steady_clock::time_point begin = std::chrono::steady_clock::now();
+  double seconds() const { return std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count(); }
+};
 
 int64_t peak_rss() {
   rusage use{};
@@ -127,6 +136,12 @@ int print_diagnostics(const CommandLine& line, const Diagnostics& diagnostics, b
   return is_refusal ? refused : 0;
 }
 
+// What a command is asked to show, on stdout: as JSON within the one object; beside SARIF nothing has a place.
+void print_text(const CommandLine& line, const Diagnostics& diagnostics, const std::string& text) {
+  if (line.format == "text") std::cout << text;
+  if (line.format == "json") std::cout << text_json(diagnostics, text);
+}
+
 void print_times(const CommandLine& line, const Compilation& compilation) {
   if (!line.time_report) return;
   for (const auto& [step, seconds] : compilation.seconds) fprintf(stderr, "%9.3f ms  %s\n", seconds * 1e3, step.c_str());
@@ -143,21 +158,21 @@ After dump_after(const CommandLine& line) {
 
 int run_check(CommandLine& line, Diagnostics& diagnostics) {
   need_plan(line);
-  const auto begin = std::chrono::steady_clock::now();
+  const Clock clock;
   Compilation c;
   const bool good = compile(line.request, c, diagnostics, "", dump_after(line));
   print_times(line, c);
   if (!good) return print_diagnostics(line, diagnostics, true);
   print_diagnostics(line, diagnostics, false);
   const CheckFacts facts = facts_of(c);
-  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
-  if (line.format == "json") std::cout << with_compile(check_json(c.programs, facts, diagnostics), seconds, peak_rss(), c.seconds);
+  if (line.format == "json") std::cout << with_compile(check_json(c.programs, facts, diagnostics), clock.seconds(), peak_rss(), c.seconds);
   if (line.format == "text" && !line.quiet) std::cout << check_summary(c.programs, facts);
   return 0;
 }
 
 int run_compile(CommandLine& line, Diagnostics& diagnostics) {
   need_plan(line);
+  const Clock clock;
   static const std::map<std::string, std::string> last_step = {
       {"graph", "differentiate"}, {"transformed", "transform"}, {"scheduled", "order"}, {"program", ""}, {"source", ""}, {"binary", ""}};
   if (!last_step.contains(line.emit)) throw UsageError("--emit is graph, transformed, scheduled, program, source or binary, not '" + line.emit + "'");
@@ -165,7 +180,7 @@ int run_compile(CommandLine& line, Diagnostics& diagnostics) {
   if (!text && line.output.empty()) throw UsageError("-o DIR is missing");
   if (!text) check_output(line.output, line.force);
   const Target target = line.target.empty() ? default_target() : line.target == "cuda" ? Target::cuda : Target::cpu;
-  const std::vector<std::string> architectures = architectures_of(line, target);
+  if (target == Target::cpu && !line.arch.empty()) throw UsageError("--arch names GPUs, but the target is cpu: there is no nvcc");
   if (!text && !line.quiet && line.target.empty()) std::cerr << "sscc: target " << name_of(target) << "\n";
   line.request.needs_weights = !text;
   Compilation c;
@@ -173,14 +188,13 @@ int run_compile(CommandLine& line, Diagnostics& diagnostics) {
   print_times(line, c);
   if (!good) return print_diagnostics(line, diagnostics, true);
   print_diagnostics(line, diagnostics, false);
-  if (line.emit == "program") {
-    std::cout << print(c.programs);
-  } else if (text) {
-    std::cout << print(c.module);
+  if (text) {
+    print_text(line, diagnostics, line.emit == "program" ? print(c.programs) : print(c.module));
   } else {
+    const std::vector<std::string> architectures = target == Target::cuda ? line.architectures : std::vector<std::string>();
     build({line.request.model, line.output, target, architectures, line.emit == "binary", line.jobs, line.force, SSCC_VERSION}, c, diagnostics);
     if (line.format == "json")
-      std::cout << check_json(c.programs, facts_of(c), diagnostics);
+      std::cout << with_compile(check_json(c.programs, facts_of(c), diagnostics), clock.seconds(), peak_rss(), c.seconds);
     else if (!line.quiet)
       std::cerr << "sscc: wrote " << line.output << " (" << c.programs.ranks.size() << " ranks, " << c.programs.bodies.size() << " programs)\n";
   }
@@ -197,21 +211,28 @@ int run_run(CommandLine& line, const std::vector<std::string>& flags, Diagnostic
   if (const int status = rt::parse_options(static_cast<int>(argv.size()), argv.data(), options, help); status != 0 || help) return status;
   options.quiet |= line.quiet;
   line.request.needs_weights = true;
+  const Clock clock;
   Compilation c;
   const bool good = compile(line.request, c, diagnostics, "", dump_after(line));
   print_times(line, c);
   if (!good) return print_diagnostics(line, diagnostics, true);
   print_diagnostics(line, diagnostics, false);
-  return interpret(c.programs, options);
+  const double seconds = clock.seconds();
+  const int status = interpret(c.programs, options);
+  if (line.format == "json")
+    std::cout << (status == 0 ? with_compile(check_json(c.programs, facts_of(c), diagnostics), seconds, peak_rss(), c.seconds)
+                              : refusal_json(diagnostics));
+  return status;
 }
 
 int run_explain(CommandLine& line, Diagnostics& diagnostics) {
   Compilation c;
   const bool planned = !line.request.plan.empty();
-  const bool good = compile(line.request, c, diagnostics, planned ? "order" : "recognize");
+  const bool good = compile(line.request, c, diagnostics, planned ? "order" : "recognize", dump_after(line));
+  print_times(line, c);
   if (!good) return print_diagnostics(line, diagnostics, true);
   print_diagnostics(line, diagnostics, false);
-  std::cout << explain(c.module, line.op);
+  print_text(line, diagnostics, explain(c.module, line.op));
   return 0;
 }
 
@@ -232,6 +253,7 @@ int dispatch(int argc, char** argv, CommandLine& line, Diagnostics& diagnostics)
       explain{"operators, axes and what became of them", "sscc explain"};
   CLI::App* chosen = command == "check" ? &check : command == "run" ? &run : command == "explain" ? &explain : &app;
   if (chosen != &app) {
+    chosen->set_version_flag("--version", "sscc " SSCC_VERSION);
     add_common(*chosen, line);
     add_plan(*chosen, line);
     --argc;

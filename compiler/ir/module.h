@@ -169,6 +169,12 @@ struct Split {
   int rule = -1;                    // index of the plan's transform rule; -1: inherited from storage
 };
 
+// A rule that would have divided an operator over a mesh axis, too late.
+struct Overruled {
+  int rule = 0, by = 0;  // of the plan's transform rules
+  int mesh_axis = 0;     // of the operator's mesh
+};
+
 // A piece of an operator on a device: one coordinate (distinct piece) for each of op.splits.
 struct Piece {
   int32_t device = 0;
@@ -205,6 +211,7 @@ struct Op {
   Scope scope = Scope::step;
   int variant = 0;  // of the micro-batch, which it runs for
   std::vector<Split> splits;
+  llvm::SmallVector<Overruled, 0> overruled;  // for `explain`
   int stage = 0;
   int placement = 0;     // of Module::placements
   bool on_host = false;  // run by the processors beside the devices of its pieces, in their memory

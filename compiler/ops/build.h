@@ -8,6 +8,7 @@
 #include <string>
 
 #include "compiler/ir/module.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 
@@ -70,6 +71,16 @@ class Builder {
   llvm::SmallVector<TensorId, 2> into_;  // of the next results, in order
   std::map<std::string, int> forward_axes_;
 };
+
+// The operators that `add` adds stand before this one.
+template <class Add>
+void insert_before(Module& module, OpId before, const Add& add) {
+  const size_t old = module.order.size();
+  add();
+  const std::vector<OpId> added(module.order.begin() + static_cast<std::ptrdiff_t>(old), module.order.end());
+  module.order.resize(old);
+  module.order.insert(llvm::find(module.order, before), added.begin(), added.end());
+}
 
 // The mean over all positions whose label is not ignored of -log softmax(logits)[label], `dim` the class dimension: log-sum-exp, the label's logit,
 // their difference, a sum and a count (a constant where nothing is ignored). INT64_MIN: nothing is ignored. `name`: of the result.

@@ -51,23 +51,31 @@ class Differentiation {
       Tensor& each = module_.tensors[TensorId(t)];
       if (constants.contains(each.name) && each.weight) each.role = Role::constant;
     }
-    if (recipe_.parameters) {
-      for (const std::string& name : *recipe_.parameters) {
-        const TensorId id = find(name, "parameter");
-        if (!id.valid()) continue;
-        if (!tensor(id).weight || !rt::is_float(tensor(id).dtype)) {
-          diagnostics_.error(Code::recipe_does_not_fit, recipe_.loss.where,
-                             "the recipe's parameter " + quoted(name) + " is no floating-point initializer of the model");
-          continue;
-        }
-        tensor(id).role = Role::parameter;
-        tensor(id).trainable = true;
+    if (recipe_.parameters)
+      choose_named();
+    else
+      for (int64_t t = 0; t < module_.tensors.size(); ++t) {
+        Tensor& each = module_.tensors[TensorId(t)];
+        each.trainable = each.role == Role::parameter && rt::is_float(each.dtype) && !each.shape.empty() && !each.next_version_of.valid();
       }
-      return;
-    }
-    for (int64_t t = 0; t < module_.tensors.size(); ++t) {
-      Tensor& each = module_.tensors[TensorId(t)];
-      each.trainable = each.role == Role::parameter && rt::is_float(each.dtype) && !each.shape.empty() && !each.next_version_of.valid();
+    for (const Tensor& each : module_.tensors)
+      if (each.trainable && rt::arithmetic_type(each.dtype) != each.dtype)
+        diagnostics_.error(Code::unsupported, recipe_.loss.where,
+                           "training " + quoted(each.name) + ", which is " + rt::name_of(each.dtype) + ", is not supported by this version of sscc",
+                           "export it as float32 (the plan's precision makes activations small), or leave it as it is by \"constants\"");
+  }
+
+  void choose_named() {
+    for (const std::string& name : *recipe_.parameters) {
+      const TensorId id = find(name, "parameter");
+      if (!id.valid()) continue;
+      if (!tensor(id).weight || !rt::is_float(tensor(id).dtype)) {
+        diagnostics_.error(Code::recipe_does_not_fit, recipe_.loss.where,
+                           "the recipe's parameter " + quoted(name) + " is no floating-point initializer of the model");
+        continue;
+      }
+      tensor(id).role = Role::parameter;
+      tensor(id).trainable = true;
     }
   }
 

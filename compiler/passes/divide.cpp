@@ -116,10 +116,14 @@ class Divider {
   };
   std::optional<Cut> cut_of(OpId id, const Division& division) {
     if (division.mesh_axis.empty()) return Cut{-1, division.n};
-    const Op& op = module_.ops[id];
+    Op& op = module_.ops[id];
     const Mesh& mesh = module_.mesh_of(op);
     const int axis = mesh.find(division.mesh_axis);
-    if (axis < 0 || divided_over(op, axis)) return {};
+    if (axis < 0) return {};
+    if (const Split* earlier = divided_over(op, axis)) {
+      if (earlier->rule != division.rule) op.overruled.push_back({division.rule, earlier->rule, axis});
+      return {};
+    }
     const int64_t length = mesh.axes[static_cast<size_t>(axis)].length;
     if (length == 1) return {};
     const int64_t told = division.deal.empty() ? static_cast<int64_t>(division.sizes.size()) : division.n;
@@ -139,8 +143,9 @@ class Divider {
     return s && s->phase.has_value();
   }
 
-  static bool divided_over(const Op& op, int mesh_axis) {
-    return mesh_axis >= 0 && std::any_of(op.splits.begin(), op.splits.end(), [&](const Split& s) { return s.mesh_axis == mesh_axis; });
+  static const Split* divided_over(const Op& op, int mesh_axis) {
+    const auto it = llvm::find_if(op.splits, [&](const Split& s) { return s.mesh_axis == mesh_axis; });
+    return it == op.splits.end() ? nullptr : &*it;
   }
 
   // -- forward ------------------------------------------------------------------------------------------------------------------------------------

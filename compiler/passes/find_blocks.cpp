@@ -72,6 +72,7 @@ class Blocks {
       }
     }
     for (size_t r = 0, begin = 0; r < residuals.size(); begin = residuals[r++] + 1) {
+      begin = std::max(begin, beginning_of_branch(residuals[r]));
       int contractions = 0;
       bool normalises = false;
       for (size_t i = begin; i < residuals[r]; ++i) {
@@ -92,6 +93,18 @@ class Blocks {
   }
 
  private:
+  // Behind the operator that makes what the residual addition adds to: the earlier of its operands.
+  size_t beginning_of_branch(size_t residual) const {
+    size_t begin = residual;
+    for (const TensorId input : module_.ops[ops_[residual]].inputs) {
+      size_t after = 0;
+      for (size_t i = 0; i < residual; ++i)
+        if (llvm::is_contained(module_.ops[ops_[i]].outputs, input)) after = i + 1;
+      begin = std::min(begin, after);
+    }
+    return begin;
+  }
+
   // Values alive between operator i-1 and i; a single one that only one operator reads is not yet a stream.
   std::vector<int> stream_crossing() const {
     std::map<TensorId, std::vector<size_t>> reads;

@@ -205,10 +205,16 @@ class Placer {
       if (on_host && op(id).phase == Phase::backward) on_host_by_a_rule_.insert(id);
     }
     if (on_host) return;  // the device is the one that other rules give
+    const bool is_list = rule.on.size() > 1;
+    if (is_list && llvm::any_of(selected, [&](OpId id) { return op(id).phase == Phase::update; })) {
+      diagnostics_.error(Code::unsupported, rule.where, "a list of places for the pieces of updates is not supported by this version of sscc",
+                         "divide their state: {\"state\": .., \"store\": {\"split\": ..}}");
+      return;
+    }
     Placement placement;
-    if (rule.on.size() == 1) placement = placement_at(module_, rule.on[0], rule.where);
+    if (!is_list) placement = placement_at(module_, rule.on[0], rule.where);
     placement.where = rule.where;
-    if (rule.on.size() > 1)
+    if (is_list)
       for (const Place& place : rule.on) placement.lists.push_back(devices_of(place));
     const int index = add(std::move(placement));
     for (OpId id : selected) {
@@ -257,8 +263,8 @@ class Placer {
     // Gradients go with their forward operator, updates with the first reader of their parameter; a rule for their phase comes last.
     for (OpId id : module_.order) {
       Op& o = op(id);
-      if (placed_.contains(id)) continue;
-      if (o.phase == Phase::backward && o.forward.valid()) {
+      const bool is_placed = placed_.contains(id);
+      if (o.phase == Phase::backward && o.forward.valid() && !is_placed) {
         o.on_host = op(o.forward).on_host || on_host_by_a_rule_.contains(id);
         o.placement = op(o.forward).placement;
         o.stage = op(o.forward).stage;
@@ -266,7 +272,7 @@ class Placer {
       if (o.kind != Kind::update) continue;
       for (OpId reader : readers[static_cast<size_t>(o.inputs[0].index)])
         if (op(reader).phase == Phase::forward) {
-          o.placement = mesh_placement(module_.placements[static_cast<size_t>(op(reader).placement)].mesh);
+          if (!is_placed) o.placement = mesh_placement(module_.placements[static_cast<size_t>(op(reader).placement)].mesh);
           o.stage = op(reader).stage;
           break;
         }

@@ -41,16 +41,6 @@ TensorId add_state(Module& module, const std::string& name) {
   return module.tensors.add(std::move(state));
 }
 
-// The operators that `add` adds stand before this one.
-template <class Add>
-void insert_before(Module& module, OpId before, const Add& add) {
-  const size_t old = module.order.size();
-  add();
-  const std::vector<OpId> added(module.order.begin() + static_cast<std::ptrdiff_t>(old), module.order.end());
-  module.order.resize(old);
-  module.order.insert(llvm::find(module.order, before), added.begin(), added.end());
-}
-
 // The constant 1 from which gradients begin.
 TensorId seed_of(const Module& module) {
   const std::string name = "grad(" + module.tensors[module.loss].name + ")";

@@ -168,7 +168,7 @@ class Storage {
   Homes on_devices(TensorId parameter, StoreRule::What what, Homes homes) {
     const StoreRule* rule = rule_for(parameter, what);
     if (!rule) return homes;
-    if (rule->place) return moved_to(*rule->place, parameter, homes);
+    if (rule->place) return moved_to(placement_at(module_, *rule->place, rule->place->where), parameter, homes);  // may bring a mesh along
     const Mesh& mesh = mesh_of(parameter);
     const size_t rank = module_.tensors[parameter].shape.size();
     if (rank == 0) return homes;
@@ -182,8 +182,7 @@ class Storage {
   }
 
   // On every device of a place. What a mesh axis divides, it divides there, too, where the place has all of that axis; each device has all of the rest.
-  Homes moved_to(const Place& place, TensorId parameter, const Homes& homes) {
-    const Placement there = placement_at(module_, place, place.where);  // may bring a mesh along
+  Homes moved_to(const Placement& there, TensorId parameter, const Homes& homes) {
     const Mesh &from = mesh_of(parameter), &to = module_.meshes[static_cast<size_t>(there.mesh)];
     std::vector<std::pair<int, int>> dividing;  // axes of `from` and `to`
     for (size_t a = 0; a < from.axes.size(); ++a) {
@@ -222,6 +221,8 @@ class Storage {
     const Homes homes = stored(parameter, StoreRule::What::parameters, read);
     module_.homes[parameter] = homes;
     Homes updated = stored(parameter, StoreRule::What::state, rule_for(parameter, StoreRule::What::state) ? read : homes);
+    const Placement there = module_.placements[static_cast<size_t>(op(id).placement)];
+    if (there.where.line > 0) updated = moved_to(there, parameter, updated);  // a rule for the update's phase
     const Mesh& mesh = module_.mesh_of(op(id));
     for (const Split& split : op(id).splits)
       if (split.mesh_axis >= 0) updated = divided(mesh, updated, split.mesh_axis, dimension_of(op(id), split.axis));

@@ -35,6 +35,14 @@ std::string refusal_json(const Diagnostics& diagnostics) {
   return json.dump(1) + "\n";
 }
 
+std::string text_json(const Diagnostics& diagnostics, const std::string& text) {
+  Json json;
+  json["ok"] = true;
+  json["diagnostics"] = Json::parse(to_json(diagnostics));
+  json["text"] = text;
+  return json.dump(1) + "\n";
+}
+
 std::string check_json(const Programs& programs, const CheckFacts& facts, const Diagnostics& diagnostics) {
   const Traffic traffic = count_traffic(programs);
   Json json;

@@ -18,6 +18,9 @@ struct CheckFacts {
 // A refusal: {"ok": false, "diagnostics": [...]}.
 std::string refusal_json(const Diagnostics& diagnostics);
 
+// What a command shows as text, a module or an explanation: {"ok": true, "diagnostics": [...], "text": ...}.
+std::string text_json(const Diagnostics& diagnostics, const std::string& text);
+
 // Everything the contract lists, without "compile" (which is on stdout only, see with_compile).
 std::string check_json(const Programs& programs, const CheckFacts& facts, const Diagnostics& diagnostics);
 
