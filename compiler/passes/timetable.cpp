@@ -361,9 +361,22 @@ class Checker {
     return edges;
   }
 
+  using Circle = std::vector<std::pair<Place, Need>>;  // each with why it needs the next
+
+  // What stands after something that stands after a third stands after the third.
+  static void shorten(Circle& circle) {
+    const auto only_stands = [](const Need& need) { return !need.before && !need.reader.valid(); };
+    for (size_t i = 1; i < circle.size();) {
+      if (only_stands(circle[i - 1].second) && only_stands(circle[i].second))
+        circle.erase(circle.begin() + static_cast<std::ptrdiff_t>(i));
+      else
+        ++i;
+    }
+  }
+
   // The shortest circle through a slot at which a device is stuck.
   void report() {
-    std::vector<std::pair<Place, Need>> best;  // each with why it needs the next
+    Circle best;
     for (size_t d = 0; d < next_.size(); ++d) {
       if (next_[d] >= static_cast<int>(module_.timetable[d].size())) continue;
       const Place start{static_cast<int>(d), next_[d]};
@@ -376,16 +389,17 @@ class Checker {
           if (from.try_emplace(edge.to, at, edge.need).second) queue.push_back(edge.to);
       }
       if (!from.contains(start)) continue;  // it waits for a circle, and is not in it
-      std::vector<std::pair<Place, Need>> circle;
+      Circle circle;
       Place at = start;
       do {
         const auto& [previous, need] = from.at(at);
         circle.push_back({previous, need});
         at = previous;
       } while (at != start);
+      std::reverse(circle.begin(), circle.end());
+      shorten(circle);
       if (best.empty() || circle.size() < best.size()) best = std::move(circle);
     }
-    std::reverse(best.begin(), best.end());
     std::string story;
     const Precedence* before = nullptr;
     for (size_t i = 0; i < best.size(); ++i) {

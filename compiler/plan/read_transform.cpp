@@ -72,7 +72,7 @@ void PlanReader::check_recompute_rule(const JsonValue& value) {
     if (auto selector = read_selector(*ops)) check_rule_selector(*selector);
   const JsonValue& recompute = *value.find("recompute");
   if (!recompute.is(Kind::boolean) && !recompute.is(Kind::string)) wrong_type(recompute, "true, or the name of a group");
-  if (rule_holds_) refuse(Feature::recompute, at_key(value, "recompute"));
+  if (rule_holds_ && !(recompute.is(Kind::boolean) && !recompute.boolean)) refuse(Feature::recompute, at_key(value, "recompute"));
 }
 
 void PlanReader::read_store_rule(const JsonValue& value) {
