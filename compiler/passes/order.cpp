@@ -42,6 +42,7 @@ class Ordering {
       const std::vector<OpId> earlier = selected(first), later = selected(second);
       if (diagnostics_.has_errors()) return;
       const auto add = [&](int of_first, int of_second) {
+        if (diagnostics_.has_errors()) return;  // one variant tells
         module_.precedences.push_back({in_variant(earlier, first, of_first), in_variant(later, second, of_second), first.where});
         check_apart(module_.precedences.back());
       };

@@ -98,7 +98,13 @@ std::vector<Request> requests_of(const Module& module, const AxisClasses& classe
     if (id < 0 || !seen.insert(id).second) continue;
     requests.push_back({name, factor.length, classes.outer_parts(id)});
   }
-  if (!known && !rule.optional)
+  const auto is_used_up = [&](const auto& match) {
+    return module.tensors[match.first].scope == Scope::micro_batch && module.tensors[match.first].shape[static_cast<size_t>(match.second)] == 1;
+  };
+  if (!known && !rule.optional && llvm::any_of(matches, is_used_up))
+    diagnostics.error(Code::too_many_pieces, axis.where, "cannot split axis " + quoted(axis.text) + ": a micro-batch has one position of it",
+                      "use fewer micro-batches");
+  else if (!known && !rule.optional)
     diagnostics.error(Code::no_match, axis.where, "axis " + quoted(axis.text) + " matches no dimension that an operator knows",
                       "dimensions of length 1 have no axis");
   // A range that is an outer part of another one asks for nothing of its own.

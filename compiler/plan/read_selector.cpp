@@ -47,7 +47,8 @@ bool depends_on_later_passes(const Module& module, const Recipe& recipe, const S
 
 // Does it, or a part of it, name some of the runs, or of the pieces, of operators?
 bool names_runs(const Selector& selector) {
-  return selector.micro_batch || selector.pass || selector.piece || std::any_of(selector.any_of.begin(), selector.any_of.end(), names_runs) ||
+  const bool names_pass = selector.pass && *selector.pass != std::pair<int64_t, int64_t>{0, 0};  // without recycling, there is one
+  return selector.micro_batch || names_pass || selector.piece || std::any_of(selector.any_of.begin(), selector.any_of.end(), names_runs) ||
          std::any_of(selector.none_of.begin(), selector.none_of.end(), names_runs);
 }
 
