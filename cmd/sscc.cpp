@@ -123,13 +123,11 @@ int64_t peak_rss() {
   return static_cast<int64_t>(use.ru_maxrss) * 1024;
 }
 
-// Diagnostics as text go to stderr; as JSON a refusal is the one object on stdout.
+// Diagnostics as text go to stderr; as JSON a refusal is the one object on stdout; SARIF comes when all is done (main).
 int print_diagnostics(const CommandLine& line, const Diagnostics& diagnostics, bool is_refusal) {
-  if (line.format == "sarif") {
-    std::cout << to_sarif(diagnostics, SSCC_VERSION);
-  } else if (line.format == "json") {
+  if (line.format == "json") {
     if (is_refusal) std::cout << refusal_json(diagnostics);
-  } else {
+  } else if (line.format == "text") {
     for (const Diagnostic& diagnostic : diagnostics.all())
       if (!line.quiet || diagnostic.severity == Severity::error) std::cerr << to_text(diagnostic, use_color(line)) << "\n";
   }
@@ -219,6 +217,7 @@ int run_run(CommandLine& line, const std::vector<std::string>& flags, Diagnostic
   print_diagnostics(line, diagnostics, false);
   const double seconds = clock.seconds();
   const int status = interpret(c.programs, options);
+  if (status != 0) diagnostics.error(Code::environment_failed, {}, "the ranks ended with exit status " + std::to_string(status), "see stderr");
   if (line.format == "json")
     std::cout << (status == 0 ? with_compile(check_json(c.programs, facts_of(c), diagnostics), seconds, peak_rss(), c.seconds)
                               : refusal_json(diagnostics));
@@ -277,14 +276,17 @@ int main(int argc, char** argv) {
   CommandLine line;
   Diagnostics diagnostics;
   try {
-    return dispatch(argc, argv, line, diagnostics);
+    const int status = dispatch(argc, argv, line, diagnostics);
+    if (line.format == "sarif" && status != usage) std::cout << to_sarif(diagnostics, SSCC_VERSION);
+    return status;
   } catch (const UsageError& error) {
     std::cerr << "sscc: " << error.what() << "\n";
     return usage;
   } catch (const EnvironmentError& error) {
     std::cerr << "sscc: " << error.what() << "\n";
     diagnostics.error(Code::environment_failed, {}, error.what());
-    if (line.format != "text") print_diagnostics(line, diagnostics, true);  // programs read stdout alone
+    if (line.format == "json") std::cout << refusal_json(diagnostics);  // programs read stdout alone
+    if (line.format == "sarif") std::cout << to_sarif(diagnostics, SSCC_VERSION);
     return environment;
   } catch (const std::exception& error) {
     std::cerr << "sscc: bug: " << error.what() << "\n";

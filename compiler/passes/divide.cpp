@@ -443,6 +443,7 @@ class Divider {
       made.on_host = op.on_host;
       made.layer = op.layer;
       made.roles = op.roles;
+      made.overruled = op.overruled;
       made.absorbed = op.absorbed;
       made.forward = op.forward;
       for (Axis& axis : made.rule.axes)

@@ -61,8 +61,10 @@ class Blocks {
   void find_roles() {
     const auto readers = module_.consumers();
     std::vector<size_t> residuals;
+    std::map<TensorId, size_t> made;
     for (size_t i = 0; i < ops_.size(); ++i) {
       Op& op = module_.ops[ops_[i]];
+      for (const TensorId output : op.outputs) made[output] = i;
       if (op.kind == Kind::gather && module_.tensors[op.inputs[0]].role == Role::parameter) op.roles.push_back("embedding");
       if (op.kind == Kind::layer_norm) op.roles.push_back("norm");
       if (op.type == "SoftmaxCrossEntropyLoss") op.roles.push_back("loss");
@@ -72,7 +74,7 @@ class Blocks {
       }
     }
     for (size_t r = 0, begin = 0; r < residuals.size(); begin = residuals[r++] + 1) {
-      begin = std::max(begin, beginning_of_branch(residuals[r]));
+      begin = std::max(begin, beginning_of_branch(residuals[r], made));
       int contractions = 0;
       bool normalises = false;
       for (size_t i = begin; i < residuals[r]; ++i) {
@@ -94,13 +96,11 @@ class Blocks {
 
  private:
   // Behind the operator that makes what the residual addition adds to: the earlier of its operands.
-  size_t beginning_of_branch(size_t residual) const {
+  size_t beginning_of_branch(size_t residual, const std::map<TensorId, size_t>& made) const {
     size_t begin = residual;
     for (const TensorId input : module_.ops[ops_[residual]].inputs) {
-      size_t after = 0;
-      for (size_t i = 0; i < residual; ++i)
-        if (llvm::is_contained(module_.ops[ops_[i]].outputs, input)) after = i + 1;
-      begin = std::min(begin, after);
+      const auto at = made.find(input);
+      begin = std::min(begin, at == made.end() ? 0 : at->second + 1);
     }
     return begin;
   }

@@ -243,13 +243,14 @@ class Placer {
     for (auto it = module_.order.rbegin(); it != module_.order.rend(); ++it) {
       Op& o = op(*it);
       if (o.phase != Phase::forward || !depends_on_parameters_alone(*it) || placed_.contains(*it)) continue;
-      std::set<int> meshes;
+      std::set<int> meshes, stages;
       for (TensorId output : o.outputs)
         for (OpId reader : readers[static_cast<size_t>(output.index)])
           if (op(reader).phase == Phase::forward) {
-            o.stage = op(reader).stage;
+            stages.insert(op(reader).stage);
             meshes.insert(module_.placements[static_cast<size_t>(op(reader).placement)].mesh);
           }
+      if (!stages.empty()) o.stage = *stages.begin();  // no stage waits for a later one
       const int mesh = meshes.empty() ? 0 : meshes.size() == 1 ? *meshes.begin() : -1;
       auto [known, fresh] = with_readers.try_emplace(mesh, 0);
       if (fresh) {
@@ -264,10 +265,12 @@ class Placer {
     for (OpId id : module_.order) {
       Op& o = op(id);
       const bool is_placed = placed_.contains(id);
-      if (o.phase == Phase::backward && o.forward.valid() && !is_placed) {
-        o.on_host = op(o.forward).on_host || on_host_by_a_rule_.contains(id);
-        o.placement = op(o.forward).placement;
+      if (o.phase == Phase::backward && o.forward.valid()) {
         o.stage = op(o.forward).stage;
+        if (!is_placed) {
+          o.on_host = op(o.forward).on_host || on_host_by_a_rule_.contains(id);
+          o.placement = op(o.forward).placement;
+        }
       }
       if (o.kind != Kind::update) continue;
       for (OpId reader : readers[static_cast<size_t>(o.inputs[0].index)])

@@ -27,15 +27,22 @@ const Op* stacked_by(const Module& module, const AxisClasses& classes, TensorId 
 }
 
 // What operators know by the name of a tensor: of an input or label that is cut into micro-batches, the micro-batch; of either, each variant's own.
-std::vector<TensorId> known_as(const Module& module, TensorId tensor) {
-  std::vector<TensorId> result;
-  bool is_cut = false;
+std::vector<std::pair<TensorId, int>> known_as(const Module& module, const std::vector<std::pair<TensorId, int>>& named) {
+  std::map<TensorId, std::vector<TensorId>> parts, variants;
   for (int64_t i = 0; i < module.tensors.size(); ++i) {
     const Tensor& each = module.tensors[TensorId(i)];
-    if (each.micro_batch_of == tensor || each.variant_of == tensor) result.push_back(TensorId(i));
-    is_cut |= each.micro_batch_of == tensor;
+    if (each.micro_batch_of.valid())
+      parts[each.micro_batch_of].push_back(TensorId(i));
+    else if (each.variant_of.valid())
+      variants[each.variant_of].push_back(TensorId(i));
   }
-  if (!is_cut) result.insert(result.begin(), tensor);
+  std::vector<std::pair<TensorId, int>> result;
+  for (const auto& [tensor, dim] : named) {
+    if (!parts.contains(tensor)) result.emplace_back(tensor, dim);
+    for (const auto* more : {&parts, &variants})
+      if (const auto it = more->find(tensor); it != more->end())
+        for (const TensorId each : it->second) result.emplace_back(each, dim);
+  }
   return result;
 }
 
@@ -64,9 +71,7 @@ std::vector<Request> requests_of(const Module& module, const AxisClasses& classe
   std::vector<Request> requests;
   std::set<int> seen;
   const AxisName& axis = *rule.axis;
-  std::vector<std::pair<TensorId, int>> matches;
-  for (const auto& [named, dim] : resolve_axis(module, axis))
-    for (const TensorId tensor : known_as(module, named)) matches.emplace_back(tensor, dim);
+  const std::vector<std::pair<TensorId, int>> matches = known_as(module, resolve_axis(module, axis));
   bool known = false;
   for (const auto& [tensor, dim] : matches) {
     const int64_t whole = module.tensors[tensor].shape[static_cast<size_t>(dim)];
@@ -98,11 +103,15 @@ std::vector<Request> requests_of(const Module& module, const AxisClasses& classe
     if (id < 0 || !seen.insert(id).second) continue;
     requests.push_back({name, factor.length, classes.outer_parts(id)});
   }
+  // All micro-batches have one position of it, or one that is smaller than others.
   const auto is_used_up = [&](const auto& match) {
-    return module.tensors[match.first].scope == Scope::micro_batch && module.tensors[match.first].shape[static_cast<size_t>(match.second)] == 1;
+    const Tensor& tensor = module.tensors[match.first];
+    return tensor.scope == Scope::micro_batch && tensor.shape[static_cast<size_t>(match.second)] == 1 && (!known || tensor.variant > 0);
   };
-  if (!known && !rule.optional && llvm::any_of(matches, is_used_up))
-    diagnostics.error(Code::too_many_pieces, axis.where, "cannot split axis " + quoted(axis.text) + ": a micro-batch has one position of it",
+  const auto used_up = llvm::find_if(matches, is_used_up);
+  if (used_up != matches.end() && !rule.optional)
+    diagnostics.error(Code::too_many_pieces, axis.where,
+                      "cannot split " + quoted(name_of(module, used_up->first, used_up->second)) + ": one position of it is in a micro-batch",
                       "use fewer micro-batches");
   else if (!known && !rule.optional)
     diagnostics.error(Code::no_match, axis.where, "axis " + quoted(axis.text) + " matches no dimension that an operator knows",

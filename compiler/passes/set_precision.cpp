@@ -66,18 +66,30 @@ class Precision {
 
   bool is_only_summed(TensorId id) const {
     const auto& readers = readers_[static_cast<size_t>(id.index)];
-    const auto sums = [&](OpId reader) { return module_.ops[reader].kind == Kind::reduce || module_.ops[reader].phase != Phase::forward; };
-    return !readers.empty() && llvm::all_of(readers, sums) && !is_output(module_, id);
+    bool is_summed = false;
+    for (const OpId reader : readers) {
+      if (module_.ops[reader].phase != Phase::forward) continue;
+      const auto* sum = std::get_if<ReduceAttributes>(&module_.ops[reader].attributes);
+      if (!sum || sum->join != Join::sum) return false;
+      is_summed = true;
+    }
+    return is_summed && !is_output(module_, id);
   }
 
   // A mask adds what no small float holds. Infinite, it would leave a row of a softmax without a number where it masks all of it: the sum, a float, is
   // brought to the finite ones.
   void keep_finite(TensorId operand) {
     const Op* maker = maker_of(operand);
-    const Scalar* function = maker ? function_of(*maker) : nullptr;
-    if (!is_small(operand) || !function || (*function != Scalar::add && *function != Scalar::sub && *function != Scalar::where)) return;
+    if (!maker || !is_small(operand) || !looked_at_.insert(operand).second) return;
+    const Scalar* function = function_of(*maker);
+    const bool adds = function && (*function == Scalar::add || *function == Scalar::sub || *function == Scalar::where);
     const auto is_mask = [&](TensorId input) { return tensor(input).dtype == DType::f32 && tensor(input).role != Role::parameter; };
-    if (llvm::none_of(maker->inputs, is_mask)) return;
+    if (!adds || llvm::none_of(maker->inputs, is_mask)) {
+      if (!adds && !definition(maker->kind).is_layout) return;
+      for (const TensorId input : llvm::SmallVector<TensorId, 4>(maker->inputs))  // the mask may have been added before
+        if (input.valid()) keep_finite(input);
+      return;
+    }
     const OpId masks = tensor(operand).producers[0];
     Tensor wide = tensor(operand);
     wide.name += ":float";
@@ -122,7 +134,7 @@ class Precision {
   Module& module_;
   const DType small_;
   const std::vector<llvm::SmallVector<OpId, 2>> readers_;
-  std::set<TensorId> stays_;
+  std::set<TensorId> stays_, looked_at_;
 };
 
 }  // namespace

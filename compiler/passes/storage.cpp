@@ -222,7 +222,10 @@ class Storage {
     module_.homes[parameter] = homes;
     Homes updated = stored(parameter, StoreRule::What::state, rule_for(parameter, StoreRule::What::state) ? read : homes);
     const Placement there = module_.placements[static_cast<size_t>(op(id).placement)];
-    if (there.where.line > 0) updated = moved_to(there, parameter, updated);  // a rule for the update's phase
+    if (there.where.line > 0) {  // a rule for the update's phase
+      updated = moved_to(there, parameter, updated);
+      for (Home& home : updated) home.on_host = is_moved_to_host(parameter, StoreRule::What::state);
+    }
     const Mesh& mesh = module_.mesh_of(op(id));
     for (const Split& split : op(id).splits)
       if (split.mesh_axis >= 0) updated = divided(mesh, updated, split.mesh_axis, dimension_of(op(id), split.axis));
