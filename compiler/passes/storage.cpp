@@ -93,6 +93,8 @@ class Storage {
 
   void run() {
     find_readers();
+    for (OpId id : module_.order)
+      if (op(id).kind == Kind::update && is_loss_scale(op(id))) loss_scale_ = op(id).inputs[0];
     for (OpId id : std::vector<OpId>(module_.order))
       if (op(id).kind == Kind::update) place_update(id);  // the loss's scale comes last
     for (auto& [tensor, homes] : read_at_)
@@ -145,7 +147,7 @@ class Storage {
   const StoreRule* rule_for(TensorId parameter, StoreRule::What what, bool to_host = false) const {
     const StoreRule* last = nullptr;
     const Tensor& t = module_.tensors[parameter];
-    if (t.role != Role::parameter || !t.trainable) return nullptr;
+    if (t.role != Role::parameter || parameter == loss_scale_) return nullptr;
     for (const StoreRule& rule : plan_.stores)
       if (rule.what == what && is_host(rule) == to_host &&
           llvm::any_of(rule.names, [&](const std::string& glob) { return glob_match(glob, t.name); }))
@@ -421,6 +423,7 @@ class Storage {
   const Plan& plan_;
   std::map<TensorId, Homes> read_at_;
   std::map<TensorId, int> mesh_;       // of the first reader
+  TensorId loss_scale_;                // no rule of the plan means it
   std::map<TensorId, Homes> updated_;  // parameter -> where which region of it is updated
 };
 
