@@ -22,10 +22,10 @@ DType operand_type(const Module& module, const Op& op, int index) {
   const DType own = type_of(operand(op, index));
   if (rt::arithmetic_type(own) != DType::f32 || index >= static_cast<int>(op.inputs.size())) return own;
   const DType result = type_of(op.outputs[0]);
-  if (definition(op.kind).is_layout || (op.kind == Kind::reduce && rt::arithmetic_type(result) != result)) return result;
+  if (definition(op.kind).is_layout || (op.kind == Kind::reduce && rt::is_small(result))) return result;
   if (op.kind != Kind::contract) return own;
   for (const TensorId id : {op.inputs[0], op.inputs[1], op.outputs[0]})
-    if (rt::arithmetic_type(type_of(id)) != type_of(id)) return type_of(id);
+    if (rt::is_small(type_of(id))) return type_of(id);
   return own;
 }
 

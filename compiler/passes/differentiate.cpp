@@ -59,7 +59,7 @@ class Differentiation {
         each.trainable = each.role == Role::parameter && rt::is_float(each.dtype) && !each.shape.empty() && !each.next_version_of.valid();
       }
     for (const Tensor& each : module_.tensors)
-      if (each.trainable && rt::arithmetic_type(each.dtype) != each.dtype)
+      if (each.trainable && rt::is_small(each.dtype))
         diagnostics_.error(Code::unsupported, recipe_.loss.where,
                            "training " + quoted(each.name) + ", which is " + rt::name_of(each.dtype) + ", is not supported by this version of sscc",
                            "export it as float32 (the plan's precision makes activations small), or leave it as it is by \"constants\"");

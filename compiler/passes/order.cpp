@@ -94,7 +94,8 @@ class Ordering {
                                   "leave it out of one of them: {\"name\": .., \"not\": ..}", op(id).name);
   }
 
-  // Why an operator comes after another: it reads what that one makes, updates what that one reads, or (from 0 on) the module's precedence of this index.
+  // Why an operator comes after another: it reads what that one makes, updates what that one reads, or (from 0 on) the module's precedence of this
+  // index.
   enum Reason : int { reads = -2, updates = -1 };
   struct Edge {
     OpId to;

@@ -93,9 +93,8 @@ void scale_loss(Module& module) {
       insert_before(module, id, [&] {
         Builder b(module, norm);
         const TensorId nothing = b.pointwise(Scalar::sub, {module.grad_norm, module.grad_norm});  // 0, or no number
-        factor->second = b.named("gradient_factor")
-                             .pointwise(clip.valid() ? Scalar::add : Scalar::scale_shift,
-                                        clip.valid() ? llvm::SmallVector<TensorId, 2>{nothing, clip} : llvm::SmallVector<TensorId, 2>{nothing}, 1, 1);
+        b.named("gradient_factor");
+        factor->second = clip.valid() ? b.pointwise(Scalar::add, {nothing, clip}) : b.pointwise(Scalar::scale_shift, {nothing}, 1, 1);
       });
     Op& update = module.ops[id];
     update.inputs.resize(2 + moments);

@@ -5,6 +5,7 @@
 //
 // Of what is to come first, a device runs some in each of its segments; the last of them speaks for all, as the first of what is to come later does.
 // Data says it only if what each of the one makes reaches each of the other, through whatever operators and deliveries.
+#include <algorithm>
 #include <map>
 #include <set>
 #include <unordered_map>

@@ -127,10 +127,12 @@ class Planner {
       }
   }
 
+  static constexpr int32_t transfers_of_one = 64;  // numbers that a tensor has; signals have those behind
+
   // The same number for ranks that play the same part, so that they can share a program: counted for each tensor and set of ranks.
   int32_t next_transfer(TensorId tensor, llvm::ArrayRef<int32_t> ranks) {
     const int32_t ordinal = transfers_[{tensor, ranks.vec()}]++;
-    return tensor.index * 64 + ordinal % 64;
+    return tensor.index * transfers_of_one + ordinal % transfers_of_one;
   }
 
   // A sender sends as soon as it has what it sends; sums over micro-batches at the receiver's place, when they are complete.
@@ -177,12 +179,13 @@ class Planner {
     given.segment = segment_of(signal.after);
     taken.segment = segment_of(signal.before);
     if (runs_once(given.segment) != runs_once(taken.segment)) {
-      (runs_once(given.segment) ? taken : given).key = (runs_once(given.segment) ? given : taken).key;
-      (runs_once(given.segment) ? taken : given).segment = (runs_once(given.segment) ? given : taken).segment;
+      const auto [moved, stays] = runs_once(given.segment) ? std::tie(taken, given) : std::tie(given, taken);
+      moved.key = stays.key;
+      moved.segment = stays.segment;
     }
     add(signal.from, given);
     add(signal.to, taken);
-    plan_.signal_transfer.push_back(static_cast<int32_t>(module_.tensors.size() * 64) + signals_[{signal.from, signal.to}]++);
+    plan_.signal_transfer.push_back(static_cast<int32_t>(module_.tensors.size()) * transfers_of_one + signals_[{signal.from, signal.to}]++);
   }
 
   bool runs_once(int segment) const {
@@ -404,7 +407,7 @@ Programs lower(const Module& module) {
     programs.outputs.back().dtype = rt::arithmetic_type(module.tensors[id].dtype);  // what is small here is float in files
   }
   for (const Tensor& tensor : module.tensors)
-    if (rt::arithmetic_type(tensor.dtype) != tensor.dtype) programs.precision = tensor.dtype;
+    if (rt::is_small(tensor.dtype)) programs.precision = tensor.dtype;
   count_flops(module, programs);
   return programs;
 }

@@ -215,15 +215,15 @@ void RankLowering::lower_update(OpId self, int32_t p) {
   const Region region = region_of(module_, o, 0, piece);
   const View gradient = input(self, 1, p);
   if (tensor(o.inputs[0]).trainable) {
-    const size_t scale = 3 + o.outputs.size();  // behind the parameter, the gradient, moments and what clips
+    const size_t scale = 2 + o.outputs.size();  // behind the parameter, the gradient, moments and what clips
     std::optional<View> scaled_by;
-    if (o.inputs.size() > scale) scaled_by = input(self, static_cast<int>(scale - 1), p);
+    if (o.inputs.size() > scale) scaled_by = input(self, static_cast<int>(scale), p);
     Instruction& capture = emit(Opcode::capture, OpId(), o.inputs[1]);
     capture.ins.push_back(gradient);
     capture.reads.push_back(claim(o.inputs[1], region_of(module_, o, 1, piece)));
     if (scaled_by) {
       capture.ins.push_back(*scaled_by);
-      capture.reads.push_back(claim(o.inputs[scale - 1], region_of(module_, o, static_cast<int>(scale - 1), piece)));
+      capture.reads.push_back(claim(o.inputs[scale], region_of(module_, o, static_cast<int>(scale), piece)));
     }
     capture.expression = Capture{Capture::What::gradient, tensor(o.inputs[0]).name, add_region(o.inputs[0], region)};
   }

@@ -134,7 +134,7 @@ struct Communication {
   // A signal between two micro-batches, once a step.
   bool crosses_micro_batches = false;
   // Of the tag, beside `transfer`: both ends of a message are in one micro-batch, unless it crosses.
-  int32_t micro_batch_of(int32_t slots) const { return crosses_micro_batches ? 0 : slots; }
+  int32_t micro_batch_of(int32_t of_slot) const { return crosses_micro_batches ? 0 : of_slot; }
 };
 struct Capture {
   enum class What { loss, grad_norm, output, gradient } what = What::loss;

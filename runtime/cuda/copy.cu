@@ -168,7 +168,7 @@ Word word_of(uint64_t pattern) {
 void copy(const Tensor& out, const Tensor& in, bool accumulate) {
   if (out.elements() == 0) return;
   if (out.dtype != in.dtype) {  // floats: one of the two is small
-    const bool narrows = arithmetic_type(out.dtype) != out.dtype;
+    const bool narrows = is_small(out.dtype);
     expect_type("copy", DType::f32, {narrows ? in : out});
     for_small_float("copy", narrows ? out.dtype : in.dtype, [&](auto t) {
       using T = decltype(t);

@@ -109,7 +109,7 @@ double flops_per_second(DType precision) {
   const int major = value_of(cudaDevAttrComputeCapabilityMajor), minor = value_of(cudaDevAttrComputeCapabilityMinor);
   const int cores = major == 8 && minor == 0 ? 64 : major >= 8 && major <= 12 ? 128 : major == 7 ? 64 : 0;
   const int tensor = major == 8 ? (minor == 0 ? 1024 : 512) : major == 9 ? 2048 : major == 10 ? 4096 : major == 12 ? 512 : 0;
-  const double each = arithmetic_type(precision) == precision ? cores : tensor;
+  const double each = is_small(precision) ? tensor : cores;
   return 2.0 * each * value_of(cudaDevAttrMultiProcessorCount) * 1e3 * value_of(cudaDevAttrClockRate);
 }
 

@@ -1,4 +1,5 @@
-// From a DType to a C++ type on the device: call `work` with a value of the type. (../kernels/dispatch.h is the processor's, which widens small floats.)
+// From a DType to a C++ type on the device: call `work` with a value of the type. (../kernels/dispatch.h is the processor's, which widens
+// small floats.)
 #pragma once
 
 #include "../kernels/dispatch.h"
@@ -7,30 +8,15 @@
 namespace sscc::rt {
 
 template <class Work>
-void for_small_float(const char* kernel, DType type, const Work& work) {
-  switch (type) {
-    case DType::bf16: return work(bf16());
-    case DType::f16: return work(f16());
-    default: no_kernel(kernel, type);
-  }
-}
-
-template <class Work>
 void for_device_float_type(const char* kernel, DType type, const Work& work) {
-  switch (type) {
-    case DType::f32: return work(float());
-    case DType::f64: return work(double());
-    default: for_small_float(kernel, type, work);
-  }
+  if (is_small(type)) return for_small_float(kernel, type, work);
+  for_float_type(kernel, type, work);
 }
 
 template <class Work>
 void for_device_number_type(const char* kernel, DType type, const Work& work) {
-  switch (type) {
-    case DType::i64: return work(int64_t());
-    case DType::i32: return work(int32_t());
-    default: for_device_float_type(kernel, type, work);
-  }
+  if (is_small(type)) return for_small_float(kernel, type, work);
+  for_number_type(kernel, type, work);
 }
 
 // Kernels that only move elements take them as words.

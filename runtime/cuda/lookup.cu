@@ -16,28 +16,18 @@ struct Gather {
   StridedWalk<3> walk;  // out, data, indices
   Indices indices;
   IndexedDimension dimension;
-  int64_t position_stride;  // of data, in words
+  int64_t position_stride;  // of data, in its words
 };
 
-template <class Word>
-__global__ void __launch_bounds__(threads_per_block) gather_kernel(const __grid_constant__ Gather a, Word* out, const Word* data) {
+// In: words, and Out the same; or float, rounded to Out.
+template <class Out, class In>
+__global__ void __launch_bounds__(threads_per_block) gather_kernel(const __grid_constant__ Gather a, Out* out, const In* data) {
   const uint32_t element = blockIdx.x * threads_per_block + threadIdx.x;
   if (element >= a.walk.count) return;
   int64_t at[3] = {};
   a.walk.advance(element, at);
   const int64_t position = a.dimension.position(a.indices[at[2]]);
-  out[at[0]] = position < 0 ? Word{} : data[at[1] + position * a.position_stride];
-}
-
-// Rows of float, rounded.
-template <class T>
-__global__ void __launch_bounds__(threads_per_block) gather_rounded_kernel(const __grid_constant__ Gather a, T* out, const float* data) {
-  const uint32_t element = blockIdx.x * threads_per_block + threadIdx.x;
-  if (element >= a.walk.count) return;
-  int64_t at[3] = {};
-  a.walk.advance(element, at);
-  const int64_t position = a.dimension.position(a.indices[at[2]]);
-  out[at[0]] = static_cast<T>(position < 0 ? 0.0f : data[at[1] + position * a.position_stride]);
+  out[at[0]] = static_cast<Out>(position < 0 ? In{} : data[at[1] + position * a.position_stride]);
 }
 
 // The dims of `out`: those of data before `dim`, those of the indices, those of data after `dim`.
@@ -128,15 +118,17 @@ StridedLoop loop_over(const Tensor (&views)[operands]) {
 }  // namespace
 
 void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int dim, int64_t index_offset, int64_t length) {
+  const auto launch = [&](const StridedLoop& loop, int64_t first_index, int64_t position_stride, auto* to, const auto* from) {
+    const Gather arguments{
+        StridedWalk<3>(loop), Indices("gather", indices, first_index), {index_offset, data.dims[dim], length, device().wrong}, position_stride};
+    gather_kernel<<<blocks_for(arguments.walk.count), threads_per_block, 0, compute_stream()>>>(arguments, to, from);
+    check(cudaGetLastError(), "launch gather");
+  };
   if (out.dtype != data.dtype) {
     expect_type("gather", arithmetic_type(out.dtype), {data});
     for_small_float("gather", out.dtype, [&](auto t) {
       for_each_piece(gather_loop(out, data, indices, dim), [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
-        const Gather arguments{
-            StridedWalk<3>(loop), Indices("gather", indices, base[2]), {index_offset, data.dims[dim], length, device().wrong}, data.strides[dim]};
-        gather_rounded_kernel<<<blocks_for(arguments.walk.count), threads_per_block, 0, compute_stream()>>>(
-            arguments, static_cast<decltype(t)*>(out.data) + base[0], static_cast<const float*>(data.data) + base[1]);
-        check(cudaGetLastError(), "launch gather");
+        launch(loop, base[2], data.strides[dim], static_cast<decltype(t)*>(out.data) + base[0], static_cast<const float*>(data.data) + base[1]);
       });
     });
     return;
@@ -145,16 +137,10 @@ void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int di
   for_each_piece(gather_loop(out, data, indices, dim), [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
     void* memory[] = {static_cast<std::byte*>(out.data) + base[0] * bytes, static_cast<std::byte*>(data.data) + base[1] * bytes, nullptr};
     const WideLoop wide = widened(loop, memory, bytes, 0b011, data.strides[dim]);
-    const Gather arguments{StridedWalk<3>(wide.loop),
-                           Indices("gather", indices, base[2]),
-                           {index_offset, data.dims[dim], length, device().wrong},
-                           data.strides[dim] * bytes / wide.word_bytes};
     for_word_of(wide.word_bytes, [&](auto word) {
       using Word = decltype(word);
-      gather_kernel<<<blocks_for(arguments.walk.count), threads_per_block, 0, compute_stream()>>>(arguments, static_cast<Word*>(memory[0]),
-                                                                                                  static_cast<const Word*>(memory[1]));
+      launch(wide.loop, base[2], data.strides[dim] * bytes / wide.word_bytes, static_cast<Word*>(memory[0]), static_cast<const Word*>(memory[1]));
     });
-    check(cudaGetLastError(), "launch gather");
   });
 }
 

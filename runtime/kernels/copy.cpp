@@ -67,7 +67,7 @@ void add_into(const Tensor& out, const Tensor& in) {
 }  // namespace
 
 void copy(const Tensor& out, const Tensor& in, bool accumulate) {
-  if (out.dtype != in.dtype || (accumulate && arithmetic_type(out.dtype) != out.dtype)) {
+  if (out.dtype != in.dtype || (accumulate && is_small(out.dtype))) {
     for_float_memory("copy", out.dtype, [&](auto to) {
       for_float_memory("copy", in.dtype, [&](auto from) { convert<decltype(to), decltype(from)>(out, in, accumulate); });
     });

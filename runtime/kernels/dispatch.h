@@ -31,15 +31,20 @@ void for_float_type(const char* kernel, DType type, const Work& work) {
   }
 }
 
-// Floats up to f32 as memory may hold them.
 template <class Work>
-void for_float_memory(const char* kernel, DType type, const Work& work) {
+void for_small_float(const char* kernel, DType type, const Work& work) {
   switch (type) {
-    case DType::f32: return work(float());
     case DType::bf16: return work(bf16());
     case DType::f16: return work(f16());
     default: no_kernel(kernel, type);
   }
+}
+
+// Floats up to f32 as memory may hold them.
+template <class Work>
+void for_float_memory(const char* kernel, DType type, const Work& work) {
+  if (type == DType::f32) return work(float());
+  for_small_float(kernel, type, work);
 }
 
 // Types that arithmetic is done in.
@@ -68,11 +73,8 @@ void for_value_type(const char* kernel, DType type, const Work& work) {
 // Types that memory may hold.
 template <class Work>
 void for_any_type(const char* kernel, DType type, const Work& work) {
-  switch (type) {
-    case DType::bf16: return work(bf16());
-    case DType::f16: return work(f16());
-    default: for_value_type(kernel, type, work);
-  }
+  if (is_small(type)) return for_small_float(kernel, type, work);
+  for_value_type(kernel, type, work);
 }
 
 template <class Work>

@@ -11,8 +11,6 @@
 
 namespace sscc::rt {
 
-constexpr bool is_small(DType type) { return arithmetic_type(type) != type; }
-
 class Wide {
  public:
   // What the kernel reads: the operand itself, if it is wide.

@@ -70,7 +70,7 @@ class Patient {
 inline bool is_collective(const Instruction& i) {
   return i.opcode == Opcode::all_reduce || i.opcode == Opcode::all_gather || i.opcode == Opcode::reduce_scatter || i.opcode == Opcode::all_to_all;
 }
-bool is_kernel(const Instruction& i) { return i.op.valid() && i.opcode != Opcode::capture; }
+inline bool is_kernel(const Instruction& i) { return i.op.valid() && i.opcode != Opcode::capture; }
 
 template <class Expression>
 std::function<bool(const Instruction&)> has() {

@@ -31,8 +31,9 @@ constexpr size_t size_of(DType type) {
   return 0;
 }
 constexpr bool is_float(DType type) { return type <= DType::bf16; }
+constexpr bool is_small(DType type) { return type == DType::bf16 || type == DType::f16; }
 // What values of the type are computed in.
-constexpr DType arithmetic_type(DType type) { return type == DType::bf16 || type == DType::f16 ? DType::f32 : type; }
+constexpr DType arithmetic_type(DType type) { return is_small(type) ? DType::f32 : type; }
 constexpr const char* name_of(DType type) {  // safetensors' spelling
   switch (type) {
     case DType::f32: return "F32";
