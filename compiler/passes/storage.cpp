@@ -19,6 +19,7 @@
 #include <optional>
 #include <set>
 
+#include "compiler/ops/build.h"
 #include "compiler/ops/ops.h"
 #include "compiler/passes/places.h"
 #include "compiler/support/check.h"
@@ -317,45 +318,28 @@ class Storage {
     const TensorId made = module_.add_tensor(std::move(part));
     for (OpId maker : makers) std::replace(op(maker).outputs.begin(), op(maker).outputs.end(), gradient, made);
 
-    Op joined = identity(made, gradient);
-    joined.name = op(makers[0]).name;
-    joined.phase = Phase::backward;
-    joined.forward = op(makers[0]).forward;
-    joined.layer = op(makers[0]).layer;
-    joined.scope = Scope::micro_batch;
-    joined.variant = variant;
-    joined.stage = op(makers[0]).stage;
-    joined.placement = op(makers[0]).placement;
-    joined.on_host = on_host;
     size_t last = 0;
     for (size_t i = 0; i < module_.order.size(); ++i)
       if (llvm::is_contained(makers, module_.order[i])) last = i;
-    insert(std::move(joined), last + 1, homes);
+    Op& joined = insert_identity(op(makers[0]).name, Phase::backward, made, gradient, last + 1, homes);
+    const Op& maker = op(makers[0]);
+    joined.forward = maker.forward;
+    joined.layer = maker.layer;
+    joined.scope = Scope::micro_batch;
+    joined.variant = variant;
+    joined.stage = maker.stage;
+    joined.placement = maker.placement;
+    joined.on_host = on_host;
   }
 
-  // One tensor becomes the other, element by element.
-  Op identity(TensorId from, TensorId to) const {
-    Op op;
-    op.type = "Identity";
-    op.kind = Kind::pointwise;
-    op.attributes = PointwiseAttributes{};
-    op.inputs = {from};
-    op.outputs = {to};
-    const Shape& shape = module_.tensors[to].shape;
-    for (size_t d = 0; d < shape.size(); ++d) {
-      if (shape[d] == 1) continue;
-      const int axis = static_cast<int>(op.rule.axes.size());
-      op.rule.axes.push_back({.name = "d" + std::to_string(d), .length = shape[d]});
-      op.rule.occurrences.push_back({axis, 0, static_cast<int>(d), 1});
-      op.rule.occurrences.push_back({axis, 1, static_cast<int>(d), 1});
-    }
-    return op;
-  }
-  void insert(Op new_op, size_t position, const Homes& homes) {
-    const OpId id = module_.add_op(std::move(new_op));
-    place_at(id, homes);
+  // One tensor becomes the other, element by element, at the homes. The operator has this position in the module's order.
+  Op& insert_identity(const std::string& name, Phase phase, TensorId from, TensorId to, size_t position, const Homes& homes) {
+    Builder(module_, {name, "Identity", phase, OpId()}).into(to).pointwise(Scalar::identity, {from});
+    const OpId id = module_.order.back();
     module_.order.pop_back();
     module_.order.insert(module_.order.begin() + static_cast<std::ptrdiff_t>(position), id);
+    place_at(id, homes);
+    return op(id);
   }
 
   // -- small floats -------------------------------------------------------------------------------------------------------------------------------
@@ -388,11 +372,11 @@ class Storage {
     }
     if (!rounded.valid()) return;
     const Homes& homes = module_.homes[parameter];
-    Op rounding = identity(parameter, rounded);
-    rounding.name = module_.tensors[parameter].name;
-    rounding.stage = op(module_.order[first]).stage;
+    const std::string name = module_.tensors[parameter].name;
+    const int stage = op(module_.order[first]).stage;
+    Op& rounding = insert_identity(name, Phase::forward, parameter, rounded, first, homes);
+    rounding.stage = stage;
     rounding.on_host = llvm::all_of(homes, [](const Home& home) { return home.on_host; });
-    insert(std::move(rounding), first, homes);
   }
 
   // The sum of a gradient's squares counts every element once: disjoint regions, each on all devices that hold it.
