@@ -1,13 +1,14 @@
 // The kernels: one function for each opcode that computes. Emitted programs and the interpreter call the same ones.
 //
 // All operands are strided views; `accumulate` adds to what the output holds. Floating types f32 and f64 everywhere, and bf16 and f16, which are
-// computed in float: with them statistics (mean, rstd, lse), losses, and scale and bias of norms are f32, and so may be any sum (of contract, reduce,
+// computed in float: with them statistics (mean, rstd, lse, log_sums), losses, and scale and bias of norms are f32, and so may be any sum (of contract, reduce,
 // scatter_add) and the rows that gather reads. Integer and boolean types in pointwise, copy, gather indices. Sums are made in an order that depends on
 // shapes alone (not on the number of threads), so a run repeats bit by bit. Outputs never overlap inputs, except for pointwise and update, where an
 // output may be the very same view as an input.
 #pragma once
 
 #include <cstdint>
+#include <limits>
 #include <span>
 
 #include "sscc_rt/types.h"
@@ -38,6 +39,39 @@ void scatter_add(const Tensor& out, const Tensor& indices, const Tensor& dy, int
 // Along `dim`.
 void softmax(const Tensor& out, const Tensor& in, int dim);
 void softmax_grad(const Tensor& dx, const Tensor& y, const Tensor& dy, int dim);
+
+// How the product of a query and a key becomes the score that softmax reads: s = clamp(masked(scale * q.k), low, high).
+//   add: scale * q.k + mask.  replace: mask ? value : scale * q.k.  keep: mask ? scale * q.k : value.
+enum class AttentionMask : uint8_t { none, add, replace, keep };
+struct AttentionRule {
+  double scale = 1;
+  AttentionMask mask = AttentionMask::none;
+  double low = -std::numeric_limits<double>::infinity(), high = std::numeric_limits<double>::infinity();
+};
+
+// out = softmax(scores over the keys) v; log_sums = log of the sum of exp(score) over the keys. The matrix of scores is never in memory.
+//
+// `equation`: the labels of q, k, v, the scores and out, "abxz,abzy,abyw,abxy->abxw", in any order. What a label is follows from where it stands:
+//   keys        k, v and the scores           (y)
+//   batch       all five                      (a, b)
+//   queries     q, the scores and out         (x; several are walked as one, in the order of the scores: positions, heads that share a key's head)
+//   summed      q and k                       (z)
+//   values      v and out                     (w)
+// Any role may have several labels or none. Any other equation: std::logic_error.
+//
+// q, k, v and out have one type. `mask` (data null with AttentionMask::none) is broadcast right-aligned against the scores' labels: any float to be
+// added, b1 else. `value`: what masked scores are, a scalar of any float (read with replace and keep). log_sums: the scores' labels, f64 for f64, else
+// f32, the same for all keys (its stride along keys is taken as 0); data null: not wanted.
+//
+// A row whose scores are all masked by a finite value is the mean of v; one of -infinity alone is not a number, as that of softmax, with a log_sum of
+// -infinity. Keys whose weights are 0 because of their masks may be left out, so that of q, k and v only finite values keep to the definition.
+void attention(const Tensor& out, const Tensor& log_sums, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& mask, const Tensor& value,
+               const char* equation, const AttentionRule& rule);
+// Gradients of sum(out * dout); dq, dk, dv, dout: labels of q, k, v, out. `out` and `log_sums` are what attention gave. Scores that the mask replaces
+// pass nothing on to q and k; clamping passes everything.
+void attention_grad(const Tensor& dq, const Tensor& dk, const Tensor& dv, const Tensor& q, const Tensor& k, const Tensor& v, const Tensor& out,
+                    const Tensor& log_sums, const Tensor& dout, const Tensor& mask, const Tensor& value, const char* equation,
+                    const AttentionRule& rule);
 
 // Normalised over dimensions [first_dim, rank). mean, rstd: the leading dims. scale, bias: the normalised dims (bias.data may be null).
 void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first_dim,
