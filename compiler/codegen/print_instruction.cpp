@@ -1,5 +1,7 @@
 #include "compiler/codegen/print_instruction.h"
 
+#include <cmath>
+
 #include "compiler/codegen/source_text.h"
 #include "compiler/support/check.h"
 
@@ -121,6 +123,29 @@ void print_update(Call& call) {
   call.word(call.names.rule(expression_of<UpdateExpression>(call).rule)).word("rank.step()");
 }
 
+std::string rule_text(const rt::AttentionRule& rule) {
+  static const char* const masks[] = {"none", "add", "replace", "keep"};
+  std::string text = "{.scale = " + double_literal(rule.scale);
+  if (rule.mask != rt::AttentionMask::none) text += std::string(", .mask = AttentionMask::") + masks[static_cast<int>(rule.mask)];
+  if (std::isfinite(rule.low)) text += ", .low = " + double_literal(rule.low);
+  if (std::isfinite(rule.high)) text += ", .high = " + double_literal(rule.high);
+  return text + "}";
+}
+
+void print_epilogue(Call& call) {
+  const auto& e = expression_of<EpilogueExpression>(call);
+  const llvm::ArrayRef<View> ins = call.instruction.ins;
+  const size_t bias = e.has_base ? 3 : 2, before = bias + e.has_bias;
+  call.outs(2).ins(2).operands(ins.slice(2, e.has_base), 1).operands(ins.slice(bias, e.has_bias), 1).operands(ins.drop_front(before), 1);
+  call.word(string_literal(e.equation)).real(e.scale).word(std::string("Scalar::") + rt::name_of(e.function));
+}
+
+void print_attention(Call& call) {
+  const bool is_forward = call.instruction.opcode == Opcode::attention;
+  const auto& attention = expression_of<AttentionExpression>(call);
+  call.outs(is_forward ? 2 : 3).ins(is_forward ? 5 : 8).word(string_literal(attention.equation)).word(rule_text(attention.rule));
+}
+
 void print_communication(Call& call) {
   const auto& communication = expression_of<Communication>(call);
   const Opcode opcode = call.instruction.opcode;
@@ -176,6 +201,7 @@ void print_arguments(Call& call) {
       call.outs(1).ins(2).word(string_literal(contraction.equation)).real(contraction.scale).accumulation();
       break;
     }
+    case Opcode::contract_epilogue: print_epilogue(call); break;
     case Opcode::pointwise: print_pointwise(call); break;
     case Opcode::reduce: {
       const auto& reduction = expression_of<ReduceExpression>(call);
@@ -199,6 +225,8 @@ void print_arguments(Call& call) {
     case Opcode::cross_entropy_grad: print_lookup(call); break;
     case Opcode::softmax: call.outs(1).ins(1).number(expression_of<DimExpression>(call).dim); break;
     case Opcode::softmax_grad: call.outs(1).ins(2).number(expression_of<DimExpression>(call).dim); break;
+    case Opcode::attention:
+    case Opcode::attention_grad: print_attention(call); break;
     case Opcode::layer_norm: {
       const auto& norm = expression_of<NormExpression>(call);
       call.outs(3).ins(3).number(norm.first_dim).real(norm.epsilon);

@@ -61,7 +61,9 @@ const Step straight_line[] = {
        c.programs = lower(c.module);
        c.module.deliveries = std::vector<Delivery>();  // many, on a large machine, and nobody asks for them from here on
      }},
+    {"fuse_attention", [](const Request&, Compilation& c, Diagnostics&) { fuse_attention(c.module, c.programs); }},
     {"fuse", [](const Request&, Compilation& c, Diagnostics&) { fuse(c.programs); }},
+    {"fuse_epilogues", [](const Request&, Compilation& c, Diagnostics&) { fuse_epilogues(c.module, c.programs); }},
     {"order_transfers", [](const Request&, Compilation& c, Diagnostics&) { order_transfers(c.programs); }},
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},
     {"assign_streams", [](const Request&, Compilation& c, Diagnostics&) { assign_streams(c.programs); }},

@@ -23,6 +23,7 @@ namespace {
 struct Content {
   Placed held;
   Fragments fragments;
+  bool is_log_sums = false;  // not the elements: what attention's gradient makes them again from
 };
 
 class Lineage {
@@ -125,7 +126,9 @@ class Lineage {
   // Memory holds values in the types of their tensors; a copy may convert what a kernel takes in another (claims.cpp looks at kernels).
   bool has_right_types(const Step& step) {
     const Instruction& i = *step.what;
-    if ((i.op.valid() && i.piece >= 0) || !module_.cut.is_first(step.micro_batch)) return true;
+    if ((i.op.valid() && i.piece >= 0) || i.opcode == Opcode::attention || i.opcode == Opcode::attention_grad ||
+        i.opcode == Opcode::contract_epilogue || !module_.cut.is_first(step.micro_batch))
+      return true;
     const auto are_right = [&](llvm::ArrayRef<View> views, llvm::ArrayRef<int32_t> claims) {
       for (size_t k = 0; k < views.size() && !claims.empty(); ++k) {
         const TensorId held = claim(step, claims[claims.size() == views.size() ? k : 0]).tensor;
@@ -193,10 +196,13 @@ class Lineage {
   };
 
   // Null and a refusal if there is none.
-  Found find(const Step& step, const View& place, TensorId tensor, const Region& region, const Part& share = Part()) {
+  Found find(const Step& step, const View& place, TensorId tensor, const Region& region, const Part& share = Part(), bool as_log_sums = false) {
     const View view = as_wide_as(place, region);
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
-      if (const std::optional<Part> found = layouts_.share_of(step.rank, content.held, view, tensor, region, share)) return {&content, *found};
+      if (content.is_log_sums != as_log_sums)
+        continue;
+      else if (const std::optional<Part> found = layouts_.share_of(step.rank, content.held, view, tensor, region, share))
+        return {&content, *found};
     std::string there;
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
       there += (there.empty() ? "" : ", ") + module_.tensors[content.held.tensor].name + content.held.region.to_string();
@@ -276,7 +282,7 @@ class Lineage {
     }
     const View view = as_wide_as(place, region);
     for (Content& content : contents(step.rank, view.buffer, step.micro_batch)) {
-      if (content.held.tensor != tensor || !content.held.region.contains(region)) continue;
+      if (content.is_log_sums || content.held.tensor != tensor || !content.held.region.contains(region)) continue;
       const std::optional<View> part = subview(content.held.view, content.held.region, region);
       if (!part || !same_place(*part, view)) continue;
       const Fragment* again = merge(content.fragments, fragments);
@@ -447,7 +453,7 @@ class Lineage {
     if (i.reads.size() != i.ins.size() || i.writes.size() < i.outs.size()) return refuse(step, "does not say what it reads and writes");
     for (size_t k = 0; k < i.reads.size(); ++k) {
       const Claim& c = claim(step, i.reads[k]);
-      const Content* content = find(step, i.ins[k], c.tensor, c.region).content;
+      const Content* content = find(step, i.ins[k], c.tensor, c.region, Part(), reads_log_sums(i, k)).content;
       if (!content || !complete(step, *content, c.region, c.tensor)) return;
     }
     // What an instruction is said to do does not depend on the micro-batch.
@@ -462,7 +468,7 @@ class Lineage {
         if (!add(step, i.outs[k], c.tensor, c.region, {made})) return;
       } else {
         if (i.opcode == Opcode::copy && i.writes.size() > 1) make_room(step, i.outs[k], c, claim(step, i.writes[1]));
-        write(step, i.outs[k], {{c.tensor, c.region, {}}, {made}});
+        write(step, i.outs[k], {{c.tensor, c.region, {}}, {made}, writes_log_sums(i, k)});
       }
     }
   }

@@ -2,6 +2,7 @@
 
 #include <tuple>
 #include <utility>
+#include <variant>
 #include <vector>
 
 #include "compiler/ops/ops.h"
@@ -82,7 +83,80 @@ class Claims {
     return "";
   }
 
+  // Attention, or its gradient, which is given the results of the forward pass: the output, and the softmax's result in its short form.
+  std::string of_attention() const {
+    std::string difference = difference_from_attention(module_, instruction_);
+    if (!difference.empty()) return difference;
+    const std::variant<std::vector<Made>, std::string> made = follow(std::get<AttentionExpression>(instruction_.expression).ops);
+    if (const auto* problem = std::get_if<std::string>(&made)) return *problem;
+    const auto& values = std::get<std::vector<Made>>(made);
+    const AttentionRoles roles = roles_of(module_, instruction_);
+    const std::vector<int32_t> results = instruction_.opcode == Opcode::attention
+                                             ? std::vector<int32_t>{roles.output, roles.softmax}
+                                             : std::vector<int32_t>{roles.query_gradient, roles.key_gradient, roles.value_gradient};
+    for (size_t k = 0; k < instruction_.outs.size(); ++k)
+      if (!holds(instruction_.outs[k], instruction_.writes[k], values[static_cast<size_t>(results[k])], writes_log_sums(instruction_, k)))
+        return "does not write what its operators make";
+    if (instruction_.opcode == Opcode::attention) return "";
+    for (const auto& [k, op] : {std::pair(out_of_gradient, roles.output), std::pair(log_sums_of_gradient, roles.softmax)}) {
+      const auto i = static_cast<size_t>(k);
+      if (!holds(instruction_.ins[i], instruction_.reads[i], values[static_cast<size_t>(op)], reads_log_sums(instruction_, i)))
+        return "is given another result of the forward pass than it computes again";
+    }
+    return "";
+  }
+
+  // A product and what follows it.
+  std::string of_epilogue() const {
+    std::string difference = difference_from_epilogue(module_, instruction_);
+    if (!difference.empty()) return difference;
+    const auto& ops = std::get<EpilogueExpression>(instruction_.expression).ops;
+    const std::variant<std::vector<Made>, std::string> made = follow(ops);
+    if (const auto* problem = std::get_if<std::string>(&made)) return *problem;
+    const auto& values = std::get<std::vector<Made>>(made);
+    for (size_t k = 0; k < instruction_.outs.size(); ++k)
+      if (!holds(instruction_.outs[k], instruction_.writes[k], values[values.size() - 1 - k], false)) return "does not write what its operators make";
+    return "";
+  }
+
  private:
+  struct Made {
+    TensorId tensor;
+    Region region;
+    Part part;
+  };
+
+  // What each operator of an instruction makes, if every one reads, from the instruction's operands or from operators before it, what it needs.
+  std::variant<std::vector<Made>, std::string> follow(llvm::ArrayRef<FusedOp> ops) const {
+    std::vector<Made> made;
+    for (const FusedOp& fused : ops) {
+      const Op& o = module_.ops[fused.op];
+      const Piece* piece = piece_of(fused.op, fused.piece);
+      if (!piece) return "has no piece of operator " + quoted(o.name);
+      for (size_t a = 0; a < o.inputs.size(); ++a) {
+        const int32_t arg = fused.args[a];
+        const Region needed = region_of(module_, o, static_cast<int>(a), *piece);
+        const Made* inside = arg < 0 ? &made[static_cast<size_t>(~arg)] : nullptr;
+        if (inside ? inside->region.local_shape() != needed.local_shape() || !serves(inside->tensor, inside->region, o.inputs[a], needed)
+                   : !is_claim_of(instruction_.reads[static_cast<size_t>(arg)], o.inputs[a], needed, Part()))
+          return "does not read what operator " + quoted(o.name) + " needs";
+        if (!inside && type_of(instruction_.ins[static_cast<size_t>(arg)]) != operand_type(module_, o, static_cast<int>(a)))
+          return "reads another type than its kernel takes";
+      }
+      made.push_back({o.outputs[0], region_of(module_, o, static_cast<int>(o.inputs.size()), *piece), part_of(module_, fused.op, 0, *piece)});
+    }
+    return made;
+  }
+
+  // Is a view said to hold, in the right type, what an operator makes?
+  bool holds(const View& view, int32_t claim, const Made& made, bool is_log_sums) const {
+    const DType type = module_.tensors[made.tensor].dtype;
+    return is_claim_of(claim, made.tensor, made.region, made.part) && type_of(view) == (is_log_sums ? rt::arithmetic_type(type) : type);
+  }
+  bool is_claim_of(int32_t index, TensorId tensor, const Region& region, const Part& part) const {
+    const Claim& c = claim(index);
+    return c.tensor == tensor && c.region == region && c.part == part;
+  }
   DType type_of(const View& view) const { return body_.buffers[view.buffer].dtype; }
   const Claim& claim(int32_t index) const { return rank_.claims[static_cast<size_t>(index)]; }
 
@@ -134,6 +208,8 @@ std::string difference_from_claims(const Module& module, const Layouts& layouts,
                                    const Instruction& instruction) {
   const Claims claims(module, layouts, rank, body, instruction);
   if (instruction.opcode == Opcode::pointwise && instruction.piece < 0) return claims.of_fused();
+  if (std::holds_alternative<AttentionExpression>(instruction.expression)) return claims.of_attention();
+  if (std::holds_alternative<EpilogueExpression>(instruction.expression)) return claims.of_epilogue();
   return instruction.op.valid() && instruction.piece >= 0 ? claims.of_operator() : "";
 }
 

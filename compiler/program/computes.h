@@ -13,4 +13,15 @@ std::string difference_from_operator(const Module& module, const Op& op, const P
                                      const Constants& constants);
 std::string difference_from_operators(const Module& module, const Instruction& fused);
 
+// Likewise, a product and what follows it: of its operators the last makes the result, and the one before it the value that its function is of.
+std::string difference_from_epilogue(const Module& module, const Instruction& product);
+// Likewise, an instruction of attention or of its gradient: do its operators, as they read each other, make up what the kernel computes by the equation
+// and the rule?
+std::string difference_from_attention(const Module& module, const Instruction& attention);
+// Which of an AttentionExpression's operators make what, where they do so; -1: none.
+struct AttentionRoles {
+  int32_t softmax = -1, output = -1, query_gradient = -1, key_gradient = -1, value_gradient = -1;
+};
+AttentionRoles roles_of(const Module& module, const Instruction& attention);
+
 }  // namespace sscc

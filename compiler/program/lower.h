@@ -11,8 +11,14 @@ namespace sscc {
 
 Programs lower(const Module& module);
 
+// Attention, and its gradient, become one instruction each; the scores never reach memory. What a plan's `before` names stays an instruction of its own.
+void fuse_attention(const Module& module, Programs& programs);
+
 // Pointwise instructions that follow one another over the same elements become one; values that nobody else reads never reach memory.
 void fuse(Programs& programs);
+
+// What follows a product alone, element by element, is done with it. What a plan's `before` names stays an instruction of its own.
+void fuse_epilogues(const Module& module, Programs& programs);
 
 // Moves receives to where no order of sends and receives, and no library that makes a sender wait for its receiver, can bring ranks to a halt.
 void order_transfers(Programs& programs);

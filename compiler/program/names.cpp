@@ -5,6 +5,7 @@ namespace sscc {
 const char* name_of(Opcode opcode) {
   switch (opcode) {
     case Opcode::contract: return "contract";
+    case Opcode::contract_epilogue: return "contract_epilogue";
     case Opcode::pointwise: return "pointwise";
     case Opcode::reduce: return "reduce";
     case Opcode::copy: return "copy";
@@ -13,6 +14,8 @@ const char* name_of(Opcode opcode) {
     case Opcode::scatter_add: return "scatter_add";
     case Opcode::softmax: return "softmax";
     case Opcode::softmax_grad: return "softmax_grad";
+    case Opcode::attention: return "attention";
+    case Opcode::attention_grad: return "attention_grad";
     case Opcode::layer_norm: return "layer_norm";
     case Opcode::layer_norm_grad: return "layer_norm_grad";
     case Opcode::layer_norm_grad_scale: return "layer_norm_grad_scale";

@@ -1,5 +1,7 @@
 #include "compiler/program/print.h"
 
+#include "llvm/Support/FormatVariadic.h"
+
 namespace sscc {
 namespace {
 
@@ -28,6 +30,16 @@ std::string print_expression(const Instruction& i) {
     return text + " }";
   }
   if (const auto* e = std::get_if<ContractExpression>(&i.expression)) return " " + e->equation;
+  if (const auto* e = std::get_if<EpilogueExpression>(&i.expression)) {
+    std::string text = " " + e->equation;
+    if (e->has_base) text += " + base";
+    if (e->has_bias) text += " + bias";
+    return e->function == rt::Scalar::identity ? text : text + " " + rt::name_of(e->function);
+  }
+  if (const auto* e = std::get_if<AttentionExpression>(&i.expression)) {
+    static const char* const masks[] = {"", " mask added", " mask replaces", " mask keeps"};
+    return " " + e->equation + " scale " + llvm::formatv("{0}", e->rule.scale).str() + masks[static_cast<int>(e->rule.mask)];
+  }
   if (const auto* e = std::get_if<ReduceExpression>(&i.expression)) return " mask " + std::to_string(e->reduced);
   if (const auto* e = std::get_if<Communication>(&i.expression))
     return (e->group >= 0 ? " group#" + std::to_string(e->group) : " peer#" + std::to_string(e->peer)) + " transfer " + std::to_string(e->transfer) +

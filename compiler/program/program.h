@@ -52,6 +52,7 @@ struct View {
 enum class Opcode {
   // kernels, named and ordered as in sscc_rt/kernels.h
   contract,
+  contract_epilogue,
   pointwise,
   reduce,
   copy,
@@ -60,6 +61,8 @@ enum class Opcode {
   scatter_add,
   softmax,
   softmax_grad,
+  attention,
+  attention_grad,
   layer_norm,
   layer_norm_grad,
   layer_norm_grad_scale,
@@ -114,6 +117,29 @@ struct IndexExpression {
 struct DimExpression {
   int dim = 0;
 };
+// An operator within an instruction of several. `args`: of each of its inputs, the instruction's operand, or ~k: the result of the k-th of them.
+struct FusedOp {
+  OpId op;
+  int32_t piece = -1;  // which of the rank's pieces of `op`
+  llvm::SmallVector<int32_t, 3> args;
+};
+// A product and what happens to it before it is written (fuse_epilogues). ins: lhs, rhs, [base], [bias], [before]; outs: the result, [the value that the
+// function is of].
+struct EpilogueExpression {
+  std::string equation;
+  double scale = 1;
+  rt::Scalar function = rt::Scalar::identity;
+  bool has_base = false, has_bias = false;
+  std::vector<FusedOp> ops;
+};
+// The product of queries and keys, scaled and masked, its softmax and the product with values; or the same again with all gradients (fuse_attention).
+// ins: q, k, v, (of a gradient: out, log_sums, gradient of out,) [mask, [value]]; outs: out, [log_sums], or the gradients of q, k and v.
+// log_sums stands for what the softmax makes, which is nowhere in memory: a view of its dims, with stride 0 along the keys.
+struct AttentionExpression {
+  std::string equation;  // of q, k, v, scores and out: sscc_rt/kernels.h
+  rt::AttentionRule rule;
+  std::vector<FusedOp> ops;
+};
 struct NormExpression {
   int first_dim = 0;
   double epsilon = 0;
@@ -147,7 +173,7 @@ struct Instruction {
   llvm::SmallVector<View, 1> outs;
   llvm::SmallVector<View, 2> ins;
   std::variant<std::monostate, PointwiseExpression, ContractExpression, ReduceExpression, FillValue, IndexExpression, DimExpression, NormExpression,
-               PadExpression, UpdateExpression, Communication, Capture>
+               EpilogueExpression, AttentionExpression, PadExpression, UpdateExpression, Communication, Capture>
       expression;
   bool accumulate = false;
   std::string origin;  // the ONNX node (or parameter) this comes from; gradients: "grad of NODE"
@@ -165,6 +191,11 @@ struct Instruction {
   std::string type;                     // ONNX op type of the origin, for people; may be empty
   bool on_host = false;                 // run by the processor beside the device. All views are then in its memory, but for copies: they cross
 };
+
+// Operand k of `ins`, or of `outs`, stands for a softmax's result without having its elements.
+constexpr int out_of_gradient = 3, log_sums_of_gradient = 4, log_sums_of_attention = 1;
+inline bool reads_log_sums(const Instruction& i, size_t k) { return i.opcode == Opcode::attention_grad && k == log_sums_of_gradient; }
+inline bool writes_log_sums(const Instruction& i, size_t k) { return i.opcode == Opcode::attention && k == log_sums_of_attention; }
 
 struct ProgramSegment {
   std::string name;  // "0F"

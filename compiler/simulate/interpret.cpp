@@ -129,6 +129,12 @@ Call call_of(const Instruction& instruction) {
         rt::contract(t.outs[0], t.ins[0], t.ins[1], equation, scale, accumulate);
       };
     }
+    case Opcode::contract_epilogue: {
+      const auto* e = &std::get<EpilogueExpression>(instruction.expression);
+      return [=](rt::Rank&, const Tensors& t, int) {
+        rt::contract_epilogue(t.outs[0], t.outs[1], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], e->equation.c_str(), e->scale, e->function);
+      };
+    }
     case Opcode::pointwise: {
       const auto* expression = &std::get<PointwiseExpression>(instruction.expression);
       return [=](rt::Rank&, const Tensors& t, int) { rt::pointwise(t.outs, t.ins, expression->steps, expression->results, accumulate); };
@@ -147,6 +153,19 @@ Call call_of(const Instruction& instruction) {
       return [dim = std::get<DimExpression>(instruction.expression).dim](rt::Rank&, const Tensors& t, int) {
         rt::softmax_grad(t.outs[0], t.ins[0], t.ins[1], dim);
       };
+    case Opcode::attention: {
+      const auto* attention = &std::get<AttentionExpression>(instruction.expression);
+      return [=](rt::Rank&, const Tensors& t, int) {
+        rt::attention(t.outs[0], t.outs[1], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], attention->equation.c_str(), attention->rule);
+      };
+    }
+    case Opcode::attention_grad: {
+      const auto* attention = &std::get<AttentionExpression>(instruction.expression);
+      return [=](rt::Rank&, const Tensors& t, int) {
+        rt::attention_grad(t.outs[0], t.outs[1], t.outs[2], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], t.ins[5], t.ins[6], t.ins[7],
+                           attention->equation.c_str(), attention->rule);
+      };
+    }
     case Opcode::pad: {
       const auto* padding = &std::get<PadExpression>(instruction.expression);
       return [=](rt::Rank&, const Tensors& t, int) { rt::pad(t.outs[0], t.ins[0], padding->starts.data(), padding->steps.data(), accumulate); };
@@ -197,6 +216,19 @@ void find_operands(const Body& body, const Instruction& instruction, Statement& 
       statement.outs.resize(3);
       break;
     }
+    case Opcode::contract_epilogue: {
+      const auto& e = std::get<EpilogueExpression>(instruction.expression);
+      if (!e.has_base) statement.ins.insert(statement.ins.begin() + 2, Operand());
+      if (!e.has_bias) statement.ins.insert(statement.ins.begin() + 3, Operand());
+      statement.ins.resize(5);
+      statement.outs.resize(2);
+      break;
+    }
+    case Opcode::attention:
+      statement.ins.resize(5);
+      statement.outs.resize(2);
+      break;
+    case Opcode::attention_grad: statement.ins.resize(8); break;
     case Opcode::layer_norm:
       statement.ins.resize(3);
       statement.outs.resize(3);

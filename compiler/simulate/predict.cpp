@@ -10,6 +10,46 @@
 namespace sscc {
 namespace {
 
+// What a view's elements take up: broadcast ones are one.
+double bytes_touched(const Body& body, const View& view) {
+  auto bytes = static_cast<double>(rt::size_of(body.buffers[view.buffer].dtype));
+  for (size_t d = 0; d < view.dims.size(); ++d)
+    if (view.strides[d] != 0) bytes *= static_cast<double>(view.dims[d]);
+  return bytes;
+}
+
+using Lengths = std::map<char, int64_t>;
+
+// Of the labels of an equation's first operands.
+Lengths lengths_of(const std::string& equation, llvm::ArrayRef<View> operands) {
+  Lengths lengths;
+  size_t at = 0;
+  for (const View& view : operands) {
+    for (const int64_t d : view.dims) lengths[equation[at++]] = d;
+    ++at;  // the comma
+  }
+  return lengths;
+}
+
+double product_of(const Lengths& lengths) {
+  double product = 1;
+  for (const auto& [label, length] : lengths) product *= static_cast<double>(length);
+  return product;
+}
+
+// Two products, of queries and keys and with values; a gradient makes the first again, and two of each for gradients. Masks are not looked at.
+double flops_of(const AttentionExpression& e, const Instruction& i) {
+  const llvm::ArrayRef<View> ins = i.ins;
+  const Lengths all = lengths_of(e.equation, ins.take_front(3));
+  const size_t scores = e.equation.find("->"), begin = e.equation.rfind(',', scores) + 1;
+  double pairs = 1, summed = 1, values = 1;
+  for (const auto& [label, length] : all) {
+    const bool is_pair = e.equation.find(label, begin) < scores, is_summed = e.equation.find(label, begin) == std::string::npos;
+    (is_pair ? pairs : is_summed ? summed : values) *= static_cast<double>(length);
+  }
+  return i.opcode == Opcode::attention ? 2 * pairs * (summed + values) : 2 * pairs * (3 * summed + 2 * values);
+}
+
 class Clock {
  public:
   Clock(const Programs& programs, const Cluster& cluster) : programs_(programs), cluster_(cluster), ranks_(programs.ranks.size()) {
@@ -55,21 +95,13 @@ class Clock {
  private:
   double duration(const Body& body, const Instruction& i) const {
     double flops = 0, bytes = 0;
-    for (const View& view : i.outs) bytes += static_cast<double>(bytes_of(body, view));
-    for (const View& view : i.ins) bytes += static_cast<double>(bytes_of(body, view));
+    for (const View& view : i.outs) bytes += bytes_touched(body, view);
+    for (const View& view : i.ins) bytes += bytes_touched(body, view);
     if (i.opcode == Opcode::capture) return 0;
-    if (i.opcode == Opcode::contract) {
-      // Product of the lengths of all labels.
-      const std::string& equation = std::get<ContractExpression>(i.expression).equation;
-      std::map<char, int64_t> lengths;
-      size_t at = 0;
-      for (const View& view : i.ins) {
-        for (int64_t d : view.dims) lengths[equation[at++]] = d;
-        ++at;  // the comma
-      }
-      flops = 2;
-      for (const auto& [label, length] : lengths) flops *= static_cast<double>(length);
-    }
+    if (const auto* e = std::get_if<ContractExpression>(&i.expression)) flops = 2 * product_of(lengths_of(e->equation, i.ins));
+    if (const auto* e = std::get_if<EpilogueExpression>(&i.expression))
+      flops = 2 * product_of(lengths_of(e->equation, llvm::ArrayRef<View>(i.ins).take_front(2)));
+    if (const auto* e = std::get_if<AttentionExpression>(&i.expression)) flops = flops_of(*e, i);
     const Cluster::Device& device = cluster_.device;
     if (is_communication(i.opcode)) return device.kernel_seconds;
     const DType precision = flops > 0 ? body.buffers[i.ins[0].buffer].dtype : DType::f32;

@@ -9,6 +9,8 @@
 
 #include "../kernels/contraction.h"
 #include "../kernels/dispatch.h"
+#include "device.h"
+#include "epilogue.h"
 #include "matrix_product.h"
 #include "sscc_rt/kernels.h"
 #include "strided_contraction.h"
@@ -111,6 +113,28 @@ std::byte* at(const Tensor& tensor, int64_t offset) {
   return static_cast<std::byte*>(tensor.data) + offset * static_cast<int64_t>(size_of(tensor.dtype));
 }
 
+MatrixProduct product_of(const Matrices& found, const Stretch& batch, const Tensor& out, const Tensor& lhs) {
+  const auto [a_transposed, a_stride] = stored(found.m, found.k, lhs_operand);
+  const auto [b_transposed, b_stride] = stored(found.k, found.n, rhs_operand);
+  return {.in = lhs.dtype,
+          .out = out.dtype,
+          .m = found.m.length,
+          .n = found.n.length,
+          .k = found.k.length,
+          .a_transposed = a_transposed,
+          .b_transposed = b_transposed,
+          .a_stride = a_stride,
+          .b_stride = b_stride,
+          .c_stride = std::max(found.m.strides[out_operand], found.n.length),
+          .batch = batch.length,
+          .a_step = batch.strides[lhs_operand],
+          .b_step = batch.strides[rhs_operand],
+          .c_step = batch.strides[out_operand],
+          .a_unit = unit_of(found, lhs_operand),
+          .b_unit = unit_of(found, rhs_operand),
+          .c_unit = unit_of(found, out_operand)};
+}
+
 // False, and nothing done, if this is no contraction for products.
 bool by_products(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const Groups& groups, double scale, bool accumulate) {
   // Between products a sum is kept in `out`.
@@ -120,25 +144,7 @@ bool by_products(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const 
   const Stretch batch = take_batch(found->outer);
   if (length_of(found->outer) * length_of(found->outer_k) > most_launches) return false;
 
-  const auto [a_transposed, a_stride] = stored(found->m, found->k, lhs_operand);
-  const auto [b_transposed, b_stride] = stored(found->k, found->n, rhs_operand);
-  const MatrixProduct product{.in = lhs.dtype,
-                              .out = out.dtype,
-                              .m = found->m.length,
-                              .n = found->n.length,
-                              .k = found->k.length,
-                              .a_transposed = a_transposed,
-                              .b_transposed = b_transposed,
-                              .a_stride = a_stride,
-                              .b_stride = b_stride,
-                              .c_stride = std::max(found->m.strides[out_operand], found->n.length),
-                              .batch = batch.length,
-                              .a_step = batch.strides[lhs_operand],
-                              .b_step = batch.strides[rhs_operand],
-                              .c_step = batch.strides[out_operand],
-                              .a_unit = unit_of(*found, lhs_operand),
-                              .b_unit = unit_of(*found, rhs_operand),
-                              .c_unit = unit_of(*found, out_operand)};
+  const MatrixProduct product = product_of(*found, batch, out, lhs);
   const Tensor &left = found->exchanged ? rhs : lhs, &right = found->exchanged ? lhs : rhs;
   bool adds = accumulate, exists = true;
   for_each_position(found->outer_k, [&](const auto& k) {
@@ -149,6 +155,50 @@ bool by_products(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const 
     adds = true;
   });
   return exists;  // of all products or of none
+}
+
+bool lies_as(const Tensor& a, const Tensor& b) {
+  if (a.rank != b.rank || a.dtype != b.dtype) return false;
+  for (int d = 0; d < a.rank; ++d)
+    if (a.dims[d] != b.dims[d] || (a.dims[d] > 1 && a.strides[d] != b.strides[d])) return false;
+  return true;
+}
+
+// One row of out's length, dense, that is the same for all rows.
+bool is_one_row(const Tensor& bias, const Tensor& out) {
+  for (int d = 0; d + 1 < bias.rank; ++d)
+    if (bias.dims[d] > 1 && bias.strides[d] != 0) return false;
+  const int last = bias.rank - 1;
+  return last >= 0 && out.rank > 0 && bias.dims[last] == out.dims[out.rank - 1] && (bias.dims[last] == 1 || bias.strides[last] == 1);
+}
+
+// The row, in out's type: where it is, or in scratch memory.
+const void* row_in_type(const Tensor& bias, DType type) {
+  if (bias.dtype == type) return bias.data;
+  const int last = bias.rank - 1;
+  Tensor row, from;
+  row.rank = from.rank = 1;
+  row.dims[0] = from.dims[0] = bias.dims[last];
+  row.strides[0] = from.strides[0] = 1;
+  row.dtype = type;
+  row.data = device().scratch;
+  from.dtype = bias.dtype;
+  from.data = bias.data;
+  copy(row, from, false);
+  return row.data;
+}
+
+// False, and nothing that is seen done, if the contraction is not one product, or what follows it no epilogue of it.
+bool by_one_product(const Tensor& out, const Tensor& pre, const Tensor& lhs, const Tensor& rhs, const Tensor& base, const Tensor& bias,
+                    const Tensor& before, const Groups& groups, double scale, Scalar function) {
+  const std::optional<Matrices> found = find_matrices(groups, true);
+  if (!found || found->exchanged || length_of(found->outer) * length_of(found->outer_k) != 1) return false;
+  const Tensor& aux = function == Scalar::gelu_tanh_grad ? before : pre;
+  if ((base.data && !lies_as(base, out)) || (aux.data && !lies_as(aux, out)) || (bias.data && !is_one_row(bias, out))) return false;
+  if (bias.data && found->n.length != out.dims[out.rank - 1]) return false;
+  if (bias.data && bias.elements() * static_cast<int64_t>(size_of(out.dtype)) > static_cast<int64_t>(scratch_bytes)) return false;
+  const ProductEpilogue epilogue{function, base.data, bias.data ? row_in_type(bias, out.dtype) : nullptr, aux.data};
+  return enqueue(product_of(*found, {}, out, lhs), lhs.data, rhs.data, out.data, scale, false, epilogue);
 }
 
 }  // namespace
@@ -165,6 +215,17 @@ void contract(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const cha
   }
   if (is_float(lhs.dtype) && by_products(out, lhs, rhs, groups, scale, accumulate)) return;
   contract_strided(out, lhs, rhs, groups, scale, accumulate);
+}
+
+void contract_epilogue(const Tensor& out, const Tensor& pre, const Tensor& lhs, const Tensor& rhs, const Tensor& base, const Tensor& bias,
+                       const Tensor& before, const char* equation, double scale, Scalar function) {
+  if (out.elements() == 0) return;
+  const Groups groups = groups_of(out, lhs, rhs, equation);
+  const bool is_product = is_float(lhs.dtype) && lhs.dtype == rhs.dtype && length_of(groups.k) > 0;
+  if (is_product && by_one_product(out, pre, lhs, rhs, base, bias, before, groups, scale, function)) return;
+  const Tensor& product = pre.data ? pre : out;
+  contract(product, lhs, rhs, equation, scale, false);
+  enqueue_epilogue(out, pre, product, base, bias, before, function);
 }
 
 }  // namespace sscc::rt

@@ -5,6 +5,7 @@
 #include <algorithm>
 #include <array>
 #include <map>
+#include <optional>
 #include <stdexcept>
 
 #include "device.h"
@@ -23,7 +24,7 @@ cudaDataType_t blas_type(DType type) {
 }
 
 // Everything that the choice of a kernel depends on.
-using Key = std::array<int64_t, 18>;
+using Key = std::array<int64_t, 22>;
 
 // The largest power of two, up to 256, that the addresses of all products are multiples of.
 int64_t alignment_of(const void* memory, DType type, int64_t step, int64_t unit) {
@@ -53,7 +54,32 @@ void prefer(cublasLtMatmulPreference_t preference, cublasLtMatmulPreferenceAttri
   check(cublasLtMatmulPreferenceSetAttribute(preference, attribute, &value, sizeof value), "tell cuBLASLt what is wanted");
 }
 
-Choice choose(const MatrixProduct& p, int64_t a_alignment, int64_t b_alignment, int64_t c_alignment) {
+template <class Value>
+void describe(cublasLtMatmulDesc_t operation, cublasLtMatmulDescAttributes_t attribute, Value value) {
+  check(cublasLtMatmulDescSetAttribute(operation, attribute, &value, sizeof value), "describe a product to cuBLASLt");
+}
+
+// Nothing: cuBLASLt has no such epilogue.
+std::optional<cublasLtEpilogue_t> epilogue_of(const ProductEpilogue& e) {
+  const bool has_bias = e.bias != nullptr;
+  switch (e.function) {
+    case Scalar::identity: return has_bias ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT;
+    case Scalar::relu: return has_bias ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_RELU;
+    case Scalar::gelu_tanh:
+      if (e.aux) return has_bias ? CUBLASLT_EPILOGUE_GELU_AUX_BIAS : CUBLASLT_EPILOGUE_GELU_AUX;
+      return has_bias ? CUBLASLT_EPILOGUE_GELU_BIAS : CUBLASLT_EPILOGUE_GELU;
+    case Scalar::gelu_tanh_grad: return has_bias ? std::nullopt : std::optional(CUBLASLT_EPILOGUE_DGELU);
+    default: return std::nullopt;
+  }
+}
+
+// The memory that this call's epilogue uses. (What depends on it alone is not asked for again.)
+void set_memory(cublasLtMatmulDesc_t operation, const ProductEpilogue& e) {
+  if (e.bias) describe(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, e.bias);
+  if (e.aux) describe(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, e.aux);
+}
+
+Choice choose(const MatrixProduct& p, const ProductEpilogue& epilogue, int64_t a_alignment, int64_t b_alignment, int64_t c_alignment) {
   Choice choice;
   const bool is_double = p.in == DType::f64;
   const cublasComputeType_t compute = is_double                             ? CUBLAS_COMPUTE_64F
@@ -61,8 +87,17 @@ Choice choose(const MatrixProduct& p, int64_t a_alignment, int64_t b_alignment, 
                                                                             : CUBLAS_COMPUTE_32F;
   check(cublasLtMatmulDescCreate(&choice.operation, compute, is_double ? CUDA_R_64F : CUDA_R_32F), "describe a product to cuBLASLt");
   const cublasOperation_t a = p.b_transposed ? CUBLAS_OP_T : CUBLAS_OP_N, b = p.a_transposed ? CUBLAS_OP_T : CUBLAS_OP_N;
-  check(cublasLtMatmulDescSetAttribute(choice.operation, CUBLASLT_MATMUL_DESC_TRANSA, &a, sizeof a), "describe a product to cuBLASLt");
-  check(cublasLtMatmulDescSetAttribute(choice.operation, CUBLASLT_MATMUL_DESC_TRANSB, &b, sizeof b), "describe a product to cuBLASLt");
+  describe(choice.operation, CUBLASLT_MATMUL_DESC_TRANSA, a);
+  describe(choice.operation, CUBLASLT_MATMUL_DESC_TRANSB, b);
+  const std::optional<cublasLtEpilogue_t> behind = epilogue_of(epilogue);
+  if (!behind) return choice;
+  if (*behind != CUBLASLT_EPILOGUE_DEFAULT) describe(choice.operation, CUBLASLT_MATMUL_DESC_EPILOGUE, *behind);
+  if (epilogue.bias) describe(choice.operation, CUBLASLT_MATMUL_DESC_BIAS_DATA_TYPE, blas_type(p.out));
+  if (epilogue.aux) {
+    describe(choice.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_LD, p.c_stride);
+    describe(choice.operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_DATA_TYPE, blas_type(p.out));
+  }
+  set_memory(choice.operation, epilogue);
   choice.a = p.b_transposed ? layout(p.in, p.n, p.k, p.b_stride, p.batch, p.b_step) : layout(p.in, p.k, p.n, p.b_stride, p.batch, p.b_step);
   choice.b = p.a_transposed ? layout(p.in, p.k, p.m, p.a_stride, p.batch, p.a_step) : layout(p.in, p.m, p.k, p.a_stride, p.batch, p.a_step);
   choice.c = layout(p.out, p.m, p.n, p.c_stride, p.batch, p.c_step);
@@ -92,9 +127,12 @@ std::map<Key, Choice> choices;
 
 }  // namespace
 
-bool enqueue(const MatrixProduct& p, const void* a, const void* b, void* c, double scale, bool accumulate) {
+bool enqueue(const MatrixProduct& p, const void* a, const void* b, void* c, double scale, bool accumulate, const ProductEpilogue& epilogue) {
+  const void* const addend = epilogue.base ? epilogue.base : c;
   const int64_t a_alignment = alignment_of(a, p.in, p.a_step, p.a_unit), b_alignment = alignment_of(b, p.in, p.b_step, p.b_unit),
-                c_alignment = alignment_of(c, p.out, p.c_step, p.c_unit);
+                c_alignment = std::min(alignment_of(c, p.out, p.c_step, p.c_unit), alignment_of(addend, p.out, p.c_step, p.c_unit));
+  // As cuBLASLt has it of what it keeps beside a result.
+  if (epilogue.aux && (p.c_stride % 8 != 0 || alignment_of(epilogue.aux, p.out, 0, 0) < 16)) return false;
   const Key key{static_cast<int64_t>(p.in),
                 static_cast<int64_t>(p.out),
                 p.m,
@@ -112,17 +150,22 @@ bool enqueue(const MatrixProduct& p, const void* a, const void* b, void* c, doub
                 a_alignment,
                 b_alignment,
                 c_alignment,
-                device().tf32};
+                device().tf32,
+                static_cast<int64_t>(epilogue.function),
+                epilogue.base != nullptr,
+                epilogue.bias != nullptr,
+                epilogue.aux != nullptr};
   auto found = choices.find(key);
-  if (found == choices.end()) found = choices.emplace(key, choose(p, a_alignment, b_alignment, c_alignment)).first;
+  if (found == choices.end()) found = choices.emplace(key, choose(p, epilogue, a_alignment, b_alignment, c_alignment)).first;
   const Choice& choice = found->second;
   if (!choice.exists) return false;
-  const double double_factors[] = {scale, accumulate ? 1.0 : 0.0};
-  const float float_factors[] = {static_cast<float>(scale), accumulate ? 1.0f : 0.0f};
+  set_memory(choice.operation, epilogue);
+  const double double_factors[] = {scale, accumulate || epilogue.base ? 1.0 : 0.0};
+  const float float_factors[] = {static_cast<float>(scale), accumulate || epilogue.base ? 1.0f : 0.0f};
   const bool is_double = p.in == DType::f64;
   const void* alpha = is_double ? static_cast<const void*>(&double_factors[0]) : &float_factors[0];
   const void* beta = is_double ? static_cast<const void*>(&double_factors[1]) : &float_factors[1];
-  check(cublasLtMatmul(device().blas, choice.operation, alpha, b, choice.a, a, choice.b, beta, c, choice.c, c, choice.c, &choice.algorithm,
+  check(cublasLtMatmul(device().blas, choice.operation, alpha, b, choice.a, a, choice.b, beta, addend, choice.c, c, choice.c, &choice.algorithm,
                        device().blas_workspace, blas_workspace_bytes, compute_stream()),
         "multiply matrices");
   return true;

@@ -235,6 +235,50 @@ const std::vector<Damage>& damages() {
                    if (e->ops[s].first == op) e->steps[s].beta += 1;
          return true;
        }},
+      {"attention is scaled otherwise",
+       [](Patient& p) {
+         return change(p, p.find(has<AttentionExpression>()), [](Instruction& i) { std::get<AttentionExpression>(i.expression).rule.scale *= 2; });
+       }},
+      {"attention keeps what it is to mask",
+       [](Patient& p) {
+         const auto chooses = [](const Instruction& i) {
+           const auto* e = std::get_if<AttentionExpression>(&i.expression);
+           return e && (e->rule.mask == rt::AttentionMask::replace || e->rule.mask == rt::AttentionMask::keep);
+         };
+         return change(p, p.find(chooses), [](Instruction& i) {
+           rt::AttentionMask& mask = std::get<AttentionExpression>(i.expression).rule.mask;
+           mask = mask == rt::AttentionMask::keep ? rt::AttentionMask::replace : rt::AttentionMask::keep;
+         });
+       }},
+      {"attention takes keys for queries",
+       [](Patient& p) {
+         return change(p, p.find(has<AttentionExpression>()), [](Instruction& i) {
+           std::swap(i.ins[0], i.ins[1]);
+           std::swap(i.reads[0], i.reads[1]);
+         });
+       }},
+      {"attention sums over other labels",
+       [](Patient& p) {
+         return change(p, p.find(has<AttentionExpression>()), [](Instruction& i) {
+           std::string& equation = std::get<AttentionExpression>(i.expression).equation;
+           std::swap(equation[0], equation[equation.find(',') - 1]);
+         });
+       }},
+      {"gradients of attention are exchanged",
+       [](Patient& p) {
+         return change(p, p.find(Opcode::attention_grad), [](Instruction& i) {
+           std::swap(i.outs[0], i.outs[1]);
+           std::swap(i.writes[0], i.writes[1]);
+         });
+       }},
+      {"attention does not leave the sums that its gradient needs",
+       [](Patient& p) {
+         const auto keeps_sums = [](const Instruction& i) { return i.opcode == Opcode::attention && i.outs.size() > 1; };
+         return change(p, p.find(keeps_sums), [](Instruction& i) {
+           i.outs.pop_back();
+           i.writes.pop_back();
+         });
+       }},
       {"a sum begins with one",
        [](Patient& p) { return change(p, p.find(Opcode::fill), [](Instruction& i) { std::get<FillValue>(i.expression).value += 1; }); }},
       {"the join of partial values is dropped",

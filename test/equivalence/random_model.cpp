@@ -1,6 +1,7 @@
 #include "test/equivalence/random_model.h"
 
 #include <filesystem>
+#include <limits>
 #include <set>
 
 #include "compiler/ops/build.h"
@@ -22,10 +23,13 @@ class Generator {
     const int inputs = 1 + static_cast<int>(below(random_, 2));
     for (int i = 0; i < inputs; ++i) add_input(i);
     for (int i = 0; i < operators_; ++i) add_operator();
+    if (coin(5) == 0) attend();
     finish();
     find_blocks(module_);
     return std::move(module_);
   }
+
+  bool attends() const { return attends_; }
 
  private:
   static constexpr int64_t lengths[] = {2, 3, 4, 6, 8};
@@ -166,6 +170,79 @@ class Generator {
     return builder("MatMul").contract(small, batch + "qr", x, batch + "rk", batch + "qk");
   }
 
+  // Attention as models have it, over the last two dimensions of a value, with one head or two, and masks of all kinds. It stands at the end: what it
+  // makes are no integers, and no operator behind it has a kink.
+  void attend() {
+    const TensorId x = value();
+    const Shape s = shape(x);
+    if (s.size() < 2 || s.size() > 3 || elements(s) > 512) return;
+    const std::string rows = s.size() == 2 ? "n" : "bn";
+    const auto projected = [&](int64_t width) { return builder("MatMul").contract(x, rows + "d", parameter({s.back(), width}), "dw", rows + "w"); };
+    const bool has_heads = coin(2) == 0;
+    const auto in_heads = [&](TensorId t) {
+      if (!has_heads) return t;
+      Shape dims = shape(t);
+      dims.back() /= 2;
+      dims.insert(dims.end() - 1, 2);
+      llvm::SmallVector<int, 5> permutation;
+      for (size_t d = 0; d < dims.size(); ++d) permutation.push_back(static_cast<int>(d));
+      std::swap(permutation[dims.size() - 2], permutation[dims.size() - 3]);
+      return builder("Transpose").transpose(builder("Reshape").reshape(t, dims), permutation);
+    };
+    const int64_t width = 2 * (1 + coin(2)), values = 2 * (1 + coin(2));
+    const TensorId q = in_heads(projected(width)), k = in_heads(projected(width)), v = in_heads(projected(values));
+    std::string batch;
+    for (size_t d = 0; d + 2 < shape(q).size(); ++d) batch += static_cast<char>('a' + d);
+    TensorId scores = builder("MatMul").contract(q, batch + "qz", k, batch + "kz", batch + "qk");
+    if (coin(2) == 0) scores = builder("Mul").pointwise(Scalar::scale_shift, {scores}, 0.5, 0);
+    scores = masked(scores);
+    const TensorId weights = builder("Softmax").softmax(scores, static_cast<int>(batch.size()) + 1);
+    const TensorId out = builder("MatMul").contract(weights, batch + "qk", v, batch + "kw", batch + "qw");
+    values_.push_back(coin(2) == 0 ? out : builder("Mul").pointwise(Scalar::mul, {out, bias(shape(out))}));
+    attends_ = true;
+  }
+
+  TensorId masked(TensorId scores) {
+    const size_t rank = shape(scores).size();
+    const Shape matrix = {shape(scores)[rank - 2], shape(scores)[rank - 1]};
+    constexpr double never = -std::numeric_limits<double>::infinity();
+    const auto is_seen = [](int64_t query, int64_t key) { return key <= query; };
+    switch (coin(5)) {
+      case 0:
+        return builder("Add").pointwise(
+            Scalar::add, {scores, constant<double>(DType::f64, matrix, [&](int64_t q, int64_t k) { return is_seen(q, k) ? 0 : never; })});
+      case 1: return builder("Add").pointwise(Scalar::add, {scores, parameter(matrix)});
+      case 2: {
+        const TensorId mask = constant<char>(DType::b1, matrix, [&](int64_t q, int64_t k) { return !is_seen(q, k); });
+        return builder("Where").pointwise(
+            Scalar::where, {mask, constant<double>(DType::f64, {}, [&](int64_t, int64_t) { return coin(2) == 0 ? never : -10; }), scores});
+      }
+      case 3: {
+        const TensorId mask = constant<char>(DType::b1, matrix, [&](int64_t q, int64_t k) { return is_seen(q, k); });
+        return builder("Where").pointwise(Scalar::where, {mask, scores, constant<double>(DType::f64, {}, [&](int64_t, int64_t) { return -2; })});
+      }
+      default: return scores;
+    }
+  }
+
+  // Of rank 2 or 0.
+  template <class Value, class ValueOf>
+  TensorId constant(DType type, const Shape& dims, const ValueOf& value_of) {
+    Tensor t;
+    t.name = "c" + std::to_string(constants_++);
+    t.dtype = type;
+    t.shape = dims;
+    t.role = Role::constant;
+    std::string bytes;
+    for (int64_t q = 0; q < (dims.empty() ? 1 : dims[0]); ++q)
+      for (int64_t k = 0; k < (dims.empty() ? 1 : dims[1]); ++k) {
+        const auto value = static_cast<Value>(value_of(q, k));
+        bytes.append(reinterpret_cast<const char*>(&value), sizeof value);
+      }
+    t.weight = Weight{"", 0, static_cast<int64_t>(bytes.size()), std::make_shared<const std::string>(std::move(bytes))};
+    return module_.add_tensor(std::move(t));
+  }
+
   // Splits a dimension in two, or joins two neighbours.
   TensorId reshape(TensorId x) {
     Shape s = shape(x);
@@ -216,7 +293,8 @@ class Generator {
   const int operators_;
   Module module_;
   int64_t batch_ = 0, positions_ = 0;
-  int parameters_ = 0, nodes_ = 0, since_tamed_ = 0;
+  int parameters_ = 0, constants_ = 0, nodes_ = 0, since_tamed_ = 0;
+  bool attends_ = false;
   std::vector<TensorId> values_;
   std::vector<std::pair<TensorId, Shape>> matrices_;
   std::map<TensorId, int64_t> rows_;
@@ -277,9 +355,15 @@ TensorId add_parameter(Module& module, const std::string& name, const Shape& sha
 
 Model random_model(Random& random, int operators) {
   Model model;
-  model.module = Generator(random, operators).run();
+  Generator generator(random, operators);
+  model.module = generator.run();
   model.recipe = exact_recipe;
   if (!is_trainable(model.module, model.module.outputs[0])) model.recipe.clear();
+  if (generator.attends()) {
+    model.attends = true;
+    model.steps = 1;
+    return model;
+  }
   if (below(random, 8) == 0 && classify(model, random)) return model;
   if (model.recipe.empty() || below(random, 4) > 0) return model;
   const std::string loss = R"({"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": )";
@@ -313,7 +397,7 @@ void write_data(const Model& model, const std::string& folder, Random& random) {
                                                    : doubles.data();
       rt::write_pb(path + "/input_" + std::to_string(i) + ".pb", t.name, t.dtype, std::vector<int64_t>(t.shape.begin(), t.shape.end()), values);
     }
-    if (model.is_exact()) continue;
+    if (!model.labels) continue;
     std::vector<int64_t> labels;
     for (int64_t e = 0; e < elements(*model.labels); ++e) labels.push_back(below(random, model.classes));
     rt::write_pb(path + "/label_0.pb", "labels", DType::i64, std::vector<int64_t>(model.labels->begin(), model.labels->end()), labels.data());

@@ -18,6 +18,12 @@ namespace sscc::rt {
 // out[...] (+)= scale * sum over labels not in out of lhs[...] rhs[...]; labels: one letter a dimension, "bmk,bkn->bmn".
 void contract(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const char* equation, double scale, bool accumulate);
 
+// A product, and what happens to it before it is written: value = scale * sum(lhs rhs) + base + bias; out = function(value) for identity, relu and
+// gelu_tanh, out = gelu_tanh_grad(before, value). With gelu_tanh `pre` is the value itself (data null: not wanted). base and bias (data null: none)
+// broadcast right-aligned against out; pre, before and base are of out's type, bias of the type that it is computed in.
+void contract_epilogue(const Tensor& out, const Tensor& pre, const Tensor& lhs, const Tensor& rhs, const Tensor& base, const Tensor& bias,
+                       const Tensor& before, const char* equation, double scale, Scalar function);
+
 // outs[i] = value of step results[i]; inputs broadcast right-aligned against outs[0] (all outs have its dims).
 void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::span<const ScalarStep> steps, std::span<const int32_t> results,
                bool accumulate);

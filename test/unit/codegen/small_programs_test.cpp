@@ -209,6 +209,18 @@ Programs every_opcode() {
   add(with(plain(Opcode::scatter_add, {result}, {ids, matrix}), IndexExpression{0, -1, 16, INT64_MIN}));
   add(with(plain(Opcode::softmax, {result}, {matrix}), DimExpression{1}));
   add(with(plain(Opcode::softmax_grad, {result}, {matrix, other}), DimExpression{1}));
+  rt::AttentionRule masked;
+  masked.scale = 0.125;
+  masked.mask = rt::AttentionMask::replace;
+  masked.low = -65504;
+  View sums = matrix;
+  sums.strides = {1, 0};
+  const std::string equation = "qz,kz,kw,qk->qw";
+  add(with(plain(Opcode::attention, {result}, {matrix, matrix, matrix}), AttentionExpression{equation, {}, {}}));
+  add(with(plain(Opcode::attention, {result, sums}, {matrix, matrix, matrix, view_of(mask, {8, 8}), view_of(b, {})}),
+           AttentionExpression{equation, masked, {}}));
+  add(with(plain(Opcode::attention_grad, {result, other, result}, {matrix, matrix, matrix, result, sums, other, view_of(mask, {8, 8}), view_of(b, {})}),
+           AttentionExpression{equation, masked, {}}));
   add(with(plain(Opcode::layer_norm, {result, vector, row}, {matrix, row, row}), NormExpression{1, 1e-5}));
   add(with(plain(Opcode::layer_norm, {result, vector, row}, {matrix, row}), NormExpression{1, 1e-5}));
   add(with(plain(Opcode::layer_norm_grad, {result}, {matrix, other, row, row, row}), NormExpression{1, 0}));
