@@ -6,15 +6,15 @@
 namespace sscc {
 namespace {
 
-enum class Role { lhs, rhs, base, bias, before };
+enum class Operand { lhs, rhs, base, bias, before };
 
 // Of each operand.
-std::vector<Role> roles_of_operands(const Instruction& i) {
+std::vector<Operand> roles_of_operands(const Instruction& i) {
   const auto& e = std::get<EpilogueExpression>(i.expression);
-  std::vector<Role> roles = {Role::lhs, Role::rhs};
-  if (e.has_base) roles.push_back(Role::base);
-  if (e.has_bias) roles.push_back(Role::bias);
-  while (roles.size() < i.ins.size()) roles.push_back(Role::before);
+  std::vector<Operand> roles = {Operand::lhs, Operand::rhs};
+  if (e.has_base) roles.push_back(Operand::base);
+  if (e.has_bias) roles.push_back(Operand::bias);
+  while (roles.size() < i.ins.size()) roles.push_back(Operand::before);
   return roles;
 }
 
@@ -23,7 +23,7 @@ std::vector<Role> roles_of_operands(const Instruction& i) {
 std::string difference_from_epilogue(const Module& module, const Instruction& product) {
   const auto& e = std::get<EpilogueExpression>(product.expression);
   if (product.opcode != Opcode::contract_epilogue || e.ops.empty()) return "is another kernel than its operators'";
-  const std::vector<Role> roles = roles_of_operands(product);
+  const std::vector<Operand> roles = roles_of_operands(product);
   const bool is_gradient = e.function == rt::Scalar::gelu_tanh_grad, keeps_value = product.outs.size() == 2;
   const size_t operands = 2 + static_cast<size_t>(e.has_base) + static_cast<size_t>(e.has_bias) + static_cast<size_t>(is_gradient);
   if (product.ins.size() != operands || product.outs.empty() || product.outs.size() > 2 || (keeps_value && e.function != rt::Scalar::gelu_tanh))
@@ -35,14 +35,14 @@ std::string difference_from_epilogue(const Module& module, const Instruction& pr
   for (size_t k = 0; k < e.ops.size(); ++k) {
     const Op& op = module.ops[e.ops[k].op];
     const llvm::ArrayRef<int32_t> args = e.ops[k].args;
-    const auto reads = [&](size_t a, Role role) {
+    const auto reads = [&](size_t a, Operand role) {
       return a < args.size() && args[a] >= 0 && args[a] < static_cast<int32_t>(roles.size()) && roles[static_cast<size_t>(args[a])] == role;
     };
     const auto reads_value = [&](size_t a) { return a < args.size() && args[a] == ~(static_cast<int32_t>(k) - 1) && k > 0; };
     if (op.inputs.size() != args.size() || is_done) return otherwise;
     if (k == 0) {
       const auto* a = std::get_if<ContractAttributes>(&op.attributes);
-      if (op.kind != Kind::contract || !reads(0, Role::lhs) || !reads(1, Role::rhs) || e.equation != a->lhs + "," + a->rhs + "->" + a->out)
+      if (op.kind != Kind::contract || !reads(0, Operand::lhs) || !reads(1, Operand::rhs) || e.equation != a->lhs + "," + a->rhs + "->" + a->out)
         return "sums over other dimensions than its operator";
       scale = a->scale;
       continue;
@@ -56,7 +56,7 @@ std::string difference_from_epilogue(const Module& module, const Instruction& pr
         break;
       case rt::Scalar::add: {
         const size_t value = reads_value(0) ? 0 : 1;
-        if (!reads_value(value) || (!reads(1 - value, Role::base) && !reads(1 - value, Role::bias))) return otherwise;
+        if (!reads_value(value) || (!reads(1 - value, Operand::base) && !reads(1 - value, Operand::bias))) return otherwise;
         ++added;
         break;
       }
@@ -66,7 +66,7 @@ std::string difference_from_epilogue(const Module& module, const Instruction& pr
         is_done = true;
         break;
       case rt::Scalar::gelu_tanh_grad:
-        if (a.function != e.function || !reads(0, Role::before) || !reads_value(1)) return otherwise;
+        if (a.function != e.function || !reads(0, Operand::before) || !reads_value(1)) return otherwise;
         is_done = true;
         break;
       default: return otherwise;

@@ -235,6 +235,30 @@ const std::vector<Damage>& damages() {
                    if (e->ops[s].first == op) e->steps[s].beta += 1;
          return true;
        }},
+      {"a product's epilogue is another",
+       [](Patient& p) {
+         return change(p, p.find(has<EpilogueExpression>()), [](Instruction& i) {
+           rt::Scalar& function = std::get<EpilogueExpression>(i.expression).function;
+           function = function == rt::Scalar::identity ? rt::Scalar::relu : rt::Scalar::identity;
+         });
+       }},
+      {"a product is scaled otherwise before its epilogue",
+       [](Patient& p) {
+         return change(p, p.find(has<EpilogueExpression>()), [](Instruction& i) { std::get<EpilogueExpression>(i.expression).scale *= 2; });
+       }},
+      {"an addend of a product is left out",
+       [](Patient& p) {
+         const auto has_addend = [](const Instruction& i) {
+           const auto* e = std::get_if<EpilogueExpression>(&i.expression);
+           return e && (e->has_base || e->has_bias);
+         };
+         return change(p, p.find(has_addend), [](Instruction& i) {
+           auto& e = std::get<EpilogueExpression>(i.expression);
+           (e.has_base ? e.has_base : e.has_bias) = false;
+           i.ins.erase(i.ins.begin() + 2);
+           i.reads.erase(i.reads.begin() + 2);
+         });
+       }},
       {"attention is scaled otherwise",
        [](Patient& p) {
          return change(p, p.find(has<AttentionExpression>()), [](Instruction& i) { std::get<AttentionExpression>(i.expression).rule.scale *= 2; });

@@ -209,6 +209,10 @@ Programs every_opcode() {
   add(with(plain(Opcode::scatter_add, {result}, {ids, matrix}), IndexExpression{0, -1, 16, INT64_MIN}));
   add(with(plain(Opcode::softmax, {result}, {matrix}), DimExpression{1}));
   add(with(plain(Opcode::softmax_grad, {result}, {matrix, other}), DimExpression{1}));
+  EpilogueExpression epilogue{"mk,kn->mn", 1, rt::Scalar::gelu_tanh, false, true, {}};
+  add(with(plain(Opcode::contract_epilogue, {result, other}, {transposed, other, row}), epilogue));
+  epilogue = {"mk,kn->mn", 0.5, rt::Scalar::gelu_tanh_grad, true, false, {}};
+  add(with(plain(Opcode::contract_epilogue, {result}, {transposed, other, matrix, other}), epilogue));
   rt::AttentionRule masked;
   masked.scale = 0.125;
   masked.mask = rt::AttentionMask::replace;
@@ -219,8 +223,9 @@ Programs every_opcode() {
   add(with(plain(Opcode::attention, {result}, {matrix, matrix, matrix}), AttentionExpression{equation, {}, {}}));
   add(with(plain(Opcode::attention, {result, sums}, {matrix, matrix, matrix, view_of(mask, {8, 8}), view_of(b, {})}),
            AttentionExpression{equation, masked, {}}));
-  add(with(plain(Opcode::attention_grad, {result, other, result}, {matrix, matrix, matrix, result, sums, other, view_of(mask, {8, 8}), view_of(b, {})}),
-           AttentionExpression{equation, masked, {}}));
+  add(with(
+      plain(Opcode::attention_grad, {result, other, result}, {matrix, matrix, matrix, result, sums, other, view_of(mask, {8, 8}), view_of(b, {})}),
+      AttentionExpression{equation, masked, {}}));
   add(with(plain(Opcode::layer_norm, {result, vector, row}, {matrix, row, row}), NormExpression{1, 1e-5}));
   add(with(plain(Opcode::layer_norm, {result, vector, row}, {matrix, row}), NormExpression{1, 1e-5}));
   add(with(plain(Opcode::layer_norm_grad, {result}, {matrix, other, row, row, row}), NormExpression{1, 0}));

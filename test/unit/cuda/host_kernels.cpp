@@ -4,6 +4,7 @@ using namespace sscc;
 
 extern "C" const rt::test::Kernels* host_kernels() {
   static const rt::test::Kernels kernels{rt::contract,
+                                         rt::contract_epilogue,
                                          rt::pointwise,
                                          rt::reduce,
                                          rt::copy,

@@ -7,6 +7,7 @@ namespace sscc::rt::test {
 
 struct Kernels {
   decltype(&rt::contract) contract;
+  decltype(&rt::contract_epilogue) contract_epilogue;
   decltype(&rt::pointwise) pointwise;
   decltype(&rt::reduce) reduce;
   decltype(&rt::copy) copy;

@@ -30,6 +30,29 @@ TEST_CASE("contract: every kind of label and layout") {
   CHECK(out.difference() <= (is_float(type) ? 0.3 : 0));
 }
 
+TEST_CASE("contract_epilogue: with cuBLASLt's epilogues, and behind the product where it has none") {
+  const Scalar function = GENERATE(Scalar::identity, Scalar::relu, Scalar::gelu_tanh, Scalar::gelu_tanh_grad);
+  const bool has_base = GENERATE(false, true), has_bias = GENERATE(false, true);
+  const bool keeps_value = function == Scalar::gelu_tanh && GENERATE(false, true);
+  const DType type = GENERATE(DType::f32, DType::f64, DType::bf16, DType::f16);
+  const Layout layout = GENERATE(Layout::dense, Layout::rows, Layout::spread);
+  const auto [equation, lhs_dims, rhs_dims, out_dims] = GENERATE(
+      std::tuple("mk,kn->mn", Dims{24, 16}, Dims{16, 40}, Dims{24, 40}), std::tuple("abk,nk->abn", Dims{2, 3, 8}, Dims{16, 8}, Dims{2, 3, 16}),
+      std::tuple("bmk,bkn->bmn", Dims{2, 4, 8}, Dims{2, 8, 16}, Dims{2, 4, 16}), std::tuple("mk,kn->nm", Dims{5, 7}, Dims{7, 3}, Dims{3, 5}));
+  Mirror lhs(type, lhs_dims), rhs(type, rhs_dims), base(type, out_dims, layout), before(type, out_dims, layout), out(type, out_dims, layout),
+      pre(type, out_dims, layout), bias(arithmetic_type(type), {out_dims.back()});
+  lhs.reals(-1, 1), rhs.reals(-1, 1), base.reals(-1, 1), before.reals(-2, 2), bias.reals(-1, 1);
+  const auto run = [&](const auto& kernel, const auto& side) {
+    kernel(side(out), keeps_value ? side(pre) : nothing, side(lhs), side(rhs), has_base ? side(base) : nothing, has_bias ? side(bias) : nothing,
+           function == Scalar::gelu_tanh_grad ? side(before) : nothing, equation, 0.5, function);
+  };
+  run(host_kernels()->contract_epilogue, [](const Mirror& mirror) { return mirror.host(); });
+  run(contract_epilogue, [](const Mirror& mirror) { return mirror.device(); });
+  INFO(equation << " " << name_of(type) << " " << name_of(function) << " layout " << static_cast<int>(layout));
+  CHECK(out.difference() <= 1);
+  CHECK(pre.difference() <= 1);
+}
+
 TEST_CASE("contract: real numbers, small floats into float, broadcast operands") {
   Mirror lhs(DType::f32, {130, 300}), rhs(DType::f32, {300, 70}), out(DType::f32, {130, 70});
   lhs.reals(-1, 1), rhs.reals(-1, 1);

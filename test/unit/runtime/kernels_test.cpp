@@ -59,6 +59,34 @@ TEMPLATE_TEST_CASE("contract: every kind of label, dense and strided, overwritin
   CHECK(out.untouched_elements() == gaps);
 }
 
+TEMPLATE_TEST_CASE("contract_epilogue: what is added, and the function", "", float, double) {
+  const Scalar function = GENERATE(Scalar::identity, Scalar::relu, Scalar::gelu_tanh, Scalar::gelu_tanh_grad);
+  const bool has_base = GENERATE(false, true), has_bias = GENERATE(false, true), spread = GENERATE(false, true);
+  const bool keeps_value = function == Scalar::gelu_tanh && GENERATE(false, true);
+  const Dims dims = {5, 6};
+  Array<TestType> lhs({5, 7}, spread), rhs({7, 6}, spread), base(dims, spread), bias({6}), before(dims, spread), out(dims, spread), pre(dims, spread);
+  lhs.integers(-2, 2), rhs.integers(-2, 2), base.integers(-4, 4), bias.integers(-4, 4), before.integers(-2, 2);
+  Array<TestType> value(dims), wanted(dims);
+  contract(value, lhs, rhs, "mk,kn->mn", 0.5, false);
+  const auto apply = [&](std::initializer_list<Tensor> ins, Scalar f, const Tensor& to) {
+    const ScalarStep step{f, {0, 1, 2}, 0, 0, Tensor(to).dtype};
+    const int32_t result = 0;
+    const Tensor outs[] = {to};
+    pointwise(outs, std::span(ins.begin(), ins.size()), {&step, 1}, {&result, 1}, false);
+  };
+  if (has_base) apply({value, base}, Scalar::add, value);
+  if (has_bias) apply({value, bias}, Scalar::add, value);
+  if (function == Scalar::gelu_tanh_grad)
+    apply({before, value}, function, wanted);
+  else
+    apply({value}, function, wanted);
+  const Tensor none;
+  contract_epilogue(out, keeps_value ? Tensor(pre) : none, lhs, rhs, has_base ? Tensor(base) : none, has_bias ? Tensor(bias) : none, before,
+                    "mk,kn->mn", 0.5, function);
+  CHECK(out.values() == wanted.values());
+  if (keeps_value) CHECK(pre.values() == value.values());
+}
+
 TEST_CASE("reduce: every subset of dimensions and every join") {
   const uint32_t reduced = GENERATE(range(1u, 16u));
   const Join join = GENERATE(Join::sum, Join::max, Join::min, Join::logsumexp);
