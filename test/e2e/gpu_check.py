@@ -211,7 +211,7 @@ def outlives(case, what):
             ranks = []
             for _ in range(300):
                 time.sleep(0.1)
-                ranks = [pid for pid in children(process.pid) if b"launch" in command_line(pid)]
+                ranks = [pid for pid in children(process.pid) if os.path.basename(executable(pid)) == "launch"]
                 if len(ranks) == case.ranks:
                     break
             if len(ranks) != case.ranks:
@@ -246,12 +246,11 @@ def children(pid):
     return [each for each in found if each != pid]
 
 
-def command_line(pid):
+def executable(pid):
     try:
-        with open(f"/proc/{pid}/cmdline", "rb") as file:
-            return file.read()
+        return os.readlink(f"/proc/{pid}/exe")
     except OSError:
-        return b""
+        return ""
 
 
 def run_all(arguments):

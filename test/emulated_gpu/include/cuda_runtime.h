@@ -17,6 +17,7 @@
 #include "emulated_gpu/gpu.h"
 
 #define SSCC_EMULATED_GPU 1
+#define __CUDA_ARCH__ 900
 
 #define __global__
 #define __device__
