@@ -80,7 +80,7 @@ void RankLowering::join_calls(size_t begin) {
       for (const View& view : i.outs) made.insert(view.buffer);
     (is_call ? call : is_behind ? behind : before).push_back(std::move(i));
   }
-  for (Instruction& i : llvm::MutableArrayRef(call).drop_back()) std::get<Communication>(i.expression).with_next = true;
+  for (Instruction& i : llvm::MutableArrayRef(call).drop_back()) i.with_next = true;
   list.resize(begin);
   for (std::vector<Instruction>* part : {&before, &call, &behind}) llvm::move(*part, std::back_inserter(list));
 }

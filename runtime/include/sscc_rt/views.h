@@ -52,6 +52,11 @@ struct Scalars {
 };
 void pointwise(const Tensor& out, Scalar function, std::initializer_list<Tensor> ins, Scalars scalars, bool add);
 
+void sum_of_squares(const Tensor& out, std::initializer_list<Tensor> ins, bool add);
+
+void update(std::initializer_list<UpdateOperands> parameters, const Tensor& clip, const Tensor& loss_scale, const Tensor& taken,
+            const UpdateRule& rule, int64_t t);
+
 void pad(const Tensor& out, const Tensor& in, std::initializer_list<int64_t> starts, std::initializer_list<int64_t> steps, bool add);
 
 }  // namespace sscc::rt
