@@ -3,6 +3,8 @@
 #include "compiler/program/traffic.h"
 #include "compiler/program/views.h"
 #include "compiler/support/check.h"
+#include "llvm/ADT/STLExtras.h"
+#include "llvm/ADT/StringRef.h"
 
 namespace sscc {
 namespace {
@@ -25,7 +27,7 @@ bool is_sum_of_squares(const Body& body, const Instruction& i) {
   const DType type = body.buffers[i.outs[0].buffer].dtype;
   if ((type != DType::f32 && type != DType::f64) || body.buffers[i.ins[0].buffer].dtype != type) return false;
   const auto [lhs, rest] = llvm::StringRef(contraction->equation).split(',');
-  return rest == (lhs + "->").str();
+  return rest == lhs.str() + "->";
 }
 
 llvm::ArrayRef<View> scalars_of_update(const Instruction& update) {

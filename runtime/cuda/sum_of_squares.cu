@@ -31,7 +31,7 @@ __global__ void __launch_bounds__(threads_per_block) squares_kernel(const __grid
   const int tensor = table.tensor_of(blockIdx.x);
   const int64_t begin = int64_t{blockIdx.x - table.first_block[tensor]} * elements_of_block;
   const T* from = static_cast<const T*>(table.memory[0][tensor]) + begin;
-  const int count = static_cast<int>(std::min(elements_of_block, table.elements[tensor] - begin));
+  const int count = static_cast<int>(std::min(int64_t{elements_of_block}, table.elements[tensor] - begin));
   const int in_packs = table.is_aligned[tensor] ? count / pack * pack : 0;
   double sum = 0;
 #pragma unroll 4
