@@ -1,7 +1,10 @@
 #include "compiler/codegen/print_instruction.h"
 
+#include <set>
+
 #include "compiler/codegen/source_text.h"
 #include "compiler/program/calls.h"
+#include "compiler/program/views.h"
 #include "compiler/support/check.h"
 
 namespace sscc {
@@ -48,10 +51,15 @@ class Call {
   }
   Call& outs(size_t count) { return operands(instruction.outs, count); }
   Call& ins(size_t count) { return operands(instruction.ins, count); }
-  // In braces, from argument `first` on.
-  Call& enclose(size_t first) {
-    arguments_[first].insert(0, "{");
-    arguments_.back() += "}";
+  // In braces, from argument `first` on, or as arguments of a function.
+  Call& enclose(size_t first, const char* opening = "{", const char* closing = "}") {
+    arguments_[first].insert(0, opening);
+    arguments_.back() += closing;
+    return *this;
+  }
+  // What comes next begins a line.
+  Call& break_line() {
+    line_begins_.insert(count());
     return *this;
   }
   size_t count() const { return arguments_.size(); }
@@ -70,7 +78,7 @@ class Call {
     std::string result;
     for (size_t i = 0; i < arguments_.size(); ++i) {
       const std::string argument = arguments_[i] + (i + 1 < arguments_.size() ? "," : "");
-      if (i > 0 && line.size() + argument.size() + 3 > columns) {
+      if (i > 0 && (line_begins_.contains(i) || line.size() + argument.size() + 3 > columns)) {
         result += line + "\n";
         line = indent + argument;
       } else {
@@ -92,6 +100,7 @@ class Call {
 
   std::string function_;
   std::vector<std::string> arguments_;
+  std::set<size_t> line_begins_;
 };
 
 template <class Expression>
@@ -122,11 +131,19 @@ void print_pointwise(Call& call) {
 }
 
 void print_update(Call& call) {
+  const bool has_lines = call.members.size() > 1;
   for (const Instruction& each : call.members) {
+    if (has_lines) call.break_line();
     const size_t first = call.count(), moments = each.outs.size() - 1;
-    call.operands(each.outs, 3).operands(each.ins, 2).operands(llvm::ArrayRef<View>(each.ins).slice(2, moments), 2).enclose(first);
+    const llvm::ArrayRef<View> of_moments = llvm::ArrayRef<View>(each.ins).slice(2, moments);
+    const bool in_place = same_place(each.outs[0], each.ins[0]) && llvm::equal(llvm::ArrayRef<View>(each.outs).drop_front(), of_moments, same_place);
+    if (!in_place) call.operands(each.outs, 3);
+    call.operands(each.ins, 2).operands(of_moments, in_place ? moments : 2);
+    in_place ? call.enclose(first, "in_place(", ")") : call.enclose(first);
   }
-  call.enclose(0).operands(scalars_of_update(call.instruction), 3);
+  call.enclose(0);
+  if (has_lines) call.break_line();
+  call.operands(scalars_of_update(call.instruction), 3);
   call.word(call.names.rule(expression_of<UpdateExpression>(call).rule)).word("rank.step()");
 }
 

@@ -8,19 +8,18 @@
 namespace sscc::rt {
 
 StepGraph::StepGraph(cudaStream_t stream, const std::function<void()>& give) {
-  // Other threads, the watchdog's and NCCL's, go on with calls that this one may not make meanwhile.
-  check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "record the step");
   cudaGraph_t graph = nullptr;
   try {
+    // Other threads, the watchdog's and NCCL's, go on with calls that this one may not make meanwhile.
+    check(cudaStreamBeginCapture(stream, cudaStreamCaptureModeThreadLocal), "record the step");
     give();
+    check(cudaStreamEndCapture(stream, &graph), "record the step");
+    check(cudaGraphInstantiate(&executable_, graph, 0), "make a graph of the step");
   } catch (const std::logic_error& error) {
-    cudaStreamEndCapture(stream, &graph);
+    if (!graph) cudaStreamEndCapture(stream, &graph);
     throw std::logic_error(std::string(error.what()) + ", while the step is recorded; SSCC_CUDA_GRAPH=0 does without");
   }
-  check(cudaStreamEndCapture(stream, &graph), "record the step");
-  const cudaError_t status = cudaGraphInstantiate(&executable_, graph, 0);
   cudaGraphDestroy(graph);
-  check(status, "make a graph of the step");
 }
 
 StepGraph::~StepGraph() { cudaGraphExecDestroy(executable_); }
