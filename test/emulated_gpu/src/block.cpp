@@ -178,6 +178,16 @@ void reorder(std::vector<int>& threads) {
   throw Fault(message);
 }
 
+// The thread that goes on: the one that has waited longest, or shortest, so that a warp runs ahead of the others, or any.
+int take_ready(unsigned manner) {
+  std::deque<int>& ready = block.ready;
+  const size_t at = manner == 0 ? 0 : manner == 1 ? ready.size() - 1 : choose(static_cast<unsigned>(ready.size()));
+  std::swap(ready[at], manner == 0 ? ready.front() : ready.back());
+  const int thread = manner == 0 ? ready.front() : ready.back();
+  manner == 0 ? ready.pop_front() : ready.pop_back();
+  return thread;
+}
+
 void run_block() {
   for (Thread& thread : block.threads) thread.fiber = nullptr, thread.left = thread.waits = false;
   block.begun = 0;
@@ -186,8 +196,10 @@ void run_block() {
   block.at_barrier.clear();
   for (std::vector<Meeting>& of_warp : block.meetings) of_warp.clear();
   block.fault.clear();
+  const unsigned manner = choose(3);
+  const bool begins_first = choose(2) == 0;  // all threads, before one that has waited goes on
   while (block.left < static_cast<int>(block.threads.size())) {
-    if (block.begun < block.order.size()) {
+    if (block.begun < block.order.size() && (begins_first || block.ready.empty())) {
       if (idle.empty()) {
         fibers.push_back(make_fiber());
         begin_anew(fibers.back());
@@ -196,8 +208,7 @@ void run_block() {
       block.fiber = idle.back();
       idle.pop_back();
     } else if (!block.ready.empty()) {
-      const int thread = block.ready.front();
-      block.ready.pop_front();
+      const int thread = take_ready(manner);
       become(thread);
       block.fiber = block.threads[static_cast<size_t>(thread)].fiber;
     } else {
