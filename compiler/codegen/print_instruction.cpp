@@ -1,8 +1,11 @@
 #include "compiler/codegen/print_instruction.h"
 
 #include <cmath>
+#include <set>
 
 #include "compiler/codegen/source_text.h"
+#include "compiler/program/calls.h"
+#include "compiler/program/views.h"
 #include "compiler/support/check.h"
 
 namespace sscc {
@@ -22,11 +25,12 @@ bool contiguous(const View& view) {
 // A call under construction: its function and its arguments, operands of the instruction for the most part.
 class Call {
  public:
-  Call(std::string function, const Body& body, const Instruction& instruction, const ProgramNames& names, FusedFunctions& fused)
-      : body(body), instruction(instruction), names(names), fused(fused), function_(std::move(function)) {}
+  Call(const Body& body, llvm::ArrayRef<Instruction> members, const ProgramNames& names, FusedFunctions& fused)
+      : body(body), members(members), instruction(members.front()), names(names), fused(fused), function_(name_of(instruction.opcode)) {}
 
   const Body& body;
-  const Instruction& instruction;
+  const llvm::ArrayRef<Instruction> members;
+  const Instruction& instruction;  // the first
   const ProgramNames& names;
   FusedFunctions& fused;
 
@@ -48,6 +52,18 @@ class Call {
   }
   Call& outs(size_t count) { return operands(instruction.outs, count); }
   Call& ins(size_t count) { return operands(instruction.ins, count); }
+  // In braces, from argument `first` on, or as arguments of a function.
+  Call& enclose(size_t first, const char* opening = "{", const char* closing = "}") {
+    arguments_[first].insert(0, opening);
+    arguments_.back() += closing;
+    return *this;
+  }
+  // What comes next begins a line.
+  Call& break_line() {
+    line_begins_.insert(count());
+    return *this;
+  }
+  size_t count() const { return arguments_.size(); }
   Call& operand_list(llvm::ArrayRef<View> views) {
     std::string text = "{";
     for (const View& view : views) text += (text.size() > 1 ? ", " : "") + text_of(view);
@@ -63,7 +79,7 @@ class Call {
     std::string result;
     for (size_t i = 0; i < arguments_.size(); ++i) {
       const std::string argument = arguments_[i] + (i + 1 < arguments_.size() ? "," : "");
-      if (i > 0 && line.size() + argument.size() + 3 > columns) {
+      if (i > 0 && (line_begins_.contains(i) || line.size() + argument.size() + 3 > columns)) {
         result += line + "\n";
         line = indent + argument;
       } else {
@@ -85,6 +101,7 @@ class Call {
 
   std::string function_;
   std::vector<std::string> arguments_;
+  std::set<size_t> line_begins_;
 };
 
 template <class Expression>
@@ -115,11 +132,19 @@ void print_pointwise(Call& call) {
 }
 
 void print_update(Call& call) {
-  const Instruction& instruction = call.instruction;
-  const size_t moments = instruction.outs.size() - 1;
-  SSCC_CHECK(instruction.ins.size() >= 2 + moments, "an update reads its parameter, its gradient and its moments");
-  const llvm::ArrayRef<View> ins = instruction.ins;
-  call.outs(3).ins(2).operands(ins.slice(2, moments), 2).operands(ins.drop_front(2 + moments), 3);
+  const bool has_lines = call.members.size() > 1;
+  for (const Instruction& each : call.members) {
+    if (has_lines) call.break_line();
+    const size_t first = call.count(), moments = each.outs.size() - 1;
+    const llvm::ArrayRef<View> of_moments = llvm::ArrayRef<View>(each.ins).slice(2, moments);
+    const bool in_place = same_place(each.outs[0], each.ins[0]) && llvm::equal(llvm::ArrayRef<View>(each.outs).drop_front(), of_moments, same_place);
+    if (!in_place) call.operands(each.outs, 3);
+    call.operands(each.ins, 2).operands(of_moments, in_place ? moments : 2);
+    in_place ? call.enclose(first, "in_place(", ")") : call.enclose(first);
+  }
+  call.enclose(0);
+  if (has_lines) call.break_line();
+  call.operands(scalars_of_update(call.instruction), 3);
   call.word(call.names.rule(expression_of<UpdateExpression>(call).rule)).word("rank.step()");
 }
 
@@ -144,6 +169,12 @@ void print_attention(Call& call) {
   const bool is_forward = call.instruction.opcode == Opcode::attention;
   const auto& attention = expression_of<AttentionExpression>(call);
   call.outs(is_forward ? 2 : 3).ins(is_forward ? 5 : 8).word(string_literal(attention.equation)).word(rule_text(attention.rule));
+}
+
+void print_sum_of_squares(Call& call) {
+  call.function("sum_of_squares").outs(1);
+  for (const Instruction& each : call.members) call.operands(each.ins, 1);
+  call.enclose(1).accumulation();
 }
 
 void print_communication(Call& call) {
@@ -197,6 +228,7 @@ void print_lookup(Call& call) {
 void print_arguments(Call& call) {
   switch (call.instruction.opcode) {
     case Opcode::contract: {
+      if (is_sum_of_squares(call.body, call.instruction)) return print_sum_of_squares(call);
       const auto& contraction = expression_of<ContractExpression>(call);
       call.outs(1).ins(2).word(string_literal(contraction.equation)).real(contraction.scale).accumulation();
       break;
@@ -259,23 +291,17 @@ std::string type_and_shape(const Body& body, const View& view) {
   return text;
 }
 
-bool operator==(const NamedRule& named, const rt::UpdateRule& rule) {
-  const rt::UpdateRule& a = named.rule;
-  return a.optimizer == rule.optimizer && a.lr == rule.lr && a.momentum == rule.momentum && a.beta1 == rule.beta1 && a.beta2 == rule.beta2 &&
-         a.eps == rule.eps && a.weight_decay == rule.weight_decay;
-}
-
 const std::string& ProgramNames::rule(const rt::UpdateRule& rule) const {
   for (const NamedRule& named : update_rules) {
-    if (named == rule) return named.name;
+    if (named.rule == rule) return named.name;
   }
   SSCC_CHECK(false, "an update rule without a name");
 }
 
-std::string print_instruction(const Body& body, const Instruction& instruction, const ProgramNames& names, FusedFunctions& fused) {
-  Call call(name_of(instruction.opcode), body, instruction, names, fused);
-  print_arguments(call);
-  return call.statement();
+std::string print_call(const Body& body, llvm::ArrayRef<Instruction> call, const ProgramNames& names, FusedFunctions& fused) {
+  Call printed(body, call, names, fused);
+  print_arguments(printed);
+  return printed.statement();
 }
 
 }  // namespace sscc

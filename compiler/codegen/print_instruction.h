@@ -1,4 +1,4 @@
-// One instruction as one statement of C++.
+// One instruction, or kernels that are one call, as one statement of C++.
 #pragma once
 
 #include <string>
@@ -17,7 +17,6 @@ struct NamedRule {
   rt::UpdateRule rule;
   std::string name;
 };
-bool operator==(const NamedRule& named, const rt::UpdateRule& rule);
 
 // The names that a program's statements refer to.
 struct ProgramNames {
@@ -26,7 +25,7 @@ struct ProgramNames {
   const std::string& rule(const rt::UpdateRule& rule) const;
 };
 
-// The statement, indented by two blanks, ended with a line end; broken where it exceeds the line length.
-std::string print_instruction(const Body& body, const Instruction& instruction, const ProgramNames& names, FusedFunctions& fused);
+// The statement, indented by two blanks, ended with a line end; broken where it exceeds the line length. `call`: a communication, or kernels (calls.h).
+std::string print_call(const Body& body, llvm::ArrayRef<Instruction> call, const ProgramNames& names, FusedFunctions& fused);
 
 }  // namespace sscc

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 
+#include "compiler/program/calls.h"
 #include "compiler/program/traffic.h"
 
 namespace sscc {
@@ -49,6 +50,7 @@ OrderStatements::OrderStatements(Target target, const ProgramSegment& segment)
 void OrderStatements::bracket_calls(const ProgramSegment& segment) {
   for (size_t i = 0; i < segment.instructions.size(); ++i) {
     const bool goes_on = is_with_previous(segment.instructions, i), has_more = is_with_previous(segment.instructions, i + 1);
+    if (!is_communication(segment.instructions[i].opcode)) continue;
     if (has_more && !goes_on) before_[i] += "  rank.begin_call();  // of all that come up to its end\n";
     if (goes_on && !has_more) after_[i] = "  rank.end_call();\n" + after_[i];
   }

@@ -11,6 +11,7 @@
 #include "compiler/codegen/print_instruction.h"
 #include "compiler/codegen/print_order.h"
 #include "compiler/codegen/source_text.h"
+#include "compiler/program/calls.h"
 #include "compiler/program/traffic.h"
 #include "compiler/support/strings.h"
 
@@ -91,7 +92,7 @@ class Printer {
       for (const Instruction& instruction : segment.instructions) {
         if (instruction.opcode != Opcode::update) continue;
         const rt::UpdateRule& rule = std::get<UpdateExpression>(instruction.expression).rule;
-        const auto same = [&](const NamedRule& named) { return named == rule; };
+        const auto same = [&](const NamedRule& named) { return named.rule == rule; };
         if (std::none_of(names_.update_rules.begin(), names_.update_rules.end(), same)) names_.update_rules.push_back({rule, rules.unique("rule")});
       }
     }
@@ -170,7 +171,7 @@ class Printer {
   // "node (OpType): f32 8x4, f32 4x2 -> f32 8x2"; the shapes only where a node is one instruction.
   std::string group_comment(llvm::ArrayRef<Instruction> group) const {
     const Instruction& first = group.front();
-    std::string text = comment_text(first.origin.empty() ? "(the compiler's own)" : first.origin);
+    std::string text = comment_text(first.origin.empty() ? "(the compiler's own)" : origin_of(group));
     if (!first.type.empty()) text += " (" + comment_text(first.type) + ")";
     if (group.size() > 1) return text;
     text += ":";
@@ -232,6 +233,11 @@ class Printer {
            (point_to_point ? "rank " + peers_comment(communication, sends) : "among ranks " + groups_comment(communication));
   }
 
+  // Kernels of a call are one statement; its collectives stand one by one in brackets.
+  static size_t size_of_statement(llvm::ArrayRef<Instruction> instructions, size_t first) {
+    return is_communication(instructions[first].opcode) ? 1 : call_at(instructions, first).size();
+  }
+
   void print_segment(size_t index, std::string& text) {
     const ProgramSegment& segment = body_.segments[index];
     const std::vector<Instruction>& instructions = segment.instructions;
@@ -241,15 +247,18 @@ class Printer {
     text += instructions.empty() ? "" : "\n  const Views view(rank, micro_batch);\n";
     for (size_t begin = 0, end = 0; begin < instructions.size(); begin = end) {
       const Instruction& first = instructions[begin];
-      end = begin + 1;
+      end = begin + size_of_statement(instructions, begin);
       while (end < instructions.size() && instructions[end].origin == first.origin && instructions[end].type == first.type &&
              !is_communication(first.opcode) && !is_communication(instructions[end].opcode)) {
-        ++end;
+        end += size_of_statement(instructions, end);
       }
       const llvm::ArrayRef<Instruction> group(&first, end - begin);
       text += "\n  // " + (is_communication(first.opcode) ? communication_comment(first) : group_comment(group)) + "\n";
-      text += "  rank.at(" + string_literal(first.origin) + ", micro_batch);\n";
-      for (size_t i = begin; i < end; ++i) text += order.before(i) + print_instruction(body_, instructions[i], names_, fused_) + order.after(i);
+      text += "  rank.at(" + string_literal(origin_of(group)) + ", micro_batch);\n";
+      for (size_t i = begin, size = 0; i < end; i += size) {
+        size = size_of_statement(instructions, i);
+        text += order.before(i) + print_call(body_, {&instructions[i], size}, names_, fused_) + order.after(i + size - 1);
+      }
     }
     text += "}\n\n";
   }

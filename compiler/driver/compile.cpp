@@ -67,6 +67,7 @@ const Step straight_line[] = {
     {"order_transfers", [](const Request&, Compilation& c, Diagnostics&) { order_transfers(c.programs); }},
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},
     {"assign_streams", [](const Request&, Compilation& c, Diagnostics&) { assign_streams(c.programs); }},
+    {"join_kernels", [](const Request&, Compilation& c, Diagnostics&) { join_kernels(c.programs); }},
     // Beyond this point programs are final: the checkers below, the emitter, the interpreter and the cost model all read the same ones.
     {"check_deadlock", [](const Request&, Compilation& c, Diagnostics& d) { c.deadlock_free = check_deadlock(c.programs, d); }, true},
     {"check_lineage", [](const Request&, Compilation& c, Diagnostics& d) { c.equivalent = check_lineage(c.module, c.programs, d); }, true},

@@ -299,9 +299,11 @@ class Differentiation {
       clip = b.named("clip_factor").pointwise(Scalar::clip, {scaled}, 0, 1);
     }
     const auto readers = module_.consumers();
+    const auto decays = [&](TensorId p) { return !no_decay.contains(tensor(p).name); };
+    std::stable_partition(parameters.begin(), parameters.end(), decays);  // updates by one rule follow one another: they can be one call
     for (TensorId p : parameters) {
       rt::UpdateRule rule = recipe_.optimizer;
-      if (no_decay.contains(tensor(p).name)) rule.weight_decay = 0;
+      if (!decays(p)) rule.weight_decay = 0;
       const int moments = rule.optimizer == rt::Optimizer::sgd ? (rule.momentum != 0 ? 1 : 0) : 2;
       llvm::SmallVector<TensorId, 2> state;
       for (int m = 1; m <= moments; ++m) {

@@ -66,19 +66,6 @@ class Assigner {
     return streams_.try_emplace({way, way == Way::collective ? c.group : c.peer}, static_cast<int>(streams_.size()) + 1).first->second;
   }
 
-  // The bytes of all copies: which one a micro-batch uses is not known here.
-  std::pair<int64_t, int64_t> bytes_of(const View& view) const {
-    const Buffer& buffer = body_.buffers[view.buffer];
-    const auto size = static_cast<int64_t>(rt::size_of(buffer.dtype));
-    if (buffer.copies > 1) return {buffer.offset, buffer.offset + (buffer.copies - 1) * buffer.stride + buffer.elements * size};
-    int64_t last = view.offset;
-    for (size_t d = 0; d < view.dims.size(); ++d) {
-      if (view.dims[d] == 0) return {0, 0};
-      last += (view.dims[d] - 1) * view.strides[d];
-    }
-    return {buffer.offset + view.offset * size, buffer.offset + (last + 1) * size};
-  }
-
   void add_waits(ProgramSegment& segment) {
     Memory memory;
     const size_t streams = streams_.size() + 1;
@@ -95,7 +82,7 @@ class Assigner {
         latest = std::max(latest, other);
       };
       const auto touch = [&](const View& view, bool writes) {
-        const auto [begin, end] = bytes_of(view);
+        const auto [begin, end] = bytes_of_all_copies(body_, view);  // which copy a micro-batch uses is not known here
         memory.touch(begin, end, index, writes, depends);
       };
       for (const View& view : i.ins) touch(view, false);

@@ -1,3 +1,4 @@
+#include "compiler/program/calls.h"
 #include "compiler/program/check.h"
 #include "compiler/program/traffic.h"
 #include "compiler/program/walk.h"
@@ -7,18 +8,14 @@ namespace sscc {
 
 namespace {
 
-// What is said to be one call with what comes next: that must be a collective of its kind.
+// What is said to be one call with what comes next: that must be of its kind.
 bool check_calls(const Body& body, Diagnostics& diagnostics) {
-  const auto type_of = [&](const Instruction& i) { return body.buffers[i.outs[0].buffer].dtype; };
   for (const ProgramSegment& segment : body.segments)
     for (size_t at = 1; at <= segment.instructions.size(); ++at) {
       if (!is_with_previous(segment.instructions, at)) continue;
       const Instruction& i = segment.instructions[at - 1];
-      const auto& call = std::get<Communication>(i.expression);
-      const Instruction* next = at < segment.instructions.size() ? &segment.instructions[at] : nullptr;
-      const auto* other = next && next->opcode == i.opcode && i.opcode != Opcode::broadcast ? std::get_if<Communication>(&next->expression) : nullptr;
-      if (other && other->group == call.group && other->join == call.join && type_of(*next) == type_of(i)) continue;
-      diagnostics.error(Code::deadlock, {},
+      if (at < segment.instructions.size() && may_be_one_call(body, i, segment.instructions[at])) continue;
+      diagnostics.error(is_communication(i.opcode) ? Code::deadlock : Code::not_equivalent, {},
                         std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " + segment.name +
                             ") is said to be one call with what comes next, which is no such call",
                         "", i.origin);

@@ -320,13 +320,12 @@ class Description {
     }
   }
   void add(const Instruction& i) {
-    add(static_cast<int64_t>(i.opcode), i.accumulate, i.op.index, i.tensor.index, i.piece, i.on_host);
+    add(static_cast<int64_t>(i.opcode), i.accumulate, i.op.index, i.tensor.index, i.piece, i.on_host, i.with_next);
     add(llvm::ArrayRef<View>(i.outs));
     add(llvm::ArrayRef<View>(i.ins));
     add(llvm::ArrayRef<int32_t>(i.reads));
     add(llvm::ArrayRef<int32_t>(i.writes));
-    if (const auto* c = std::get_if<Communication>(&i.expression))
-      add(c->peer, c->group, c->transfer, c->root, c->with_next, c->crosses_micro_batches);
+    if (const auto* c = std::get_if<Communication>(&i.expression)) add(c->peer, c->group, c->transfer, c->root, c->crosses_micro_batches);
     if (const auto* x = std::get_if<IndexExpression>(&i.expression)) add(x->offset);
     if (const auto* c = std::get_if<Capture>(&i.expression)) add(c->regions);
     if (const auto* p = std::get_if<PadExpression>(&i.expression))

@@ -29,4 +29,7 @@ void plan_buffers(Programs& programs);
 // A stream for every instruction, and what each has to wait for on other streams.
 void assign_streams(Programs& programs);
 
+// Updates, and sums of squares, that follow one another become one call: on a GPU one launch and not one for each parameter.
+void join_kernels(Programs& programs);
+
 }  // namespace sscc

@@ -80,7 +80,7 @@ void RankLowering::join_calls(size_t begin) {
       for (const View& view : i.outs) made.insert(view.buffer);
     (is_call ? call : is_behind ? behind : before).push_back(std::move(i));
   }
-  for (Instruction& i : llvm::MutableArrayRef(call).drop_back()) std::get<Communication>(i.expression).with_next = true;
+  for (Instruction& i : llvm::MutableArrayRef(call).drop_back()) i.with_next = true;
   list.resize(begin);
   for (std::vector<Instruction>* part : {&before, &call, &behind}) llvm::move(*part, std::back_inserter(list));
 }
@@ -240,7 +240,7 @@ void RankLowering::lower_signal(const LoweringPlan::Event& event) {
   i.origin = op(signal.after).name + " before " + op(signal.before).name;
   const bool crosses = op(signal.after).variant != op(signal.before).variant;
   i.expression = Communication{
-      add_peer(sends ? signal.to : signal.from), -1, plan_.signal_transfer[static_cast<size_t>(event.signal)], Join::sum, -1, false, crosses};
+      add_peer(sends ? signal.to : signal.from), -1, plan_.signal_transfer[static_cast<size_t>(event.signal)], Join::sum, -1, crosses};
 }
 
 // Values that the host may ask for, as soon as they are complete.

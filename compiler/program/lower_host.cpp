@@ -41,10 +41,6 @@ class HostCrossing {
   // Copies and zeros go wherever they are needed; but what an operator on the host merely copies is there.
   static bool is_neutral(const Instruction& i) { return i.opcode == Opcode::copy || i.opcode == Opcode::fill || i.opcode == Opcode::capture; }
   static bool communicates(const Instruction& i) { return std::holds_alternative<Communication>(i.expression); }
-  static bool goes_on(const Instruction& i) {
-    const auto* communication = std::get_if<Communication>(&i.expression);
-    return communication && communication->with_next;
-  }
   bool is_on_host(const View& view) const { return body_.buffers[view.buffer].on_host; }
 
   TensorId reads(const Instruction& i, size_t k) const { return rank_.claims[static_cast<size_t>(i.reads[k])].tensor; }
@@ -72,7 +68,7 @@ class HostCrossing {
       list.push_back(std::move(i));
       return;
     }
-    if (list.empty() || !goes_on(list.back())) call_ = list.size();
+    if (list.empty() || !list.back().with_next) call_ = list.size();
     Instructions before;
     for (size_t k = 0; k < i.ins.size(); ++k)
       if (is_on_host(i.ins[k]) != i.on_host) i.ins[k] = crossed(i, k, before);

@@ -32,9 +32,25 @@ void RankLowering::run() {
     }
   }
   if (bucket >= 0) join_calls(begin);
+  capture_before_updates();
   drop_unread();
   cross_to_host();
   number_claims();
+}
+
+// Updates that follow one another can be one call: captures of gradients do not stand between them.
+void RankLowering::capture_before_updates() {
+  const auto captures = [](const Instruction& i) {
+    const auto* capture = std::get_if<Capture>(&i.expression);
+    return capture && capture->what == Capture::What::gradient;
+  };
+  const auto is_other = [&](const Instruction& i) { return i.opcode != Opcode::update && !captures(i); };
+  for (ProgramSegment& segment : body.segments)
+    for (auto begin = segment.instructions.begin(), end = begin; end != segment.instructions.end(); begin = end) {
+      begin = std::find_if_not(end, segment.instructions.end(), is_other);
+      end = std::find_if(begin, segment.instructions.end(), is_other);
+      std::stable_partition(begin, end, captures);
+    }
 }
 
 // Kernels and copies whose results nobody reads: shares of a sum that another rank gives, statistics that no gradient needs.

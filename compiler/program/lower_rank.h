@@ -85,6 +85,7 @@ class RankLowering {
   void group_contributions();
   void make_segments();
   void drop_unread();
+  void capture_before_updates();
   void cross_to_host();
   void number_claims();
 

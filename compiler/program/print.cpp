@@ -42,8 +42,7 @@ std::string print_expression(const Instruction& i) {
   }
   if (const auto* e = std::get_if<ReduceExpression>(&i.expression)) return " mask " + std::to_string(e->reduced);
   if (const auto* e = std::get_if<Communication>(&i.expression))
-    return (e->group >= 0 ? " group#" + std::to_string(e->group) : " peer#" + std::to_string(e->peer)) + " transfer " + std::to_string(e->transfer) +
-           (e->with_next ? " with next" : "");
+    return (e->group >= 0 ? " group#" + std::to_string(e->group) : " peer#" + std::to_string(e->peer)) + " transfer " + std::to_string(e->transfer);
   if (const auto* e = std::get_if<Capture>(&i.expression)) return " " + e->tensor;
   return "";
 }
@@ -60,7 +59,7 @@ void print_body(std::string& text, const Body& body, size_t index) {
     for (const Instruction& i : segment.instructions) {
       text += "    ";
       for (size_t o = 0; o < i.outs.size(); ++o) text += (o ? ", " : "") + print_view(body, i.outs[o]);
-      text += std::string(i.accumulate ? " += " : " = ") + name_of(i.opcode) + print_expression(i) + " (";
+      text += std::string(i.accumulate ? " += " : " = ") + name_of(i.opcode) + print_expression(i) + (i.with_next ? " with next (" : " (");
       for (size_t k = 0; k < i.ins.size(); ++k) text += (k ? ", " : "") + print_view(body, i.ins[k]);
       text += ")";
       if (i.on_host) text += " on host";

@@ -155,8 +155,7 @@ struct Communication {
   int32_t group = -1;    // collectives: index of Constants::groups
   int32_t transfer = 0;  // unique among the transfers of these ranks; the same number at every participant
   Join join = Join::sum;
-  int32_t root = -1;       // broadcast: which member of the group gives
-  bool with_next = false;  // collectives: one call with the next instruction, which is of the same opcode, group, type and join
+  int32_t root = -1;  // broadcast: which member of the group gives
   // A signal between two micro-batches, once a step.
   bool crosses_micro_batches = false;
   // Of the tag, beside `transfer`: both ends of a message are in one micro-batch, unless it crosses.
@@ -190,6 +189,8 @@ struct Instruction {
   llvm::SmallVector<int32_t, 2> waits;  // earlier instructions of this segment, on other streams, that must have ended
   std::string type;                     // ONNX op type of the origin, for people; may be empty
   bool on_host = false;                 // run by the processor beside the device. All views are then in its memory, but for copies: they cross
+  // One call with the next instruction (calls.h): collectives of a bucket, or kernels that run at the same time.
+  bool with_next = false;
 };
 
 // Operand k of `ins`, or of `outs`, stands for a softmax's result without having its elements.

@@ -1,5 +1,7 @@
 #include "compiler/program/traffic.h"
 
+#include "compiler/program/calls.h"
+
 namespace sscc {
 
 bool is_communication(Opcode opcode) { return opcode >= Opcode::send && opcode <= Opcode::all_to_all; }
@@ -9,9 +11,16 @@ bool is_signal(const Instruction& i) {
   return (i.opcode == Opcode::send && is_empty(i.ins[0])) || (i.opcode == Opcode::receive && is_empty(i.outs[0]));
 }
 
-bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index) {
-  const auto* previous = index > 0 ? std::get_if<Communication>(&segment[index - 1].expression) : nullptr;
-  return previous && previous->with_next;
+std::pair<int64_t, int64_t> bytes_of_all_copies(const Body& body, const View& view) {
+  const Buffer& buffer = body.buffers[view.buffer];
+  const auto size = static_cast<int64_t>(rt::size_of(buffer.dtype));
+  if (buffer.copies > 1) return {buffer.offset, buffer.offset + (buffer.copies - 1) * buffer.stride + buffer.elements * size};
+  int64_t last = view.offset;
+  for (size_t d = 0; d < view.dims.size(); ++d) {
+    if (view.dims[d] == 0) return {0, 0};
+    last += (view.dims[d] - 1) * view.strides[d];
+  }
+  return {buffer.offset + view.offset * size, buffer.offset + (last + 1) * size};
 }
 
 int64_t bytes_of(const Body& body, const View& view) {

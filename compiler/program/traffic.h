@@ -24,7 +24,7 @@ int64_t bytes_of(const Body& body, const View& view);
 int64_t bytes_of_call(const Body& body, const Instruction& communication);
 bool is_communication(Opcode opcode);
 bool is_signal(const Instruction& instruction);  // one end of an empty message
-// Is an instruction of a segment one call with the one before it?
-bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index);
+// The bytes of the arena from the first to the last element, half-open. Of a buffer that has a copy for each of several micro-batches, all copies.
+std::pair<int64_t, int64_t> bytes_of_all_copies(const Body& body, const View& view);
 
 }  // namespace sscc

@@ -175,7 +175,7 @@ class Walker {
     const int32_t group = wiring_.group[static_cast<size_t>(step.rank)][static_cast<size_t>(communication(step).group)];
     const std::vector<int32_t>& ranks = wiring_.members[static_cast<size_t>(group)];
     // Members meet in the same call, which goes on with the next one for all of them, or for none.
-    const Key key{static_cast<uint64_t>(group) << 8 | static_cast<uint64_t>(step.what->opcode) << 1 | communication(step).with_next, tag(step)};
+    const Key key{static_cast<uint64_t>(group) << 8 | static_cast<uint64_t>(step.what->opcode) << 1 | step.what->with_next, tag(step)};
     std::vector<Step>& arrived = calls_[key];
     arrived.push_back(step);
     if (arrived.size() < ranks.size()) return;

@@ -4,6 +4,7 @@
 
 #include <mutex>
 
+#include "compiler/program/calls.h"
 #include "compiler/program/index_bounds.h"
 #include "compiler/program/traffic.h"
 #include "compiler/support/check.h"
@@ -44,7 +45,7 @@ class Operand {
 // All operands of one run of an instruction.
 struct Tensors {
   llvm::SmallVector<rt::Tensor, 3> outs;
-  llvm::SmallVector<rt::Tensor, 7> ins;
+  llvm::SmallVector<rt::Tensor, 5> ins;
 };
 
 // -- calls ----------------------------------------------------------------------------------------------------------------------------------------
@@ -120,10 +121,12 @@ Call capture_call(const Instruction& instruction) {
   SSCC_CHECK(false, "an unknown capture");
 }
 
-Call call_of(const Instruction& instruction) {
+// `instruction`: the first of those that are one call.
+Call call_of(const Body& body, const Instruction& instruction) {
   const bool accumulate = instruction.accumulate;
   switch (instruction.opcode) {
     case Opcode::contract: {
+      if (is_sum_of_squares(body, instruction)) return [=](rt::Rank&, const Tensors& t, int) { rt::sum_of_squares(t.outs[0], t.ins, accumulate); };
       const auto& contraction = std::get<ContractExpression>(instruction.expression);
       return [=, equation = contraction.equation.c_str(), scale = contraction.scale](rt::Rank&, const Tensors& t, int) {
         rt::contract(t.outs[0], t.ins[0], t.ins[1], equation, scale, accumulate);
@@ -170,9 +173,13 @@ Call call_of(const Instruction& instruction) {
       const auto* padding = &std::get<PadExpression>(instruction.expression);
       return [=](rt::Rank&, const Tensors& t, int) { rt::pad(t.outs[0], t.ins[0], padding->starts.data(), padding->steps.data(), accumulate); };
     }
-    case Opcode::update:  // ins: parameter, gradient, moment1, moment2, clip, loss scale, steps taken
+    case Opcode::update:  // outs: new versions of each parameter; ins: of each what it is, the scalars at the end
       return [rule = std::get<UpdateExpression>(instruction.expression).rule](rt::Rank& rank, const Tensors& t, int) {
-        rt::update(t.outs[0], t.outs[1], t.outs[2], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], t.ins[5], t.ins[6], rule, rank.step());
+        std::vector<rt::UpdateOperands> parameters;
+        for (const rt::Tensor *out = t.outs.begin(), *in = t.ins.begin(); out != t.outs.end(); out += 3, in += 4)
+          parameters.push_back({out[0], out[1], out[2], in[0], in[1], in[2], in[3]});
+        const rt::Tensor* scalars = t.ins.end() - 3;
+        rt::update(parameters, scalars[0], scalars[1], scalars[2], rule, rank.step());
       };
     case Opcode::gather:
     case Opcode::scatter_add:
@@ -196,7 +203,7 @@ Call call_of(const Instruction& instruction) {
 // -- programs -------------------------------------------------------------------------------------------------------------------------------------
 
 struct Statement {
-  const char* origin;
+  std::string origin;
   bool waits_for_sends;         // the only instructions that may not have ended when the next one begins
   bool begins_call, ends_call;  // of several collectives
   std::vector<Operand> outs, ins;
@@ -204,20 +211,29 @@ struct Statement {
 };
 
 // The operands in the kernel's order; those at the end that it can do without may be missing.
-void find_operands(const Body& body, const Instruction& instruction, Statement& statement) {
-  for (const View& view : instruction.outs) statement.outs.emplace_back(body, view);
-  for (const View& view : instruction.ins) statement.ins.emplace_back(body, view);
-  switch (instruction.opcode) {
-    case Opcode::update: {
-      const size_t moments = statement.outs.size() - 1;
-      SSCC_CHECK(statement.ins.size() >= 2 + moments, "an update reads its parameter, its gradient and its moments");
-      statement.ins.insert(statement.ins.begin() + static_cast<ptrdiff_t>(2 + moments), 2 - moments, Operand());
-      statement.ins.resize(7);
-      statement.outs.resize(3);
-      break;
+void find_operands(const Body& body, llvm::ArrayRef<Instruction> call, Statement& statement) {
+  const auto add = [&](std::vector<Operand>& operands, llvm::ArrayRef<View> views, size_t count) {
+    for (const View& view : views) operands.emplace_back(body, view);
+    operands.resize(operands.size() + count - views.size());
+  };
+  const Instruction& first = call.front();
+  if (first.opcode == Opcode::update) {
+    for (const Instruction& each : call) {
+      add(statement.outs, each.outs, 3);
+      add(statement.ins, llvm::ArrayRef<View>(each.ins).take_front(1 + each.outs.size()), 4);
     }
+    return add(statement.ins, scalars_of_update(first), 3);
+  }
+  if (is_sum_of_squares(body, first)) {
+    add(statement.outs, first.outs, 1);
+    for (const Instruction& each : call) add(statement.ins, each.ins[0], 1);
+    return;
+  }
+  add(statement.outs, first.outs, first.outs.size());
+  add(statement.ins, first.ins, first.ins.size());
+  switch (first.opcode) {
     case Opcode::contract_epilogue: {
-      const auto& e = std::get<EpilogueExpression>(instruction.expression);
+      const auto& e = std::get<EpilogueExpression>(first.expression);
       if (!e.has_base) statement.ins.insert(statement.ins.begin() + 2, Operand());
       if (!e.has_bias) statement.ins.insert(statement.ins.begin() + 3, Operand());
       statement.ins.resize(5);
@@ -240,22 +256,24 @@ void find_operands(const Body& body, const Instruction& instruction, Statement& 
 
 rt::SegmentInfo segment_info(const Body& body, const ProgramSegment& segment) {
   std::vector<Statement> statements;
-  for (size_t i = 0; i < segment.instructions.size(); ++i) {
+  for (size_t i = 0; i < segment.instructions.size();) {
     const Instruction& instruction = segment.instructions[i];
     Statement& statement = statements.emplace_back();
-    const bool goes_on = is_with_previous(segment.instructions, i), has_more = is_with_previous(segment.instructions, i + 1);
-    statement.begins_call = has_more && !goes_on;
-    statement.ends_call = goes_on && !has_more;
-    statement.origin = instruction.origin.c_str();
+    const bool communicates = is_communication(instruction.opcode), goes_on = is_with_previous(segment.instructions, i);
+    statement.begins_call = communicates && instruction.with_next && !goes_on;
+    statement.ends_call = communicates && goes_on && !instruction.with_next;
+    const llvm::ArrayRef<Instruction> call = communicates ? instruction : call_at(segment.instructions, i);
+    statement.origin = origin_of(call);
     statement.waits_for_sends = std::any_of(instruction.waits.begin(), instruction.waits.end(),
                                             [&](int32_t other) { return segment.instructions[static_cast<size_t>(other)].opcode == Opcode::send; });
-    find_operands(body, instruction, statement);
-    statement.call = call_of(instruction);
+    find_operands(body, call, statement);
+    statement.call = call_of(body, instruction);
+    i += call.size();
   }
   return {segment.name, [statements = std::move(statements)](rt::Rank& rank, int micro_batch) {
             Tensors tensors;
             for (const Statement& statement : statements) {
-              rank.at(statement.origin, micro_batch);
+              rank.at(statement.origin.c_str(), micro_batch);
               if (statement.waits_for_sends) rank.wait_sends();
               tensors.outs.clear();
               tensors.ins.clear();

@@ -147,7 +147,7 @@ class Adversary {
           segment.instructions.push_back(std::move(before[static_cast<size_t>(i)]));
         }
         for (Instruction& i : segment.instructions) {
-          if (auto* c = std::get_if<Communication>(&i.expression)) c->with_next = false;  // others may come between
+          i.with_next = false;  // others may come between
           for (int32_t& other : i.waits) other = place[static_cast<size_t>(other)];
         }
         made.schedule[s].segment = static_cast<int32_t>(made.segments.size());

@@ -4,6 +4,7 @@
 #include <cmath>
 #include <map>
 
+#include "compiler/program/calls.h"
 #include "compiler/program/traffic.h"
 #include "compiler/program/walk.h"
 

@@ -15,6 +15,7 @@ std::unique_ptr<Device> the_device;
 
 // Statuses that tell of a mistake of the program, not of the machine.
 bool is_bug(cudaError_t status) {
+  if (status >= cudaErrorStreamCaptureUnsupported && status <= cudaErrorCapturedEvent) return true;
   switch (status) {
     case cudaErrorInvalidValue:
     case cudaErrorInvalidConfiguration:

@@ -4,21 +4,22 @@
 
 #include <algorithm>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "arena_pattern.cuh"
 #include "handles.h"
 #include "pinned.h"
 #include "sscc_rt/cuda.h"
+#include "step_graph.h"
 
 namespace sscc::rt {
 namespace {
 
 class CudaProcessor : public Processor {
  public:
-  CudaProcessor(int64_t arena_bytes, int64_t host_bytes, std::function<void()> ended)
-      : all_ended_(std::move(ended)),
+  CudaProcessor(int64_t arena_bytes, int64_t host_bytes, DeviceDataPlane& data, bool records)
+      : data_(data),
+        records_(records && data.can_be_recorded()),
         bytes_(arena_bytes),
         words_(std::max<int64_t>((arena_bytes + 3) / 4, 1)),
         arena_(static_cast<size_t>(words_) * 4, ("allocate an arena of " + std::to_string(arena_bytes) + " bytes").c_str()),
@@ -27,6 +28,7 @@ class CudaProcessor : public Processor {
     check(cudaMemsetAsync(highest_.data(), 0, sizeof(unsigned long long), compute_stream()), "clear a counter");
     highest_found_ = reinterpret_cast<unsigned long long*>(kept_.take(sizeof(unsigned long long)));
     *highest_found_ = 0;
+    set_device_step(1);
     if (host_bytes == 0) return;
     const auto words_there = static_cast<size_t>((host_bytes + 3) / 4);
     host_memory_ = mapped_.take(words_there * 4);
@@ -62,16 +64,26 @@ class CudaProcessor : public Processor {
     return to;
   }
 
-  void begin_step() override {
+  void give_step(bool repeats, const std::function<void()>& give) override {
     buffer_ = {};
     // What the other pool held was copied before the step before this one, which is over.
     filling_ = 1 - filling_;
     staged_[filling_].reset();
     marked_ = 0;
+    const auto give_all = [&] {
+      give();
+      advance_device_step();
+    };
     begin_.record(compute_stream());
-  }
-
-  void end_step() override {
+    if (repeats && records_) {
+      // Places of fetched values are those of the step before: pinned memory does not grow meanwhile, and is not given to others afterwards.
+      if (!graph_) graph_ = std::make_unique<StepGraph>(compute_stream(), give_all);
+      waited_ = ended_ = false;
+      data_.repeat_step();
+      graph_->launch(compute_stream());
+    } else {
+      give_all();
+    }
     at("");
     find_highest_changed(words(), static_cast<int64_t>(*highest_found_) / 4, words_, poison, static_cast<unsigned long long*>(highest_.data()),
                          compute_stream());
@@ -80,10 +92,12 @@ class CudaProcessor : public Processor {
     ended_ = has_step_ = true;
   }
 
+  int64_t number_for_kernels(int64_t) const override { return step_on_device; }
+
   double wait() override {
     if (!ended_) end_.record(compute_stream());
     check(cudaEventSynchronize(end_.get()), "run the step");
-    all_ended_();
+    data_.all_ended();
     ended_ = waited_ = true;
     throw_data_errors();
     if (!has_step_) return 0;
@@ -114,7 +128,8 @@ class CudaProcessor : public Processor {
  private:
   uint32_t* words() const { return static_cast<uint32_t*>(arena_.data()); }
 
-  const std::function<void()> all_ended_;
+  DeviceDataPlane& data_;
+  const bool records_;
   const int64_t bytes_, words_;
   const DeviceMemory arena_, highest_;
   std::vector<std::byte> buffer_;  // of weights on their way
@@ -127,12 +142,13 @@ class CudaProcessor : public Processor {
   size_t marked_ = 0;   // of them, in this step
   bool ended_ = false;  // end_ is behind everything that the host waits for
   bool waited_ = false, has_step_ = false, is_range_open_ = false;
+  std::unique_ptr<StepGraph> graph_;
 };
 
 }  // namespace
 
-std::unique_ptr<Processor> make_cuda_processor(int64_t arena_bytes, int64_t host_bytes, std::function<void()> ended) {
-  return std::make_unique<CudaProcessor>(arena_bytes, host_bytes, std::move(ended));
+std::unique_ptr<Processor> make_cuda_processor(int64_t arena_bytes, int64_t host_bytes, DeviceDataPlane& data, bool records) {
+  return std::make_unique<CudaProcessor>(arena_bytes, host_bytes, data, records);
 }
 
 }  // namespace sscc::rt

@@ -10,6 +10,8 @@ class Loopback : public DeviceDataPlane {
  public:
   explicit Loopback(Transport& hosts) : hosts_(hosts) {}
 
+  bool can_be_recorded() const override { return false; }
+
   void send(int peer, const void* data, size_t bytes, int64_t tag) override {
     hosts_.send(peer, from_device(data, bytes), bytes, tag);
     hosts_.wait_sends();

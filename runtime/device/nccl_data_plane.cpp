@@ -61,20 +61,19 @@ class NcclDataPlane : public DeviceDataPlane {
         keeps_launch_order_(version_of_library() >= first_with_launch_order),
         communicators_(control, all_groups, timeout_seconds),
         watchdog_(
-            control, timeout_seconds,
+            control, timeout_seconds, 1 + all_groups.size(),
             [&] {
               const std::optional<std::string> peer = control.failure();
               return peer ? peer : communicators_.failure();
             },
             [this] { communicators_.abort(); }) {
     for (int rank = 0; rank < control.size(); ++rank) peer_names_.push_back("rank " + std::to_string(rank));
-    lanes_.emplace_back(communicators_.world(), "");
+    lanes_.emplace_back(communicators_.world(), "", 0);
     for (const std::vector<int32_t>& group : groups) {
       const auto [entry, is_new] = lane_of_.emplace(group, lanes_.size());
-      if (is_new) lanes_.emplace_back(communicators_.of(group), text_of_ranks(group));
+      if (is_new) lanes_.emplace_back(communicators_.of(group), text_of_ranks(group), lanes_.size());
       lane_of_group_.push_back(entry->second);
     }
-    slot_begin_.record(compute_stream());
   }
 
   // -- messages -----------------------------------------------------------------------------------------------------------------------------------
@@ -177,6 +176,13 @@ class NcclDataPlane : public DeviceDataPlane {
     micro_batch_ = micro_batch;
   }
 
+  void begin_step() override {
+    last_lane_ = nullptr;  // all streams have met
+    slot_begin_.record(compute_stream());
+    watchdog_.begin_step();
+  }
+  void repeat_step() override { watchdog_.repeat_step(); }
+
   Event mark(Stream stream) override {
     if (stream == stream::messages) end_group();
     if (next_mark_ == marks_.size()) marks_.emplace_back();
@@ -210,9 +216,10 @@ class NcclDataPlane : public DeviceDataPlane {
  private:
   // What a communicator was given runs on a stream of its own.
   struct Lane {
-    Lane(ncclComm_t of, std::string others) : communicator(of), ranks(std::move(others)) {}
+    Lane(ncclComm_t of, std::string others, size_t which) : communicator(of), ranks(std::move(others)), number(which) {}
     ncclComm_t communicator;
     std::string ranks;  // "ranks 0 1"
+    size_t number;
     CommunicationStream stream;
     DeviceEvent ended;
     bool begun = false;  // in this slot
@@ -274,7 +281,7 @@ class NcclDataPlane : public DeviceDataPlane {
     communicators_.call(lane.communicator, where, enqueue);
     if (!keeps_launch_order_) last_call_.record(lane.stream.get());
     last_lane_ = &lane;
-    watchdog_.given(lane.stream.get(), where, peers);
+    watchdog_.given(lane.stream.get(), lane.number, where, peers);
   }
 
   const int rank_;

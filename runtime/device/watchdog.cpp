@@ -1,11 +1,11 @@
 #include "watchdog.h"
 
-#include <chrono>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 
-#include "sscc_rt/cuda.h"
+#include "progress.cuh"
 
 namespace sscc::rt {
 namespace {
@@ -24,10 +24,15 @@ std::string text_of(const Place& place) {
          std::to_string(place.micro_batch) + ")";
 }
 
-Watchdog::Watchdog(ControlPlane& control, double timeout_seconds, std::function<std::optional<std::string>()> failure,
+Watchdog::Watchdog(ControlPlane& control, double timeout_seconds, size_t streams, std::function<std::optional<std::string>()> failure,
                    std::function<void()> break_off)
-    : control_(control), timeout_seconds_(timeout_seconds), failure_(std::move(failure)), break_off_(std::move(break_off)) {
-  check(cudaGetDevice(&device_), "find the GPU");
+    : control_(control),
+      timeout_seconds_(timeout_seconds),
+      streams_(streams),
+      failure_(std::move(failure)),
+      break_off_(std::move(break_off)),
+      words_(reinterpret_cast<uint32_t*>(memory_.take(streams * sizeof(uint32_t)))) {
+  forget_progress();
   thread_ = std::thread([this] { watch(); });
 }
 
@@ -38,54 +43,49 @@ Watchdog::~Watchdog() {
   }
   stop_changed_.notify_all();
   thread_.join();
-  for (const Call& call : calls_) cudaEventDestroy(call.passed);
-  for (cudaEvent_t event : events_) cudaEventDestroy(event);
 }
 
-void Watchdog::given(cudaStream_t stream, const Place& place, const char* peers) {
+void Watchdog::begin_step() {
   const std::lock_guard lock(mutex_);
-  if (events_.empty()) retire_passed();
-  Call call{nullptr, place, peers};
-  if (events_.empty()) {
-    check(cudaEventCreateWithFlags(&call.passed, cudaEventDisableTiming), "create an event");
-  } else {
-    call.passed = events_.back();
-    events_.pop_back();
-  }
-  check(cudaEventRecord(call.passed, stream), "record an event");
-  calls_.push_back(call);
+  calls_.clear();
+  forget_progress();
+}
+
+void Watchdog::given(cudaStream_t stream, size_t index, const Place& place, const char* peers) {
+  const std::lock_guard lock(mutex_);
+  if (passed_ == calls_.size()) since_ = Clock::now();
+  calls_.push_back({index, place, peers});
+  tell_progress(words_ + index, static_cast<uint32_t>(calls_.size()), stream);
+}
+
+void Watchdog::repeat_step() {
+  const std::lock_guard lock(mutex_);
+  forget_progress();
 }
 
 void Watchdog::all_passed() {
   const std::lock_guard lock(mutex_);  // for ever, where end() has begun
-  retire_passed();
+  passed_ = calls_.size();
 }
 
-// With the mutex. An error is left to the program's thread, which finds it at the end of the step.
-void Watchdog::retire_passed() {
-  while (!calls_.empty() && cudaEventQuery(calls_.front().passed) == cudaSuccess) {
-    events_.push_back(calls_.front().passed);
-    calls_.pop_front();
-    ++retired_;
-  }
+// With the mutex.
+void Watchdog::forget_progress() {
+  passed_ = 0;
+  since_ = Clock::now();
+  for (size_t s = 0; s < streams_; ++s) std::atomic_ref(words_[s]).store(0);
 }
+
+bool Watchdog::has_passed(size_t call) const { return std::atomic_ref(words_[calls_[call].stream]).load() > call; }
 
 void Watchdog::watch() {
-  if (cudaSetDevice(device_) != cudaSuccess) return;  // the program's thread meets the same error
-  Clock::time_point since = Clock::now();
-  uint64_t retired_before = 0;
   std::unique_lock lock(mutex_);
   while (!stop_changed_.wait_for(lock, between_looks, [&] { return stop_; })) {
-    retire_passed();
-    if (calls_.empty() || retired_ != retired_before) {
-      since = Clock::now();
-      retired_before = retired_;
-    }
-    if (calls_.empty()) continue;  // the program's thread is on its own
-    const Call& oldest = calls_.front();
+    for (; passed_ < calls_.size() && has_passed(passed_); ++passed_) since_ = Clock::now();
+    if (passed_ == calls_.size()) continue;  // the program's thread is on its own
+    const Call& oldest = calls_[passed_];
     const std::string here = "rank " + std::to_string(control_.rank());
     if (const std::optional<std::string> failure = failure_()) end(here + " leaves " + text_of(oldest.place) + ": " + *failure);
-    if (std::chrono::duration<double>(Clock::now() - since).count() < timeout_seconds_) continue;
+    if (std::chrono::duration<double>(Clock::now() - since_).count() < timeout_seconds_) continue;
     char seconds[32];
     std::snprintf(seconds, sizeof seconds, "%g", timeout_seconds_);
     end(here + " waited " + seconds + " s for " + oldest.peers + " in " + text_of(oldest.place));

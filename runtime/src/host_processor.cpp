@@ -52,16 +52,17 @@ class HostProcessor : public Processor {
     return fetched_.emplace_back(at, at + bytes).data();
   }
 
-  void begin_step() override {
+  void give_step(bool, const std::function<void()>& give) override {
     begin_ = Clock::now();
     marks_.clear();
+    give();
+    seconds_ = std::chrono::duration<double>(Clock::now() - begin_).count();
   }
   int mark() override {
     marks_.push_back(Clock::now());
     return static_cast<int>(marks_.size()) - 1;
   }
   double seconds_at(int mark) const override { return std::chrono::duration<double>(marks_[static_cast<size_t>(mark)] - begin_).count(); }
-  void end_step() override { seconds_ = std::chrono::duration<double>(Clock::now() - begin_).count(); }
   double wait() override {
     waited_ = true;
     return seconds_;

@@ -19,7 +19,7 @@ class Processor {
   virtual std::byte* host_memory() const = 0;
 
   // Write `bytes` bytes at `at`, a place in either: `write` gets the place where it has to put them. `load`: before the first step. `stage`: the
-  // next step's inputs, after end_step() and before the next begin_step(); steps that were enqueued before still see the old ones.
+  // next step's inputs, between two steps; steps that were given before still see the old ones.
   using Write = std::function<void(std::byte* destination)>;
   virtual void load(std::byte* at, size_t bytes, const Write& write) = 0;
   virtual void stage(std::byte* at, size_t bytes, const Write& write) = 0;
@@ -27,16 +27,19 @@ class Processor {
   // The bytes at `at` as the kernels so far leave them: the host has them after wait(), until the first fetch after that.
   virtual const std::byte* fetch(const std::byte* at, size_t bytes) = 0;
 
-  // A step's work is given between the two. wait() returns when it is done, with the seconds that it took, and tells what it finds wrong (DataError,
-  // an index that a kernel met). It may be called without a step, for what was fetched.
-  virtual void begin_step() = 0;
-  virtual void end_step() = 0;
+  // Gives a step's work: `give` gives it, piece by piece. `repeats`: from this step on all have the same work, so that a processor may keep it and need
+  // not ask for it again; places that fetch() returned for it then hold each step's bytes.
+  // wait() returns when it is done, with the seconds that it took, and tells what it finds wrong (DataError, an index that a kernel met). It may be called
+  // without a step, for what was fetched.
+  virtual void give_step(bool repeats, const std::function<void()>& give) = 0;
   virtual double wait() = 0;
+  // What kernels get as the number of step `t`, counted from 1: a processor that counts steps itself tells them so.
+  virtual int64_t number_for_kernels(int64_t t) const { return t; }
 
   // One more than the position of the highest byte that was ever found changed; after wait().
   virtual int64_t highest_touched() = 0;
 
-  // A point in the step's work, here in what is given, for traces; numbered from 0. When that was, after wait(): seconds from begin_step().
+  // A point in the step's work, here in what is given, for traces; numbered from 0. When that was, after wait(): seconds from the step's begin.
   virtual int mark() = 0;
   virtual double seconds_at(int mark) const = 0;
 

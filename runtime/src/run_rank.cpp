@@ -158,14 +158,20 @@ class Run {
   // -- steps --------------------------------------------------------------------------------------------------------------------------------------
 
   void give_step(int64_t step) {
+    if (trace_) trace_->begin_step(step);
+    // The first step hands over gradients; a trace marks points of each step.
+    processor_->give_step(step > 0 && !trace_, [&] { give_work(step); });
+    rank_->segment_ = "";
+  }
+
+  void give_work(int64_t step) {
     Rank::Captures& captures = *rank_->captures_;
     captures = {};
     captures.wants_outputs = !options_.outputs.empty();
     captures.wants_gradients = step == 0 && !options_.grads.empty();
-    rank_->step_ = step + 1;
+    rank_->step_ = processor_->number_for_kernels(step + 1);
     rank_->bytes_sent_ = 0;
-    if (trace_) trace_->begin_step(step);
-    processor_->begin_step();
+    platform_.data.begin_step();
     const std::vector<Slot>& schedule = program_.schedule;
     for (size_t i = 0; i < schedule.size(); ++i) {
       const SegmentInfo& segment = segment_of(schedule[i]);
@@ -176,8 +182,6 @@ class Run {
     }
     rank_->at("", 0);
     rank_->wait_sends();
-    processor_->end_step();
-    rank_->segment_ = "";
   }
 
   const SegmentInfo& segment_of(const Slot& slot) const { return program_.segments[static_cast<size_t>(slot.segment)]; }

@@ -28,6 +28,13 @@ void pointwise(const Tensor& out, Scalar function, std::initializer_list<Tensor>
   pointwise(std::span(&out, 1), std::span(ins.begin(), ins.size()), std::span(&step, 1), std::span(&result, 1), add);
 }
 
+void sum_of_squares(const Tensor& out, std::initializer_list<Tensor> ins, bool add) { sum_of_squares(out, std::span(ins.begin(), ins.size()), add); }
+
+void update(std::initializer_list<UpdateOperands> parameters, const Tensor& clip, const Tensor& loss_scale, const Tensor& taken,
+            const UpdateRule& rule, int64_t t) {
+  update(std::span(parameters.begin(), parameters.size()), clip, loss_scale, taken, rule, t);
+}
+
 void pad(const Tensor& out, const Tensor& in, std::initializer_list<int64_t> starts, std::initializer_list<int64_t> steps, bool add) {
   pad(out, in, starts.begin(), steps.begin(), add);
 }

@@ -102,11 +102,11 @@ class Case:
     def command(self, *flags):
         return [f"{self.build}/run", "--local", str(self.ranks), *self.ways.flags(self.ranks), *flags]
 
-    def train(self, _, steps, *flags):
+    def train(self, _, steps, *flags, before=()):
         log = f"{self.folder}/log.jsonl"
         if os.path.exists(log):
             os.remove(log)
-        need(run(self.command("--data", self.model, "--steps", steps, "--log", log, "--timeout", "60", *flags), timeout=300))
+        need(run([*before, *self.command("--data", self.model, "--steps", steps, "--log", log, "--timeout", "60", *flags)], timeout=300))
         return read_log(log)
 
 
@@ -186,11 +186,14 @@ def golden(case, precision):
 
 
 def speed(case):
-    """The median of the steps' seconds, and tokens in a second."""
-    rows = case.train("", 20)
-    seconds = sorted(row["seconds"] for row in rows[5:])
+    """The median of the steps' seconds, and tokens in a second; then call by call and not as graphs, which has to give the same losses."""
+    rows, plain = case.train("", 20), case.train("", 20, before=["env", "SSCC_CUDA_GRAPH=0"])
+    median = [sorted(row["seconds"] for row in each[5:])[len(each[5:]) // 2] for each in (rows, plain)]
     tokens = rows[-1].get("tokens_per_second")
-    return "ok", f"median step {1000 * seconds[len(seconds) // 2]:.2f} ms" + (f", {tokens:.0f} tokens/s" if tokens else "")
+    for row, other in zip(rows, plain):
+        if row["loss"] != other["loss"]:
+            return "failed", f"step {row['step']}: loss {row['loss']}, and without a graph {other['loss']}"
+    return "ok", f"median step {1000 * median[0]:.2f} ms, {1000 * median[1]:.2f} ms without a graph" + (f", {tokens:.0f} tokens/s" if tokens else "")
 
 
 def under(tool, case):

@@ -86,13 +86,18 @@ const std::vector<Damage>& damages() {
        }},
       {"a call of several tensors falls apart on one rank",
        [](Patient& p) {
-         const auto is_first = [](const Instruction& i) { return is_collective(i) && std::get<Communication>(i.expression).with_next; };
-         return change(p, p.find(is_first), [](Instruction& i) { std::get<Communication>(i.expression).with_next = false; });
+         const auto is_first = [](const Instruction& i) { return is_collective(i) && i.with_next; };
+         return change(p, p.find(is_first), [](Instruction& i) { i.with_next = false; });
        }},
       {"a call takes in what comes next on one rank",
        [](Patient& p) {
-         const auto is_last = [](const Instruction& i) { return is_collective(i) && !std::get<Communication>(i.expression).with_next; };
-         return change(p, p.find(is_last), [](Instruction& i) { std::get<Communication>(i.expression).with_next = true; });
+         const auto is_last = [](const Instruction& i) { return is_collective(i) && !i.with_next; };
+         return change(p, p.find(is_last), [](Instruction& i) { i.with_next = true; });
+       }},
+      {"kernels of a call are one call with what comes next",
+       [](Patient& p) {
+         const auto is_last = [](const Instruction& i) { return (i.opcode == Opcode::update || i.opcode == Opcode::contract) && !i.with_next; };
+         return change(p, p.find(is_last), [](Instruction& i) { i.with_next = true; });
        }},
       {"a group has another order",
        [](Patient& p) {

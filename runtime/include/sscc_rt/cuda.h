@@ -41,8 +41,8 @@ void throw_data_errors();
 // Whether products of float matrices may be computed with TF32 (10 bits of mantissa). Off at first.
 void allow_tf32(bool allowed);
 
-// The step that `update` is in may come from the host (t counts from 1) or, so that a captured graph can be launched for every step, from a counter
-// on the device: t = step_on_device.
+// The step that `update` is in may come from the host (t counts from 1) or, so that a graph of a step can be launched for every step, from a counter on
+// the device: t = step_on_device.
 inline constexpr int64_t step_on_device = 0;
 void set_device_step(int64_t t);
 // Enqueues: the counter becomes one more.

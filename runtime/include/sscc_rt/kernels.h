@@ -1,4 +1,4 @@
-// The kernels: one function for each opcode that computes. Emitted programs and the interpreter call the same ones.
+// The kernels: one function for each opcode that computes, and sum_of_squares, which contracts values with themselves. Emitted programs and the interpreter call the same ones.
 //
 // All operands are strided views; `accumulate` adds to what the output holds. Floating types f32 and f64 everywhere, and bf16 and f16, which are
 // computed in float: with them statistics (mean, rstd, lse, log_sums), losses, and scale and bias of norms are f32, and so may be any sum (of contract, reduce,
@@ -31,6 +31,9 @@ void pointwise(std::span<const Tensor> outs, std::span<const Tensor> ins, std::s
 // out (+)= scale * join over the dimensions of `in` that are set in the bit mask `reduced`; `out` has the remaining dimensions in order
 // (kept ones of length 1 are left out of its view). logsumexp ignores scale.
 void reduce(const Tensor& out, const Tensor& in, uint32_t reduced, Join join, double scale, bool accumulate);
+
+// out (+)= the sum of the squares of all elements of all `ins`, of any dims; all of one type, f32 or f64, added up in f64.
+void sum_of_squares(const Tensor& out, std::span<const Tensor> ins, bool accumulate);
 
 // Strided copy, equal dims; floats up to f32 are converted. `fill`: a constant.
 void copy(const Tensor& out, const Tensor& in, bool accumulate);
@@ -101,15 +104,20 @@ void pad(const Tensor& out, const Tensor& in, const int64_t* starts, const int64
 // counts good steps in a row, moment2 the steps that were taken.
 enum class Optimizer : uint8_t { sgd, adam, adamw, loss_scale };
 
-// One parameter's update, torch.optim's definitions (t counts from 1). Views of equal dims. `clip`: a scalar that multiplies the
-// gradient first; data null: none. sgd uses `moment1` (data null if momentum is 0). `loss_scale`, `taken`: scalars; data null: none. With them the
-// gradient is divided by the scale, where `clip` is no number nothing is changed, and t is one more than the steps taken.
 struct UpdateRule {
   Optimizer optimizer = Optimizer::sgd;
   double lr = 0, momentum = 0, beta1 = 0, beta2 = 0, eps = 0, weight_decay = 0;
+  bool operator==(const UpdateRule&) const = default;
 };
-void update(const Tensor& new_parameter, const Tensor& new_moment1, const Tensor& new_moment2, const Tensor& parameter, const Tensor& gradient,
-            const Tensor& moment1, const Tensor& moment2, const Tensor& clip, const Tensor& loss_scale, const Tensor& taken, const UpdateRule& rule,
+// Views of equal dims. A new one may be the old one; else none of an update touches what another one writes.
+struct UpdateOperands {
+  Tensor new_parameter, new_moment1, new_moment2, parameter, gradient, moment1, moment2;
+};
+// The updates of parameters, by torch.optim's definitions (t counts from 1; on a GPU, step_on_device of cuda.h: it counts itself). All parameters are
+// of one type. `clip`: a scalar that multiplies gradients first; data null: none. sgd uses `moment1` (data null if momentum is 0). `loss_scale`,
+// `taken`: scalars; data null: none. With them gradients are divided by the scale, where `clip` is no number nothing is changed, and t is one more than
+// the steps taken.
+void update(std::span<const UpdateOperands> parameters, const Tensor& clip, const Tensor& loss_scale, const Tensor& taken, const UpdateRule& rule,
             int64_t t);
 
 // Threads that one rank's kernels may use (default 1). Per process.

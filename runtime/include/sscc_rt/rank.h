@@ -117,7 +117,7 @@ class Rank {
     return offset < program_.host_begin() ? arena_ + offset : host_memory_ + (offset - program_.host_begin());
   }
   int64_t offset_constant(int32_t index) const { return constants_.offsets[static_cast<size_t>(index)]; }
-  int64_t step() const { return step_; }  // counts from 1: t of the optimizer
+  int64_t step() const { return step_; }  // t of `update`
 
   // The instruction that runs now: for messages and traces.
   void at(const char* origin, int micro_batch);

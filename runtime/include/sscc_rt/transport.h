@@ -70,6 +70,8 @@ class DataPlane {
   virtual void at(const char* segment, const char* origin, int micro_batch) = 0;
 
   // -- of devices only ----------------------------------------------------------------------------------------------------------------------------
+  // A step's calls come. Nothing that was marked before is waited for.
+  virtual void begin_step() {}
   // The sends since the last kernel, and the receives that follow them, go together, and none waits for another. Here they end.
   virtual void end_group() {}
   virtual Event mark(Stream) { return 0; }

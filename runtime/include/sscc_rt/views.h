@@ -52,6 +52,16 @@ struct Scalars {
 };
 void pointwise(const Tensor& out, Scalar function, std::initializer_list<Tensor> ins, Scalars scalars, bool add);
 
+void sum_of_squares(const Tensor& out, std::initializer_list<Tensor> ins, bool add);
+
+// The new values take the place of the old ones.
+inline UpdateOperands in_place(const Tensor& parameter, const Tensor& gradient, const Tensor& moment1 = no_tensor,
+                               const Tensor& moment2 = no_tensor) {
+  return {parameter, moment1, moment2, parameter, gradient, moment1, moment2};
+}
+void update(std::initializer_list<UpdateOperands> parameters, const Tensor& clip, const Tensor& loss_scale, const Tensor& taken,
+            const UpdateRule& rule, int64_t t);
+
 void pad(const Tensor& out, const Tensor& in, std::initializer_list<int64_t> starts, std::initializer_list<int64_t> steps, bool add);
 
 }  // namespace sscc::rt

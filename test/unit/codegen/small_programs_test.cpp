@@ -84,6 +84,11 @@ Instruction with(Instruction base, Expression expression, bool accumulate = fals
   return base;
 }
 
+Instruction with_next(Instruction base) {
+  base.with_next = true;
+  return base;
+}
+
 rt::ScalarStep step(Scalar function, std::array<int32_t, 3> args, double alpha = 0) {
   return {function, {args[0], args[1], args[2]}, alpha, 0, DType::f32};
 }
@@ -240,7 +245,16 @@ Programs every_opcode() {
   adam.beta1 = 0.9;
   adam.beta2 = 0.999;
   adam.eps = 1e-8;
-  add(with(plain(Opcode::update, {vector, vector, vector}, {vector, row, vector, vector, view_of(b, {})}), UpdateExpression{adam}));
+  Instruction update = with(plain(Opcode::update, {vector, vector, vector}, {vector, row, vector, vector, view_of(b, {})}), UpdateExpression{adam});
+  update.origin = "w";
+  add(with_next(update));
+  update.origin = "b";
+  add(update);
+  const auto squares = [&](const View& of, const char* equation, bool accumulate) {
+    return with(plain(Opcode::contract, {view_of(b, {})}, {of, of}), ContractExpression{equation, 1}, accumulate);
+  };
+  add(with_next(squares(matrix, "ab,ab->", false)));
+  add(squares(row, "a,a->", true));
   add(with(plain(Opcode::send, {}, {matrix}), Communication{0, -1, 7, Join::sum}));
   add(with(plain(Opcode::receive, {other}, {}), Communication{0, -1, 8, Join::sum}));
   Instruction overwriting = plain(Opcode::copy, {matrix}, {other});
@@ -248,7 +262,7 @@ Programs every_opcode() {
   add(overwriting);
   add(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 9, Join::max}));
   add(with(plain(Opcode::all_gather, {matrix}, {row}), Communication{-1, 0, 10, Join::sum}));
-  add(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 15, Join::sum, -1, true}));
+  add(with_next(with(plain(Opcode::all_reduce, {matrix}, {}), Communication{-1, 0, 15, Join::sum})));
   add(with(plain(Opcode::all_reduce, {row}, {}), Communication{-1, 0, 16, Join::sum}));
   add(with(plain(Opcode::reduce_scatter, {row}, {matrix}), Communication{-1, 0, 11, Join::sum}));
   add(with(plain(Opcode::broadcast, {}, {matrix}), Communication{-1, 0, 13, Join::sum, 1}));

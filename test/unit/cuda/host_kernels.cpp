@@ -19,6 +19,7 @@ extern "C" const rt::test::Kernels* host_kernels() {
                                          rt::pick,
                                          rt::cross_entropy_grad,
                                          rt::pad,
-                                         rt::update};
+                                         rt::update,
+                                         rt::sum_of_squares};
   return &kernels;
 }

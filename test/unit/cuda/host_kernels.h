@@ -23,6 +23,7 @@ struct Kernels {
   decltype(&rt::cross_entropy_grad) cross_entropy_grad;
   decltype(&rt::pad) pad;
   decltype(&rt::update) update;
+  decltype(&rt::sum_of_squares) sum_of_squares;
 };
 
 }  // namespace sscc::rt::test

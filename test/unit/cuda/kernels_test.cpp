@@ -1,4 +1,7 @@
 // Contractions, reductions, copies and updates against the processor's kernels.
+#include <array>
+#include <deque>
+#include <limits>
 #include <string>
 
 #include "test/unit/cuda/mirror.h"
@@ -187,7 +190,8 @@ TEST_CASE("update: optimizers, clipped or not, in place or not, steps counted he
   for (int64_t t = 1; t <= 3; ++t) {
     const auto step = [&](const auto& run, const auto& side, int64_t count) {
       const Tensor first = has_momentum ? side(m) : nothing, second = is_adam ? side(v) : nothing;
-      run(side(p), first, second, side(p), side(g), first, second, clipped ? side(clip) : nothing, nothing, nothing, rule, count);
+      run(std::array{UpdateOperands{side(p), first, second, side(p), side(g), first, second}}, clipped ? side(clip) : nothing, nothing, nothing, rule,
+          count);
     };
     step(
         host_kernels()->update, [](const Mirror& mirror) { return mirror.host(); }, t);
@@ -198,4 +202,69 @@ TEST_CASE("update: optimizers, clipped or not, in place or not, steps counted he
   CHECK(p.difference() <= 1);
   CHECK(m.difference() <= 1);
   CHECK(v.difference() <= 1);
+}
+
+namespace {
+
+// More tensors than a launch takes, of all lengths and layouts.
+std::vector<std::pair<Dims, Layout>> many_shapes() {
+  std::vector<std::pair<Dims, Layout>> shapes = {{{}, Layout::dense}, {{300, 70}, Layout::dense}, {{70000}, Layout::offset}};
+  for (int64_t n = 1; n < 200; ++n) shapes.push_back({{n % 7 + 1, n}, n % 11 == 0 ? Layout::spread : n % 5 == 0 ? Layout::offset : Layout::dense});
+  return shapes;
+}
+
+}  // namespace
+
+TEST_CASE("update: many parameters at once") {
+  const DType type = GENERATE(DType::f32, DType::f64);
+  const Optimizer optimizer = GENERATE(Optimizer::sgd, Optimizer::adamw);
+  const bool in_place = GENERATE(false, true), is_scaled = GENERATE(false, true);
+  const double clip_factor = GENERATE(0.5, std::numeric_limits<double>::quiet_NaN());
+  const UpdateRule rule{.optimizer = optimizer, .lr = 0.1, .beta1 = 0.9, .beta2 = 0.999, .eps = 1e-8, .weight_decay = 0.01};
+  const bool has_moments = optimizer != Optimizer::sgd;
+  std::deque<Mirror> memory;
+  const auto made = [&](const Dims& dims, Layout layout) -> Mirror& { return memory.emplace_back(type, dims, layout); };
+  std::vector<UpdateOperands> on_host, on_device;
+  for (const auto& [dims, layout] : many_shapes()) {
+    Mirror &p = made(dims, layout).reals(-1, 1), &g = made(dims, layout).reals(-1, 1);
+    Mirror &m = made(dims, layout).reals(-1, 1), &v = made(dims, layout).reals(0, 1);
+    const bool aside = !in_place && dims.size() != 1;
+    Mirror &new_p = aside ? made(dims, layout) : p, &new_m = aside ? made(dims, layout) : m, &new_v = aside ? made(dims, layout) : v;
+    const auto side = [&](const auto& of) {
+      const auto moment = [&](const Mirror& mirror) { return has_moments ? of(mirror) : nothing; };
+      return UpdateOperands{of(new_p), moment(new_m), moment(new_v), of(p), of(g), moment(m), moment(v)};
+    };
+    on_host.push_back(side([](const Mirror& mirror) { return mirror.host(); }));
+    on_device.push_back(side([](const Mirror& mirror) { return mirror.device(); }));
+  }
+  Mirror &clip = made({}, Layout::dense).constant(clip_factor), &scale = made({}, Layout::dense).constant(64), &taken = made({}, Layout::dense);
+  taken.constant(6);
+  const auto scalar = [&](const Tensor& view) { return is_scaled ? view : nothing; };
+  host_kernels()->update(on_host, clip.host(), scalar(scale.host()), scalar(taken.host()), rule, 3);
+  update(on_device, clip.device(), scalar(scale.device()), scalar(taken.device()), rule, 3);
+  for (const Mirror& each : memory) CHECK(each.difference() <= 1);
+}
+
+TEST_CASE("sum_of_squares: of many tensors, the same every time") {
+  const DType type = GENERATE(DType::f32, DType::f64);
+  const bool adds = GENERATE(false, true);
+  std::deque<Mirror> memory;
+  std::vector<Tensor> on_host, on_device;
+  for (const auto& [dims, layout] : many_shapes()) {
+    Mirror& each = memory.emplace_back(type, dims, layout).reals(-1, 1);
+    on_host.push_back(each.host());
+    on_device.push_back(each.device());
+  }
+  for (std::vector<Tensor>* ins : {&on_host, &on_device}) {
+    Tensor empty = ins->back();
+    empty.dims[0] = 0;
+    ins->push_back(empty);
+  }
+  Mirror out(type, {}), again(type, {});
+  out.constant(5), again.constant(5);
+  host_kernels()->sum_of_squares(out.host(), on_host, adds);
+  sum_of_squares(out.device(), on_device, adds);
+  sum_of_squares(again.device(), on_device, adds);
+  CHECK(out.difference(0.01) <= 1);
+  CHECK(out.downloaded() == again.downloaded());
 }

@@ -1,8 +1,10 @@
 // Each kernel on strided views, against loops that say what it means. Integer-valued data makes sums exact, so results are compared with ==.
 #include <algorithm>
+#include <array>
 #include <catch2/catch.hpp>
 #include <cmath>
 #include <cstring>
+#include <deque>
 
 #include "sscc_rt/rank.h"
 #include "test/unit/runtime/strided.h"
@@ -313,7 +315,7 @@ TEST_CASE("update: the definitions of torch.optim") {
   const double c = clipped ? 0.5 : 1;
 
   UpdateRule sgd{.optimizer = Optimizer::sgd, .lr = 0.1, .momentum = 0.9, .weight_decay = 0.01};
-  update(new_p, new_m, Tensor{}, p, g, m, Tensor{}, factor, {}, {}, sgd, 2);
+  update(std::array{UpdateOperands{new_p, new_m, Tensor{}, p, g, m, Tensor{}}}, factor, {}, {}, sgd, 2);
   for_each_index(dims, [&](const Dims& at) {
     const double moment = 0.9 * m.at(at) + c * g.at(at) + 0.01 * p.at(at);
     CHECK(new_m.at(at) == Approx(moment).epsilon(1e-13));
@@ -323,7 +325,7 @@ TEST_CASE("update: the definitions of torch.optim") {
   for (const Optimizer kind : {Optimizer::adam, Optimizer::adamw}) {
     UpdateRule adam{.optimizer = kind, .lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.01};
     const int64_t t = 3;
-    update(new_p, new_m, new_v, p, g, m, v, factor, {}, {}, adam, t);
+    update(std::array{UpdateOperands{new_p, new_m, new_v, p, g, m, v}}, factor, {}, {}, adam, t);
     for_each_index(dims, [&](const Dims& at) {
       const double gradient = c * g.at(at) + (kind == Optimizer::adam ? 0.01 * p.at(at) : 0);
       const double start = p.at(at) * (kind == Optimizer::adamw ? 1 - 0.1 * 0.01 : 1);
@@ -334,6 +336,47 @@ TEST_CASE("update: the definitions of torch.optim") {
       CHECK(new_p.at(at) == Approx(start - step).epsilon(1e-12));
     });
   }
+}
+
+TEST_CASE("update: several parameters at once are each as if alone") {
+  const std::vector<Dims> shapes = {{3, 5}, {}, {70, 2}, {0, 4}, {9}};
+  const UpdateRule adam{.optimizer = Optimizer::adamw, .lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.01};
+  struct Parameter {
+    Array<float> p, g, m, v, wanted_p, wanted_m, wanted_v;
+    explicit Parameter(const Dims& dims) : p(dims), g(dims), m(dims), v(dims), wanted_p(dims), wanted_m(dims), wanted_v(dims) {
+      p.reals(-1, 1), g.reals(-1, 1), m.reals(-1, 1), v.reals(0, 1);
+    }
+  };
+  std::deque<Parameter> parameters;
+  std::vector<UpdateOperands> all;
+  for (const Dims& dims : shapes) {
+    Parameter& o = parameters.emplace_back(dims);
+    update(std::array{UpdateOperands{o.wanted_p, o.wanted_m, o.wanted_v, o.p, o.g, o.m, o.v}}, {}, {}, {}, adam, 3);
+    all.push_back({o.p, o.m, o.v, o.p, o.g, o.m, o.v});
+  }
+  update(all, {}, {}, {}, adam, 3);
+  for (const Parameter& o : parameters) {
+    CHECK(o.p.values() == o.wanted_p.values());
+    CHECK(o.m.values() == o.wanted_m.values());
+    CHECK(o.v.values() == o.wanted_v.values());
+  }
+}
+
+TEST_CASE("sum_of_squares: over all elements of all operands, added to what is there") {
+  const std::vector<Dims> shapes = {{3, 5}, {}, {40, 1000}, {0, 4}, {33000}};
+  const bool strided = GENERATE(false, true), adds = GENERATE(false, true);
+  double wanted = adds ? 7 : 0;
+  std::deque<Array<float>> operands;
+  std::vector<Tensor> ins;
+  for (const Dims& dims : shapes) {
+    operands.emplace_back(dims, strided).reals(-1, 1);
+    for_each_index(dims, [&](const Dims& at) { wanted += std::pow(static_cast<double>(operands.back().at(at)), 2); });
+    ins.push_back(operands.back());
+  }
+  Array<float> out({});
+  out.constant(7);
+  sum_of_squares(out, ins, adds);
+  CHECK(out.at({}) == Approx(wanted).epsilon(1e-7));
 }
 
 TEST_CASE("results are the same bit by bit on any number of threads") {
@@ -355,6 +398,7 @@ TEST_CASE("results are the same bit by bit on any number of threads") {
     made({64, 96}, [&](const Tensor& out) { reduce(out, x, 0b010, Join::sum, 1, false); });
     made({}, [&](const Tensor& out) { reduce(out, x, 0b111, Join::sum, 1, false); });
     made({96}, [&](const Tensor& out) { reduce(out, x, 0b011, Join::logsumexp, 1, false); });
+    made({}, [&](const Tensor& out) { sum_of_squares(out, std::array{x.view(), scale.view()}, false); });
     made(all, [&](const Tensor& out) { softmax(out, x, 2); });
     made(all, [&](const Tensor& out) { gather(out, table, indices, 0, 0, 500); });
     made({500, 96}, [&](const Tensor& out) { scatter_add(out, indices, x, 0, 0, 500, false); });
@@ -378,17 +422,17 @@ TEST_CASE("update of a scaled loss's gradients: divided by the scale, corrected 
   pointwise(std::array{scaled.view()}, std::array{g.view()}, std::array{ScalarStep{Scalar::scale_shift, {0, 0, 0}, 1024, 0, DType::f32}},
             std::array<int32_t, 1>{0}, false);
   const UpdateRule adam{.optimizer = Optimizer::adamw, .lr = 0.1, .beta1 = 0.9, .beta2 = 0.99, .eps = 1e-8, .weight_decay = 0.01};
-  update(wanted_p, wanted_m, wanted_v, p, g, m, v, clip, {}, {}, adam, 7);
+  update(std::array{UpdateOperands{wanted_p, wanted_m, wanted_v, p, g, m, v}}, clip, {}, {}, adam, 7);
   Array<float> old_p(dims), old_m(dims), old_v(dims);
   copy(old_p, p, false), copy(old_m, m, false), copy(old_v, v, false);
-  update(p, m, v, p, scaled, m, v, clip, scale, taken, adam, 99);
+  update(std::array{UpdateOperands{p, m, v, p, scaled, m, v}}, clip, scale, taken, adam, 99);
   for_each_index(dims, [&](const Dims& at) {
     CHECK(p.at(at) == wanted_p.at(at));
     CHECK(m.at(at) == wanted_m.at(at));
     CHECK(v.at(at) == wanted_v.at(at));
   });
   clip.constant(std::nan(""));
-  update(wanted_p, wanted_m, wanted_v, old_p, scaled, old_m, old_v, clip, scale, taken, adam, 99);
+  update(std::array{UpdateOperands{wanted_p, wanted_m, wanted_v, old_p, scaled, old_m, old_v}}, clip, scale, taken, adam, 99);
   for_each_index(dims, [&](const Dims& at) {
     CHECK(wanted_p.at(at) == old_p.at(at));
     CHECK(wanted_m.at(at) == old_m.at(at));
@@ -402,7 +446,7 @@ TEST_CASE("the scale of a loss: halved where the norm is none, doubled after 200
   scale.constant(64), good.constant(0), taken.constant(0);
   const auto step = [&](double value) {
     norm.constant(value);
-    update(scale, good, taken, scale, norm, good, taken, {}, {}, {}, rule, 1);
+    update(std::array{UpdateOperands{scale, good, taken, scale, norm, good, taken}}, {}, {}, {}, rule, 1);
   };
   for (int i = 0; i < 1999; ++i) step(1.5);
   CHECK((scale.at({}) == 64 && good.at({}) == 1999 && taken.at({}) == 1999));
