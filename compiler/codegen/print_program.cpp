@@ -61,7 +61,8 @@ class Printer {
         body_(programs.bodies[static_cast<size_t>(body)]),
         target_(target),
         fused_(fused),
-        version_(std::move(version)) {
+        version_(std::move(version)),
+        order_(target, body_) {
     for (const RankProgram& rank : programs.ranks) {
       if (rank.body == body) ranks_.push_back(&rank);
     }
@@ -235,7 +236,6 @@ class Printer {
   void print_segment(size_t index, std::string& text) {
     const ProgramSegment& segment = body_.segments[index];
     const std::vector<Instruction>& instructions = segment.instructions;
-    const OrderStatements order(target_, segment);
     text += "// " + description_of(segment) + "\n";
     text += "void " + segment_names_[index] + "([[maybe_unused]] Rank& rank, [[maybe_unused]] int micro_batch) {";
     text += instructions.empty() ? "" : "\n  const Views view(rank, micro_batch);\n";
@@ -249,7 +249,8 @@ class Printer {
       const llvm::ArrayRef<Instruction> group(&first, end - begin);
       text += "\n  // " + (is_communication(first.opcode) ? communication_comment(first) : group_comment(group)) + "\n";
       text += "  rank.at(" + string_literal(first.origin) + ", micro_batch);\n";
-      for (size_t i = begin; i < end; ++i) text += order.before(i) + print_instruction(body_, instructions[i], names_, fused_) + order.after(i);
+      for (size_t i = begin; i < end; ++i)
+        text += order_.before(index, i) + print_instruction(body_, instructions[i], names_, fused_) + order_.after(index, i);
     }
     text += "}\n\n";
   }
@@ -285,6 +286,7 @@ class Printer {
   const Target target_;
   FusedFunctions& fused_;
   const std::string version_;
+  const OrderStatements order_;
   std::vector<const RankProgram*> ranks_;
   ProgramNames names_;
   Identifiers segment_identifiers_;

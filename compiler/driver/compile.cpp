@@ -63,6 +63,7 @@ const Step straight_line[] = {
      }},
     {"fuse", [](const Request&, Compilation& c, Diagnostics&) { fuse(c.programs); }},
     {"order_transfers", [](const Request&, Compilation& c, Diagnostics&) { order_transfers(c.programs); }},
+    {"prefetch", [](const Request&, Compilation& c, Diagnostics&) { prefetch(c.programs); }},
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},
     {"assign_streams", [](const Request&, Compilation& c, Diagnostics&) { assign_streams(c.programs); }},
     // Beyond this point programs are final: the checkers below, the emitter, the interpreter and the cost model all read the same ones.

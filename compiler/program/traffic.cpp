@@ -9,6 +9,13 @@ bool is_signal(const Instruction& i) {
   return (i.opcode == Opcode::send && is_empty(i.ins[0])) || (i.opcode == Opcode::receive && is_empty(i.outs[0]));
 }
 
+bool waits_for_sends(const Body& body, const ProgramSegment& segment, const Instruction& i) {
+  const auto is_send = [](const ProgramSegment& of, int32_t at) { return of.instructions[static_cast<size_t>(at)].opcode == Opcode::send; };
+  return llvm::any_of(i.waits, [&](int32_t other) { return is_send(segment, other); }) || llvm::any_of(i.waits_before, [&](const EarlierRun& run) {
+           return is_send(body.segments[static_cast<size_t>(run.segment)], run.instruction);
+         });
+}
+
 bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index) {
   const auto* previous = index > 0 ? std::get_if<Communication>(&segment[index - 1].expression) : nullptr;
   return previous && previous->with_next;

@@ -24,6 +24,8 @@ int64_t bytes_of(const Body& body, const View& view);
 int64_t bytes_of_call(const Body& body, const Instruction& communication);
 bool is_communication(Opcode opcode);
 bool is_signal(const Instruction& instruction);  // one end of an empty message
+// Does an instruction wait for a send, of its run of the segment or of an earlier slot?
+bool waits_for_sends(const Body& body, const ProgramSegment& segment, const Instruction& instruction);
 // Is an instruction of a segment one call with the one before it?
 bool is_with_previous(llvm::ArrayRef<Instruction> segment, size_t index);
 

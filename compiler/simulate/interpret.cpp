@@ -215,8 +215,7 @@ rt::SegmentInfo segment_info(const Body& body, const ProgramSegment& segment) {
     statement.begins_call = has_more && !goes_on;
     statement.ends_call = goes_on && !has_more;
     statement.origin = instruction.origin.c_str();
-    statement.waits_for_sends = std::any_of(instruction.waits.begin(), instruction.waits.end(),
-                                            [&](int32_t other) { return segment.instructions[static_cast<size_t>(other)].opcode == Opcode::send; });
+    statement.waits_for_sends = waits_for_sends(body, segment, instruction);
     find_operands(body, instruction, statement);
     statement.call = call_of(instruction);
   }

@@ -166,6 +166,7 @@ class Run {
     rank_->bytes_sent_ = 0;
     if (trace_) trace_->begin_step(step);
     processor_->begin_step();
+    platform_.data.begin_step();
     const std::vector<Slot>& schedule = program_.schedule;
     for (size_t i = 0; i < schedule.size(); ++i) {
       const SegmentInfo& segment = segment_of(schedule[i]);
@@ -176,6 +177,7 @@ class Run {
     }
     rank_->at("", 0);
     rank_->wait_sends();
+    platform_.data.end_step();
     processor_->end_step();
     rank_->segment_ = "";
   }
