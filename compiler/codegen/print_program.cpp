@@ -62,7 +62,8 @@ class Printer {
         body_(programs.bodies[static_cast<size_t>(body)]),
         target_(target),
         fused_(fused),
-        version_(std::move(version)) {
+        version_(std::move(version)),
+        order_(target, body_) {
     for (const RankProgram& rank : programs.ranks) {
       if (rank.body == body) ranks_.push_back(&rank);
     }
@@ -241,7 +242,6 @@ class Printer {
   void print_segment(size_t index, std::string& text) {
     const ProgramSegment& segment = body_.segments[index];
     const std::vector<Instruction>& instructions = segment.instructions;
-    const OrderStatements order(target_, segment);
     text += "// " + description_of(segment) + "\n";
     text += "void " + segment_names_[index] + "([[maybe_unused]] Rank& rank, [[maybe_unused]] int micro_batch) {";
     text += instructions.empty() ? "" : "\n  const Views view(rank, micro_batch);\n";
@@ -257,7 +257,7 @@ class Printer {
       text += "  rank.at(" + string_literal(origin_of(group)) + ", micro_batch);\n";
       for (size_t i = begin, size = 0; i < end; i += size) {
         size = size_of_statement(instructions, i);
-        text += order.before(i) + print_call(body_, {&instructions[i], size}, names_, fused_) + order.after(i + size - 1);
+        text += order_.before(index, i) + print_call(body_, {&instructions[i], size}, names_, fused_) + order_.after(index, i + size - 1);
       }
     }
     text += "}\n\n";
@@ -294,6 +294,7 @@ class Printer {
   const Target target_;
   FusedFunctions& fused_;
   const std::string version_;
+  const OrderStatements order_;
   std::vector<const RankProgram*> ranks_;
   ProgramNames names_;
   Identifiers segment_identifiers_;

@@ -65,6 +65,7 @@ const Step straight_line[] = {
     {"fuse", [](const Request&, Compilation& c, Diagnostics&) { fuse(c.programs); }},
     {"fuse_epilogues", [](const Request&, Compilation& c, Diagnostics&) { fuse_epilogues(c.module, c.programs); }},
     {"order_transfers", [](const Request&, Compilation& c, Diagnostics&) { order_transfers(c.programs); }},
+    {"prefetch", [](const Request&, Compilation& c, Diagnostics&) { prefetch(c.programs); }},
     {"plan_buffers", [](const Request&, Compilation& c, Diagnostics&) { plan_buffers(c.programs); }},
     {"assign_streams", [](const Request&, Compilation& c, Diagnostics&) { assign_streams(c.programs); }},
     {"join_kernels", [](const Request&, Compilation& c, Diagnostics&) { join_kernels(c.programs); }},

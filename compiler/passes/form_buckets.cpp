@@ -1,6 +1,7 @@
 #include "compiler/passes/form_buckets.h"
 
 #include <algorithm>
+#include <iterator>
 #include <map>
 #include <tuple>
 
@@ -30,13 +31,25 @@ class Buckets {
       if (is_ready(module_.deliveries[d])) early.push_back(d);
       if (can_wait(module_.deliveries[d])) late.push_back(d);
     }
-    llvm::stable_sort(early, [&](size_t a, size_t b) { return position(module_.deliveries[a].before) < position(module_.deliveries[b].before); });
-    fill(early);
-    fill(late);
+    llvm::stable_sort(early, [&](size_t a, size_t b) { return made_at(a) < made_at(b); });
+    std::vector<std::vector<size_t>> in_order = filled(early), others = filled(late);
+    llvm::stable_sort(in_order, [&](const auto& a, const auto& b) { return made_at(a.back()) < made_at(b.back()); });
+    llvm::erase_if(others, [](const std::vector<size_t>& bucket) { return bucket.size() == 1; });
+    llvm::move(others, std::back_inserter(in_order));
+    for (size_t number = 0; number < in_order.size(); ++number)
+      for (const size_t d : in_order[number]) module_.deliveries[d].bucket = static_cast<int>(number);
   }
 
  private:
   int64_t position(OpId id) const { return position_[static_cast<size_t>(id.index)]; }
+
+  // The last operator that makes a share of it.
+  int64_t made_at(size_t d) const {
+    int64_t last = -1;
+    for (const Message& message : module_.deliveries[d].messages)
+      for (const Contribution& c : message.contributions) last = std::max(last, position(c.op));
+    return last;
+  }
 
   bool is_candidate(const Delivery& delivery) const {
     const SegmentKind kind = module_.segments[static_cast<size_t>(delivery.segment)].kind;
@@ -58,35 +71,33 @@ class Buckets {
            llvm::all_of(delivery.messages, [&](const Message& message) { return llvm::all_of(message.contributions, is_made); });
   }
 
-  // In the order of `list`.
-  void fill(const std::vector<size_t>& list) {
-    struct Bucket {
-      size_t first = 0;
-      int number = -1;  // none before it has a second member
+  // Of deliveries, in their order.
+  std::vector<std::vector<size_t>> filled(const std::vector<size_t>& list) const {
+    struct Open {
+      size_t bucket = 0;
       int64_t bytes = 0;
     };
-    std::map<std::tuple<int, How, std::vector<int32_t>, DType, Join>, Bucket> open;
+    std::vector<std::vector<size_t>> buckets;
+    std::map<std::tuple<int, How, std::vector<int32_t>, DType, Join>, Open> open;
     for (const size_t d : list) {
-      Delivery& delivery = module_.deliveries[d];
+      const Delivery& delivery = module_.deliveries[d];
       const Tensor& tensor = module_.tensors[delivery.tensor];
       const int64_t bytes = delivery.region.elements() * static_cast<int64_t>(rt::size_of(tensor.dtype));
       auto [it, fresh] = open.try_emplace({delivery.segment, delivery.how, llvm::ArrayRef(delivery.devices).vec(), tensor.dtype, tensor.join});
-      Bucket& bucket = it->second;
-      if (fresh || bucket.bytes + bytes > full_bytes) {
-        bucket = {d, -1, bytes};
-        continue;
+      if (fresh || it->second.bytes + bytes > full_bytes) {
+        it->second = {buckets.size(), 0};
+        buckets.emplace_back();
       }
-      if (bucket.number < 0) module_.deliveries[bucket.first].bucket = bucket.number = count_++;
-      delivery.bucket = bucket.number;
-      bucket.bytes += bytes;
+      buckets[it->second.bucket].push_back(d);
+      it->second.bytes += bytes;
     }
+    return buckets;
   }
 
   Module& module_;
   std::vector<int64_t> position_;  // by operator
   std::vector<int> segment_;       // by operator
   std::map<TensorId, int> deliveries_of_;
-  int count_ = 0;
 };
 
 }  // namespace

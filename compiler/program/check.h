@@ -13,7 +13,7 @@ bool check_deadlock(const Programs& programs, Diagnostics& diagnostics);
 // Whatever an instruction reads is what was last written to that buffer: no other live buffer lies on it; everything lies inside the arena.
 bool check_memory(const Programs& programs, Diagnostics& diagnostics);
 
-// No two instructions of a segment that may run at the same time, by their streams and waits, touch the same bytes while one of them writes.
+// No two instructions of a rank that may run at the same time in a step, by their streams and waits, touch the same bytes while one of them writes.
 bool check_races(const Programs& programs, Diagnostics& diagnostics);
 
 // What the module's precedences put first has ended, on all its ranks, when what they put behind it begins, whichever order streams and waits allow.

@@ -11,6 +11,7 @@
 #include <tuple>
 
 #include "compiler/program/check.h"
+#include "compiler/program/runs.h"
 #include "compiler/program/walk.h"
 #include "compiler/support/strings.h"
 #include "llvm/ADT/STLExtras.h"
@@ -45,6 +46,8 @@ class OrderCheck {
  public:
   OrderCheck(const Module& module, const Programs& programs, Diagnostics& diagnostics)
       : module_(module), programs_(programs), diagnostics_(diagnostics), ranks_(programs.ranks.size()) {
+    for (const Body& body : programs.bodies) runs_of_.emplace_back(body);
+    for (size_t r = 0; r < ranks_.size(); ++r) ranks_[r].kept.resize(static_cast<size_t>(runs_of(static_cast<int32_t>(r)).places()));
     for (size_t p = 0; p < module.precedences.size(); ++p) {
       for (OpId id : module.precedences[p].first) marking_.insert(id);
       for (OpId id : module.precedences[p].second) follows_[id].push_back(p);
@@ -78,10 +81,10 @@ class OrderCheck {
 
  private:
   struct Rank {
-    size_t slot = 0;                                                  // of its schedule, where it is
-    Clock base;                                                       // when the slot began: all streams of the one before have ended
+    int32_t slot = 0;                                                 // of its schedule, where it is
     std::vector<Clock> streams;                                       // what has ended on each
     std::vector<Clock> ended;                                         // by instruction of the slot, as far as it is
+    std::vector<Clock> kept;                                          // of runs that are waited for, by place
     std::map<std::tuple<int32_t, int32_t, int32_t>, Clock> received;  // by segment, micro-batch and instruction: what it is not past yet
     int32_t marks = 0;
   };
@@ -103,16 +106,18 @@ class OrderCheck {
 
   const Body& body(int32_t rank) const { return programs_.bodies[static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body)]; }
 
+  const Runs& runs_of(int32_t rank) const { return runs_of_[static_cast<size_t>(programs_.ranks[static_cast<size_t>(rank)].body)]; }
+
   // What has ended when it may begin.
   Clock begin(const Step& step) {
     go_to(step);
-    return known(ranks_[static_cast<size_t>(step.rank)], *step.what);
+    return known(step.rank, *step.what);
   }
   // When it has ended: of a send that the rank is past, too.
   Clock ended_at(const Step& step) {
     Rank& rank = ranks_[static_cast<size_t>(step.rank)];
     go_to(step);
-    if (rank.ended.size() == static_cast<size_t>(step.instruction)) end(rank, *step.what, known(rank, *step.what));
+    if (rank.ended.size() == static_cast<size_t>(step.instruction)) end(step.rank, *step.what, known(step.rank, *step.what));
     return rank.ended[static_cast<size_t>(step.instruction)];
   }
 
@@ -121,39 +126,41 @@ class OrderCheck {
     Rank& rank = ranks_[static_cast<size_t>(step.rank)];
     const Body& program = body(step.rank);
     while (true) {
-      const ProgramSlot& slot = program.schedule[rank.slot];
+      const ProgramSlot& slot = program.schedule[static_cast<size_t>(rank.slot)];
       const std::vector<Instruction>& list = program.segments[static_cast<size_t>(slot.segment)].instructions;
       const bool is_here = slot.segment == step.segment && slot.micro_batch == step.micro_batch;
       const size_t until = is_here ? static_cast<size_t>(step.instruction) : list.size();
       while (rank.ended.size() < until) {
         const Instruction& i = list[rank.ended.size()];
-        Clock clock = known(rank, i);
+        Clock clock = known(step.rank, i);
         const auto came = rank.received.find({slot.segment, slot.micro_batch, static_cast<int32_t>(rank.ended.size())});
         if (came != rank.received.end()) {
           clock = later_of(clock, came->second);
           rank.received.erase(came);
         }
-        end(rank, i, clock);
+        end(step.rank, i, clock);
       }
       if (is_here) return;
-      for (const Clock& stream : rank.streams) rank.base = later_of(rank.base, stream);
-      rank.streams.clear();
       rank.ended.clear();
       ++rank.slot;
     }
   }
 
-  // By its stream and its waits.
-  static Clock known(Rank& rank, const Instruction& i) {
+  // Of the instruction that the rank comes to next: by its stream and its waits.
+  Clock known(int32_t number, const Instruction& i) const {
+    const Rank& rank = ranks_[static_cast<size_t>(number)];
     const auto stream = static_cast<size_t>(i.stream);
-    Clock clock = stream < rank.streams.size() ? later_of(rank.base, rank.streams[stream]) : rank.base;
-    for (const int32_t other : i.waits)
-      if (static_cast<size_t>(other) < rank.ended.size()) clock = later_of(clock, rank.ended[static_cast<size_t>(other)]);
+    Clock clock = stream < rank.streams.size() ? rank.streams[stream] : Clock();
+    runs_of(number).for_each_awaited(rank.slot, static_cast<int32_t>(rank.ended.size()),
+                                     [&](int32_t place) { clock = later_of(clock, rank.kept[static_cast<size_t>(place)]); });
     return clock;
   }
-  static void end(Rank& rank, const Instruction& i, const Clock& clock) {
+  void end(int32_t number, const Instruction& i, const Clock& clock) {
+    Rank& rank = ranks_[static_cast<size_t>(number)];
     rank.streams.resize(std::max(rank.streams.size(), static_cast<size_t>(i.stream) + 1));
     rank.streams[static_cast<size_t>(i.stream)] = clock;
+    const int32_t place = runs_of(number).place_of(rank.slot, static_cast<int32_t>(rank.ended.size()));
+    if (place >= 0) rank.kept[static_cast<size_t>(place)] = clock;
     rank.ended.push_back(clock);
   }
 
@@ -165,7 +172,7 @@ class OrderCheck {
         for (const size_t precedence : it->second) check(step, id, module_.precedences[precedence], clock);
       if (marking_.contains(id)) clock = leave_mark(step.rank, {id, step.micro_batch}, clock);
     }
-    end(ranks_[static_cast<size_t>(step.rank)], *step.what, clock);
+    end(step.rank, *step.what, clock);
   }
 
   Clock leave_mark(int32_t rank, const Run& run, const Clock& clock) {
@@ -205,6 +212,7 @@ class OrderCheck {
   const Module& module_;
   const Programs& programs_;
   Diagnostics& diagnostics_;
+  std::vector<Runs> runs_of_;  // by body
   std::vector<Rank> ranks_;
   std::set<OpId> marking_;                       // that are to come first
   std::map<OpId, std::vector<size_t>> follows_;  // what is to come behind: by precedence

@@ -37,7 +37,7 @@ class Group {
   explicit Group(const Body& body) : body_(body) {}
 
   bool accepts(const Instruction& next) const {
-    if (!last_ || !next.waits.empty() || is_communication(next.opcode) || !may_be_one_call(body_, *last_, next)) return false;
+    if (!last_ || !next.waits.empty() || !next.waits_before.empty() || is_communication(next.opcode) || !may_be_one_call(body_, *last_, next)) return false;
     const auto touched = [&](const View& view) { return touched_.meets(bytes_of_all_copies(body_, view)); };
     const auto written = [&](const View& view) { return written_.meets(bytes_of_all_copies(body_, view)); };
     return llvm::none_of(next.ins, written) && (is_sum_of_squares(body_, next) || llvm::none_of(next.outs, touched));

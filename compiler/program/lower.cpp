@@ -64,14 +64,25 @@ class Planner {
   int segment_of(OpId id) const { return plan_.segment_of[static_cast<size_t>(id.index)]; }
   void add(int32_t device, Event event) { plan_.events[static_cast<size_t>(device)].push_back(event); }
 
-  // A bucket stands where the first of its deliveries is needed; one of values that are needed later, where the last of them is made.
+  // Buckets of what is there when the segment begins stand in the order of their numbers, each before anything of it or of a later one is needed; one of
+  // values that are needed later stands where the last of them is made.
   void place_buckets() {
+    std::map<int, int> segment_of;  // of those that are there when it begins
     for (size_t d = 0; d < module_.deliveries.size(); ++d) {
       const Delivery& delivery = module_.deliveries[d];
       if (delivery.bucket < 0) continue;
+      if (delivery.before.valid()) segment_of[delivery.bucket] = delivery.segment;
       const Key own = key_by_itself(delivery, static_cast<int32_t>(d));
       const auto [it, fresh] = buckets_.try_emplace(delivery.bucket, own);
       if (!fresh) it->second = delivery.before.valid() ? std::min(it->second, own) : std::max(it->second, own);
+    }
+    std::map<int, int64_t> needed_at;  // by segment: what the later ones are needed for first
+    int64_t later = 0;
+    for (auto it = segment_of.rbegin(); it != segment_of.rend(); ++it) {
+      Key& key = buckets_.at(it->first);
+      int64_t& first = needed_at.try_emplace(it->second, key.position).first->second;
+      first = std::min(first, key.position);
+      key = {first, 0, -++later * stride()};
     }
   }
 

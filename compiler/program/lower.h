@@ -23,6 +23,9 @@ void fuse_epilogues(const Module& module, Programs& programs);
 // Moves receives to where no order of sends and receives, and no library that makes a sender wait for its receiver, can bring ranks to a halt.
 void order_transfers(Programs& programs);
 
+// Moves collectives of what lies ready before their slot one use ahead, so that they run beside the kernels of what was brought before.
+void prefetch(Programs& programs);
+
 // Life, copies and arena offset of every buffer; the size of the arena.
 void plan_buffers(Programs& programs);
 

@@ -99,7 +99,7 @@ class Rehearsal {
         const auto* communication = std::get_if<Communication>(&instructions[i].expression);
         if (!communication) continue;
         Event event;
-        event.step = {rank, slot.segment, static_cast<int32_t>(i), slot.micro_batch, &instructions[i]};
+        event.step = {rank, static_cast<int32_t>(s), slot.segment, static_cast<int32_t>(i), slot.micro_batch, &instructions[i]};
         event.place = {static_cast<int32_t>(s), static_cast<int32_t>(i)};
         event.at = at;
         event.tag = static_cast<uint64_t>(communication->transfer) << 32 | static_cast<uint32_t>(communication->micro_batch_of(slot.micro_batch));

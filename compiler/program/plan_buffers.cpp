@@ -3,12 +3,15 @@
 // Time is (slot of the schedule, instruction in its segment). A buffer is live from its first write to its last read: within one run of a segment;
 // over several segments of a micro-batch (then with as many copies as micro-batches are in flight, the fewest K such that m and m + K never overlap);
 // or over the step. Sends and the receives behind them are one group call (walk.h): what is received has its place while what is sent is still read.
-// What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is free while it lives. Copies of one buffer lie side
-// by side. What is on the host has its places behind the arena, found likewise.
+// Messages that a slot of a micro-batch begins with are received while the slot before computes, and those that it ends with are sent while the next
+// one does: their values have their places then, too. What is loaded or kept lives always. Largest first, each buffer goes to the lowest offset that is
+// free while it lives. Copies of one buffer lie side by side. What is on the host has its places behind the arena, found likewise.
 #include <algorithm>
 #include <map>
+#include <set>
 
 #include "compiler/program/lower.h"
+#include "compiler/program/traffic.h"
 #include "compiler/program/walk.h"
 #include "compiler/support/check.h"
 #include "compiler/support/parallel.h"
@@ -68,6 +71,10 @@ class Planner {
     accesses_.resize(static_cast<size_t>(body_.buffers.size()));
     for (size_t s = 0; s < body_.segments.size(); ++s) {
       const auto& instructions = body_.segments[s].instructions;
+      const auto is_kernel = [](const Instruction& i) { return !is_communication(i.opcode); };
+      const auto first_kernel = std::find_if(instructions.begin(), instructions.end(), is_kernel) - instructions.begin();
+      const auto behind_kernels = instructions.rend() - std::find_if(instructions.rbegin(), instructions.rend(), is_kernel);
+      computes_.push_back(behind_kernels > 0);
       int64_t group = 0;  // where the group call that instruction i belongs to begins
       for (size_t i = 0; i < instructions.size(); ++i) {
         if (i == 0 || !is_message(instructions[i - 1])) group = static_cast<int64_t>(i);
@@ -75,6 +82,10 @@ class Planner {
           const Range here{first, static_cast<int64_t>(i)};
           auto [it, fresh] = accesses_[static_cast<size_t>(view.buffer.index)].try_emplace(static_cast<int>(s), here);
           if (!fresh) it->second = {std::min(it->second.first, first), here.last};
+          if (runs_once(body_, static_cast<int32_t>(s))) return;
+          const auto at = static_cast<std::ptrdiff_t>(i);
+          if (instructions[i].opcode == Opcode::receive && at < first_kernel) begun_with_.insert({view.buffer, static_cast<int>(s)});
+          if (instructions[i].opcode == Opcode::send && at >= behind_kernels) ended_with_.insert({view.buffer, static_cast<int>(s)});
         };
         for (const View& view : instructions[i].outs) touch(view, instructions[i].opcode == Opcode::receive ? group : static_cast<int64_t>(i));
         for (const View& view : instructions[i].ins) touch(view, static_cast<int64_t>(i));
@@ -83,6 +94,23 @@ class Planner {
   }
 
   static bool is_message(const Instruction& i) { return i.opcode == Opcode::send || i.opcode == Opcode::receive; }
+
+  // The next slot that computes, beside what is cut off this one, and the last one before; the slot itself if there is none.
+  int64_t computes_after(int64_t t) const {
+    for (int64_t next = t + 1; next < static_cast<int64_t>(body_.schedule.size()); ++next)
+      if (computes_beside(t, next)) return next;
+    return t;
+  }
+  int64_t computes_before(int64_t t) const {
+    for (int64_t before = t; before-- > 0;)
+      if (computes_beside(t, before)) return before;
+    return t;
+  }
+  bool computes_beside(int64_t t, int64_t other) const {
+    const ProgramSlot &one = body_.schedule[static_cast<size_t>(t)], &two = body_.schedule[static_cast<size_t>(other)];
+    const bool is_cut_off = segment_of(t).module_segment == segment_of(other).module_segment && one.micro_batch == two.micro_batch;
+    return !is_cut_off && computes_[static_cast<size_t>(two.segment)];
+  }
 
   // Is it received by a call that has begun in an earlier slot?
   bool joins_group_before(const std::pair<const int, Range>& access) const {
@@ -112,7 +140,7 @@ class Planner {
     if (buffer.source != Buffer::Source::none) {
       buffer.life = Buffer::Life::persistent;
       item.always = true;
-    } else if (accesses.size() == 1 && !joins_group_before(*accesses.begin())) {
+    } else if (accesses.size() == 1 && !joins_group_before(*accesses.begin()) && !travels(id, accesses.begin()->first)) {
       buffer.life = Buffer::Life::segment;
       item.in_segment = accesses;
     } else {
@@ -126,6 +154,8 @@ class Planner {
     items_.push_back(std::move(item));
   }
 
+  bool travels(BufferId buffer, int segment) const { return begun_with_.contains({buffer, segment}) || ended_with_.contains({buffer, segment}); }
+
   void find_spans(Item& item, Buffer& buffer, const std::map<int, Range>& accesses, bool each_micro_batch) {
     std::map<int32_t, Span> by_micro_batch;  // one entry, -1, for a buffer of the step
     for (size_t t = 0; t < body_.schedule.size(); ++t) {
@@ -133,10 +163,14 @@ class Planner {
       if (it == accesses.end()) continue;
       const int32_t m = each_micro_batch ? body_.schedule[t].micro_batch : -1;
       const auto slot = static_cast<int64_t>(t);
-      const std::pair<int64_t, int64_t> first = it->second.first == 0 ? group_begin(slot) : std::pair(slot, it->second.first),
-                                        last{slot, it->second.last};
+      std::pair<int64_t, int64_t> first = it->second.first == 0 ? group_begin(slot) : std::pair(slot, it->second.first), last{slot, it->second.last};
+      if (each_micro_batch && begun_with_.contains({item.buffer, it->first})) first = std::min(first, {computes_before(slot), 0});
+      if (each_micro_batch && ended_with_.contains({item.buffer, it->first})) {
+        const int64_t next = computes_after(slot);
+        last = std::max(last, {next, static_cast<int64_t>(segment_of(next).instructions.size())});
+      }
       auto [span, fresh] = by_micro_batch.try_emplace(m, Span{first, last});
-      if (!fresh) span->second.last = last;
+      if (!fresh) span->second.last = std::max(span->second.last, last);
     }
     for (const auto& [m, span] : by_micro_batch) item.spans.push_back(span);
     if (each_micro_batch) buffer.copies = copies_needed(by_micro_batch);
@@ -196,7 +230,9 @@ class Planner {
   }
 
   Body& body_;
-  std::vector<std::map<int, Range>> accesses_;  // by buffer: segment -> instructions
+  std::vector<std::map<int, Range>> accesses_;                  // by buffer: segment -> instructions
+  std::set<std::pair<BufferId, int>> begun_with_, ended_with_;  // what segments that do not run once receive first, and send last
+  std::vector<bool> computes_;                                  // by segment: has it more than communication?
   std::vector<Item> items_;
 };
 

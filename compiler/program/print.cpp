@@ -47,6 +47,18 @@ std::string print_expression(const Instruction& i) {
   return "";
 }
 
+// "after 3, 0F:12, 0F:7-1": instruction 3 of this run, 12 of the last run of 0F, 7 of the run before that.
+std::string print_waits(const Body& body, const Instruction& i) {
+  std::string text;
+  const auto separator = [&] { return text.empty() ? " after " : ", "; };
+  for (const int32_t other : i.waits) text += separator() + std::to_string(other);
+  for (const EarlierRun& run : i.waits_before) {
+    text += separator() + body.segments[static_cast<size_t>(run.segment)].name + ":" + std::to_string(run.instruction);
+    if (run.age > 0) text += "-" + std::to_string(run.age);
+  }
+  return text;
+}
+
 void print_body(std::string& text, const Body& body, size_t index) {
   text += "program " + std::to_string(index) + ": arena " + std::to_string(body.arena_bytes) + " bytes" +
           (body.host_bytes > 0 ? ", on the host " + std::to_string(body.host_bytes) : "") + "\n";
@@ -64,8 +76,7 @@ void print_body(std::string& text, const Body& body, size_t index) {
       text += ")";
       if (i.on_host) text += " on host";
       if (i.stream != 0) text += " stream " + std::to_string(i.stream);
-      for (size_t w = 0; w < i.waits.size(); ++w) text += (w ? ", " : " after ") + std::to_string(i.waits[w]);
-      text += "  # " + i.origin + "\n";
+      text += print_waits(body, i) + "  # " + i.origin + "\n";
     }
   }
   text += "  schedule";

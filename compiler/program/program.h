@@ -167,6 +167,13 @@ struct Capture {
   int32_t regions = -1;  // output, gradient: index of Constants::regions; an output of micro-batch m uses regions + m
 };
 
+// A run of an instruction in an earlier slot of the step, named from the slot that waits for it.
+struct EarlierRun {
+  int32_t segment = 0, instruction = 0;
+  int32_t age = 0;  // 0: the segment's last run before this slot; 1: the run before that one, and so on
+  bool operator==(const EarlierRun&) const = default;
+};
+
 struct Instruction {
   Opcode opcode = Opcode::copy;
   llvm::SmallVector<View, 1> outs;
@@ -185,10 +192,14 @@ struct Instruction {
   // together: then its second claim is the whole of it.
   llvm::SmallVector<int32_t, 4> reads;
   llvm::SmallVector<int32_t, 2> writes;
-  int stream = 0;                       // 0: kernels; others: one for each communicator (assign_streams)
-  llvm::SmallVector<int32_t, 2> waits;  // earlier instructions of this segment, on other streams, that must have ended
-  std::string type;                     // ONNX op type of the origin, for people; may be empty
-  bool on_host = false;                 // run by the processor beside the device. All views are then in its memory, but for copies: they cross
+  int stream =
+      0;  // 0: kernels; others: one for each communicator (assign_streams). It goes on over slots, in their order; at a step's end all have ended
+  // What must have ended on other streams: earlier instructions of this run of the segment, and runs in earlier slots. Runs that the step does not have
+  // are not waited for.
+  llvm::SmallVector<int32_t, 2> waits;
+  llvm::SmallVector<EarlierRun, 1> waits_before;
+  std::string type;      // ONNX op type of the origin, for people; may be empty
+  bool on_host = false;  // run by the processor beside the device. All views are then in its memory, but for copies: they cross
   // One call with the next instruction (calls.h): collectives of a bucket, or kernels that run at the same time.
   bool with_next = false;
 };

@@ -23,6 +23,13 @@ std::pair<int64_t, int64_t> bytes_of_all_copies(const Body& body, const View& vi
   return {buffer.offset + view.offset * size, buffer.offset + (last + 1) * size};
 }
 
+bool waits_for_sends(const Body& body, const ProgramSegment& segment, const Instruction& i) {
+  const auto is_send = [](const ProgramSegment& of, int32_t at) { return of.instructions[static_cast<size_t>(at)].opcode == Opcode::send; };
+  return llvm::any_of(i.waits, [&](int32_t other) { return is_send(segment, other); }) || llvm::any_of(i.waits_before, [&](const EarlierRun& run) {
+           return is_send(body.segments[static_cast<size_t>(run.segment)], run.instruction);
+         });
+}
+
 int64_t bytes_of(const Body& body, const View& view) {
   return elements(view.dims) * static_cast<int64_t>(rt::size_of(body.buffers[view.buffer].dtype));
 }

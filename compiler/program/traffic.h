@@ -26,5 +26,7 @@ bool is_communication(Opcode opcode);
 bool is_signal(const Instruction& instruction);  // one end of an empty message
 // The bytes of the arena from the first to the last element, half-open. Of a buffer that has a copy for each of several micro-batches, all copies.
 std::pair<int64_t, int64_t> bytes_of_all_copies(const Body& body, const View& view);
+// Does an instruction wait for a send, of its run of the segment or of an earlier slot?
+bool waits_for_sends(const Body& body, const ProgramSegment& segment, const Instruction& instruction);
 
 }  // namespace sscc

@@ -72,6 +72,7 @@ class Walker {
     }
     if (p.slot >= b.schedule.size()) return false;
     step.rank = rank;
+    step.slot = static_cast<int32_t>(p.slot);
     step.segment = b.schedule[p.slot].segment;
     step.micro_batch = b.schedule[p.slot].micro_batch;
     step.instruction = static_cast<int32_t>(p.instruction);

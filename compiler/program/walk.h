@@ -20,6 +20,7 @@ namespace sscc {
 
 struct Step {
   int32_t rank = 0;
+  int32_t slot = 0;         // index in the schedule
   int32_t segment = 0;      // index in the body
   int32_t instruction = 0;  // index in the segment
   int32_t micro_batch = 0;

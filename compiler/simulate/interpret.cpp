@@ -264,8 +264,7 @@ rt::SegmentInfo segment_info(const Body& body, const ProgramSegment& segment) {
     statement.ends_call = communicates && goes_on && !instruction.with_next;
     const llvm::ArrayRef<Instruction> call = communicates ? instruction : call_at(segment.instructions, i);
     statement.origin = origin_of(call);
-    statement.waits_for_sends = std::any_of(instruction.waits.begin(), instruction.waits.end(),
-                                            [&](int32_t other) { return segment.instructions[static_cast<size_t>(other)].opcode == Opcode::send; });
+    statement.waits_for_sends = waits_for_sends(body, segment, instruction);
     find_operands(body, call, statement);
     statement.call = call_of(body, instruction);
     i += call.size();

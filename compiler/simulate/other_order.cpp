@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <map>
 
+#include "compiler/program/runs.h"
 #include "compiler/program/traffic.h"
 
 namespace sscc {
@@ -10,52 +11,53 @@ namespace {
 
 class Adversary {
  public:
-  Adversary(const Programs& programs, std::mt19937_64& random) : programs_(programs), random_(random), ranks_(programs.ranks.size()) {}
+  Adversary(const Programs& programs, std::mt19937_64& random)
+      : programs_(programs), random_(random), runs_(programs.bodies.begin(), programs.bodies.end()), ranks_(programs.ranks.size()) {}
 
   std::optional<Programs> run() {
-    for (size_t r = 0; r < ranks_.size(); ++r) begin_slot(r);
+    for (size_t r = 0; r < ranks_.size(); ++r) begin_step(r);
     for (std::optional<Head> next = best(); next; next = best()) begin(*next);
-    for (size_t r = 0; r < ranks_.size(); ++r)
-      if (ranks_[r].slot < body(r).schedule.size()) return std::nullopt;
+    for (const Rank& rank : ranks_)
+      for (const auto& [number, stream] : rank.streams)
+        if (stream.next < stream.places.size()) return std::nullopt;
     return reordered();
   }
 
  private:
+  struct Place {
+    int32_t slot = 0, instruction = 0;
+  };
   struct Stream {
-    std::vector<int32_t> instructions;
+    std::vector<Place> places;
     size_t next = 0;
     uint64_t priority = 0;
   };
   struct Rank {
-    size_t slot = 0;
-    std::map<int, Stream> streams;           // of the slot
-    std::vector<bool> ended;                 // of the slot's instructions
-    std::vector<std::vector<int32_t>> done;  // by slot: its instructions as they began
+    std::map<int, Stream> streams;
+    std::vector<std::vector<bool>> ended;  // by slot and instruction
+    std::vector<Place> done;               // as they began
   };
   // The instruction that a stream comes to next.
   struct Head {
     size_t rank = 0;
     Stream* stream = nullptr;
     const Instruction* what = nullptr;
+    int32_t micro_batch = 0;
   };
   using MessageKey = std::tuple<int32_t, int32_t, int32_t, int32_t>;  // from, to, transfer, micro-batch
 
   const Body& body(size_t rank) const { return programs_.bodies[static_cast<size_t>(programs_.ranks[rank].body)]; }
-  const ProgramSlot& slot(size_t rank) const { return body(rank).schedule[ranks_[rank].slot]; }
-  const std::vector<Instruction>& instructions(size_t rank) const {
-    return body(rank).segments[static_cast<size_t>(slot(rank).segment)].instructions;
-  }
+  const ProgramSlot& slot(size_t rank, int32_t slot) const { return body(rank).schedule[static_cast<size_t>(slot)]; }
+  const ProgramSegment& segment(size_t rank, int32_t of_slot) const { return body(rank).segments[static_cast<size_t>(slot(rank, of_slot).segment)]; }
 
-  // The next slot that has an instruction.
-  void begin_slot(size_t r) {
+  void begin_step(size_t r) {
     Rank& rank = ranks_[r];
-    for (rank.streams.clear(); rank.slot < body(r).schedule.size() && rank.streams.empty();) {
-      rank.done.emplace_back();
-      rank.ended.assign(instructions(r).size(), false);
-      for (size_t i = 0; i < instructions(r).size(); ++i) rank.streams[instructions(r)[i].stream].instructions.push_back(static_cast<int32_t>(i));
-      for (auto& [number, stream] : rank.streams) stream.priority = random_();
-      rank.slot += rank.streams.empty();
+    for (int32_t t = 0; t < static_cast<int32_t>(body(r).schedule.size()); ++t) {
+      const std::vector<Instruction>& instructions = segment(r, t).instructions;
+      rank.ended.emplace_back(instructions.size(), false);
+      for (size_t i = 0; i < instructions.size(); ++i) rank.streams[instructions[i].stream].places.push_back({t, static_cast<int32_t>(i)});
     }
+    for (auto& [number, stream] : rank.streams) stream.priority = random_();
   }
 
   // What can begin, on the stream of the highest priority.
@@ -70,14 +72,23 @@ class Adversary {
   // Of a rank: what its own streams and waits let begin.
   std::vector<Head> heads(size_t r) {
     std::vector<Head> result;
-    Rank& rank = ranks_[r];
-    for (auto& [number, stream] : rank.streams) {
-      if (stream.next == stream.instructions.size()) continue;
-      const Instruction& i = instructions(r)[static_cast<size_t>(stream.instructions[stream.next])];
-      if (std::all_of(i.waits.begin(), i.waits.end(), [&](int32_t other) { return rank.ended[static_cast<size_t>(other)]; }))
-        result.push_back({r, &stream, &i});
+    for (auto& [number, stream] : ranks_[r].streams) {
+      if (stream.next == stream.places.size()) continue;
+      const Place place = stream.places[stream.next];
+      const Instruction& i = segment(r, place.slot).instructions[static_cast<size_t>(place.instruction)];
+      if (has_what_it_waits_for(r, place, i)) result.push_back({r, &stream, &i, slot(r, place.slot).micro_batch});
     }
     return result;
+  }
+
+  bool has_what_it_waits_for(size_t r, const Place& place, const Instruction& i) const {
+    const auto has_ended = [&](int32_t slot, int32_t instruction) {
+      return slot < 0 || ranks_[r].ended[static_cast<size_t>(slot)][static_cast<size_t>(instruction)];
+    };
+    const Runs& runs = runs_[static_cast<size_t>(programs_.ranks[r].body)];
+    return std::all_of(i.waits.begin(), i.waits.end(), [&](int32_t other) { return has_ended(place.slot, other); }) &&
+           std::all_of(i.waits_before.begin(), i.waits_before.end(),
+                       [&](const EarlierRun& run) { return has_ended(runs.slot_of(run, place.slot), run.instruction); });
   }
 
   bool peers_are_ready(const Head& head) {
@@ -92,7 +103,7 @@ class Adversary {
     const auto& c = std::get<Communication>(head.what->expression);
     const int32_t mine = programs_.ranks[head.rank].rank, peer = programs_.ranks[head.rank].constants.peers[static_cast<size_t>(c.peer)];
     const bool sends = head.what->opcode == Opcode::send;
-    return {sends ? mine : peer, sends ? peer : mine, c.transfer, c.micro_batch_of(slot(head.rank).micro_batch)};
+    return {sends ? mine : peer, sends ? peer : mine, c.transfer, c.micro_batch_of(head.micro_batch)};
   }
 
   // The same call of all members of a collective; empty: not all have come to it.
@@ -103,7 +114,7 @@ class Adversary {
     const auto is_same_call = [&](const Head& other) {
       return other.what->opcode == head.what->opcode &&
              std::get<Communication>(other.what->expression).transfer == std::get<Communication>(head.what->expression).transfer &&
-             slot(other.rank).micro_batch == slot(head.rank).micro_batch && group_of(other) == group_of(head);
+             other.micro_batch == head.micro_batch && group_of(other) == group_of(head);
     };
     std::vector<Head> all;
     for (const int32_t member : group_of(head)) {
@@ -121,12 +132,11 @@ class Adversary {
     const bool is_collective = is_communication(head.what->opcode) && head.what->opcode != Opcode::send && head.what->opcode != Opcode::receive;
     for (const Head& each : is_collective ? members(head) : std::vector<Head>{head}) {
       Rank& rank = ranks_[each.rank];
-      const int32_t instruction = each.stream->instructions[each.stream->next++];
-      rank.ended[static_cast<size_t>(instruction)] = true;
-      rank.done.back().push_back(instruction);
-      if (rank.done.back().size() < rank.ended.size()) continue;
-      ++rank.slot;
-      begin_slot(each.rank);
+      const Place place = each.stream->places[each.stream->next++];
+      rank.ended[static_cast<size_t>(place.slot)][static_cast<size_t>(place.instruction)] = true;
+      rank.done.push_back(place);
+      const bool is_in_next_slot = each.stream->next < each.stream->places.size() && each.stream->places[each.stream->next].slot != place.slot;
+      if (is_in_next_slot) each.stream->priority = random_();
     }
   }
 
@@ -137,21 +147,19 @@ class Adversary {
       Body& made = result.bodies.emplace_back(body(r));
       result.ranks[r].body = static_cast<int32_t>(r);
       made.segments.clear();
-      for (size_t s = 0; s < made.schedule.size(); ++s) {
-        ProgramSegment segment = body(r).segments[static_cast<size_t>(made.schedule[s].segment)];
-        std::vector<Instruction> before(std::move(segment.instructions));
-        std::vector<int32_t> place(before.size());
-        segment.instructions.clear();
-        for (const int32_t i : ranks_[r].done[s]) {
-          place[static_cast<size_t>(i)] = static_cast<int32_t>(segment.instructions.size());
-          segment.instructions.push_back(std::move(before[static_cast<size_t>(i)]));
+      made.schedule.clear();
+      int32_t last = -1;
+      for (const Place& place : ranks_[r].done) {
+        const ProgramSegment& from = segment(r, place.slot);
+        if (place.slot != last) {
+          made.schedule.push_back({static_cast<int32_t>(made.segments.size()), slot(r, place.slot).micro_batch});
+          made.segments.push_back({from.name, from.module_segment, {}, from.variant, false});
+          last = place.slot;
         }
-        for (Instruction& i : segment.instructions) {
-          i.with_next = false;  // others may come between
-          for (int32_t& other : i.waits) other = place[static_cast<size_t>(other)];
-        }
-        made.schedule[s].segment = static_cast<int32_t>(made.segments.size());
-        made.segments.push_back(std::move(segment));
+        Instruction& i = made.segments.back().instructions.emplace_back(from.instructions[static_cast<size_t>(place.instruction)]);
+        i.with_next = false;  // others may come between
+        i.waits.clear();
+        i.waits_before.clear();
       }
     }
     return result;
@@ -159,6 +167,7 @@ class Adversary {
 
   const Programs& programs_;
   std::mt19937_64& random_;
+  const std::vector<Runs> runs_;  // by body
   std::vector<Rank> ranks_;
   std::map<MessageKey, int64_t> messages_;
 };

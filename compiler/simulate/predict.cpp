@@ -5,6 +5,7 @@
 #include <map>
 
 #include "compiler/program/calls.h"
+#include "compiler/program/runs.h"
 #include "compiler/program/traffic.h"
 #include "compiler/program/walk.h"
 
@@ -53,7 +54,8 @@ double flops_of(const AttentionExpression& e, const Instruction& i) {
 
 class Clock {
  public:
-  Clock(const Programs& programs, const Cluster& cluster) : programs_(programs), cluster_(cluster), ranks_(programs.ranks.size()) {
+  Clock(const Programs& programs, const Cluster& cluster)
+      : programs_(programs), cluster_(cluster), runs_(programs.bodies.begin(), programs.bodies.end()), ranks_(programs.ranks.size()) {
     durations_.resize(programs.bodies.size());
     for (size_t b = 0; b < programs.bodies.size(); ++b)
       for (const ProgramSegment& segment : programs.bodies[b].segments) {
@@ -81,10 +83,11 @@ class Clock {
     double busy = 0;
     for (size_t r = 0; r < ranks_.size(); ++r) {
       Rank& rank = ranks_[static_cast<size_t>(wiring.representative[r])];
-      end_slot(rank);
-      result.makespan_seconds = std::max(result.makespan_seconds, rank.slot_begin);
-      busy += rank.busy;
+      unite(rank.worked);
+      for (const auto& [begin, end] : rank.worked) busy += end - begin;
+      for (const double free : rank.streams) result.makespan_seconds = std::max(result.makespan_seconds, free);
       for (Prediction::Bar bar : rank.bars) {
+        if (bar.segment < 0) continue;
         bar.rank = static_cast<int32_t>(r);
         result.bars.push_back(bar);
       }
@@ -109,57 +112,67 @@ class Clock {
     return device.kernel_seconds + std::max(flops / device.flops_per_second_in(precision), bytes / device.memory_bytes_per_second);
   }
 
-  // A rank's clock: a slot begins when the one before it has ended; in it every stream goes on by itself, but for waits.
+  // A rank's clocks: every stream goes on by itself, from slot to slot, but for waits.
   struct Rank {
-    int32_t segment = -1, micro_batch = -1;
-    bool is_new_slot = true;
-    double slot_begin = 0, busy = 0;
     std::vector<double> streams;                    // when each is free
-    std::vector<double> ends;                       // of each instruction of the slot
-    std::vector<std::pair<double, double>> worked;  // of all streams, in this slot
-    std::vector<Prediction::Bar> bars;              // the last is of the slot that it is in
+    std::vector<double> kept;                       // ends of runs that are waited for, by place
+    std::vector<std::pair<double, double>> worked;  // when some stream works
+    size_t united = 0;                              // of these, how many there were when they were last made few
+    std::vector<Prediction::Bar> bars;              // by slot; of those that have come to nothing yet without a segment
   };
 
-  void end_slot(Rank& rank) {
-    std::sort(rank.worked.begin(), rank.worked.end());
-    double until = rank.slot_begin;
-    for (const auto& [begin, end] : rank.worked) {
-      if (end > until) rank.busy += end - std::max(begin, until);
-      until = std::max(until, end);
+  // Intervals that meet become one.
+  static void unite(std::vector<std::pair<double, double>>& intervals) {
+    std::sort(intervals.begin(), intervals.end());
+    size_t count = 0;
+    for (const auto& each : intervals) {
+      if (count > 0 && each.first <= intervals[count - 1].second)
+        intervals[count - 1].second = std::max(intervals[count - 1].second, each.second);
+      else
+        intervals[count++] = each;
     }
-    rank.slot_begin = until;
-    rank.worked.clear();
-    rank.streams.clear();
+    intervals.resize(count);
   }
+
+  const Runs& runs_of(const Step& step) const { return runs_[static_cast<size_t>(programs_.ranks[static_cast<size_t>(step.rank)].body)]; }
 
   // When an instruction may begin, as far as its own rank is concerned.
   double earliest(const Step& step) {
     Rank& rank = ranks_[static_cast<size_t>(step.rank)];
-    if (rank.segment != step.segment || rank.micro_batch != step.micro_batch) {
-      end_slot(rank);
-      rank.segment = step.segment;
-      rank.micro_batch = step.micro_batch;
-      rank.is_new_slot = true;
-      rank.ends.resize(durations_of(step).size());
-    }
+    const Runs& runs = runs_of(step);
+    rank.kept.resize(static_cast<size_t>(runs.places()));
     const auto stream = static_cast<size_t>(step.what->stream);
-    if (rank.streams.size() <= stream) rank.streams.resize(stream + 1, rank.slot_begin);
+    if (rank.streams.size() <= stream) rank.streams.resize(stream + 1);
     double begin = rank.streams[stream];
-    for (const int32_t other : step.what->waits) begin = std::max(begin, rank.ends[static_cast<size_t>(other)]);
+    runs.for_each_awaited(step.slot, step.instruction, [&](int32_t place) { begin = std::max(begin, rank.kept[static_cast<size_t>(place)]); });
     return begin;
   }
 
   void spend(const Step& step, double begin, double end) {
+    constexpr size_t few = 64;
     Rank& rank = ranks_[static_cast<size_t>(step.rank)];
     rank.streams[static_cast<size_t>(step.what->stream)] = end;
-    rank.ends[static_cast<size_t>(step.instruction)] = end;
+    if (const int32_t place = runs_of(step).place_of(step.slot, step.instruction); place >= 0) rank.kept[static_cast<size_t>(place)] = end;
     if (!rank.worked.empty() && rank.worked.back().second == begin)
       rank.worked.back().second = end;
     else
       rank.worked.emplace_back(begin, end);
-    if (rank.is_new_slot) rank.bars.push_back({step.rank, step.segment, step.micro_batch, begin, end});
-    rank.is_new_slot = false;
-    rank.bars.back().end = std::max(rank.bars.back().end, end);
+    if (rank.worked.size() > 2 * rank.united + few) {
+      unite(rank.worked);
+      rank.united = rank.worked.size();
+    }
+    draw(rank.bars, step, begin, end);
+  }
+
+  // A slot's bar is that of its kernels; where it has none, of its transfers.
+  static void draw(std::vector<Prediction::Bar>& bars, const Step& step, double begin, double end) {
+    bars.resize(std::max(bars.size(), static_cast<size_t>(step.slot) + 1), {-1, -1, 0, 0, 0, false});
+    Prediction::Bar& bar = bars[static_cast<size_t>(step.slot)];
+    const bool is_kernel = step.what->stream == 0;
+    if (bar.segment < 0 || (is_kernel && !bar.of_kernels))
+      bar = {step.rank, step.segment, step.micro_batch, begin, end, is_kernel};
+    else if (is_kernel == bar.of_kernels)
+      bar = {step.rank, step.segment, step.micro_batch, std::min(bar.begin, begin), std::max(bar.end, end), is_kernel};
   }
 
   const std::vector<double>& durations_of(const Step& step) const {
@@ -201,6 +214,7 @@ class Clock {
 
   const Programs& programs_;
   const Cluster& cluster_;
+  const std::vector<Runs> runs_;  // by body
   std::vector<Rank> ranks_;
   std::vector<std::vector<std::vector<double>>> durations_;  // by body, segment, instruction
   std::map<int64_t, double> arrives_;

@@ -14,8 +14,9 @@ struct Prediction {
   struct Bar {
     int32_t rank, segment, micro_batch;
     double begin, end;
+    bool of_kernels;  // else of transfers, where the slot has nothing else
   };
-  std::vector<Bar> bars;  // one for each slot of each rank
+  std::vector<Bar> bars;  // one for each slot of each rank, if anything happens in it
 };
 Prediction predict(const Programs& programs, const Cluster& cluster = {});
 

@@ -111,6 +111,7 @@ class NcclDataPlane : public DeviceDataPlane {
     const Message& last = messages_.back();  // of a group, the last is what is told: receives come last
     call(lane, last.where, peer_names_[static_cast<size_t>(last.peer)].c_str(), [&] { return as_group(enqueue); });
     messages_.clear();
+    for (const auto& [event, kept] : std::exchange(open_marks_, {})) record(event, lane.stream.get(), kept);
   }
 
   void wait_sends() override {}
@@ -177,38 +178,42 @@ class NcclDataPlane : public DeviceDataPlane {
   }
 
   void begin_step() override {
-    last_lane_ = nullptr;  // all streams have met
-    slot_begin_.record(compute_stream());
+    step_begin_.record(compute_stream());
     watchdog_.begin_step();
   }
   void repeat_step() override { watchdog_.repeat_step(); }
 
-  Event mark(Stream stream) override {
-    if (stream == stream::messages) end_group();
-    if (next_mark_ == marks_.size()) marks_.emplace_back();
-    marks_[next_mark_].record(stream == stream::kernels ? compute_stream() : lane_of(stream).stream.get());
-    return static_cast<Event>(next_mark_++);
-  }
-
-  void wait(Stream stream, Event event) override {
-    cudaStream_t waiting = compute_stream();
-    if (stream != stream::kernels) {
-      begin(lane_of(stream));
-      waiting = lane_of(stream).stream.get();
-    }
-    marks_[static_cast<size_t>(event)].hold(waiting);
-  }
-
-  void end_slot(bool group_continues) override {
-    if (!group_continues) end_group();
+  void end_step() override {
     for (Lane& lane : lanes_) {
       if (!lane.begun) continue;
       lane.ended.record(lane.stream.get());
       lane.ended.hold(compute_stream());
       lane.begun = false;
     }
-    slot_begin_.record(compute_stream());
-    next_mark_ = 0;
+    last_lane_ = nullptr;
+    for (Mark& mark : marks_) mark.recorded = 0;
+  }
+
+  void end_slot(bool group_continues) override {
+    if (!group_continues) end_group();
+  }
+
+  void mark(Event event, Stream stream, int kept) override {
+    if (stream == stream::messages && !messages_.empty()) return open_marks_.push_back({event, kept});
+    record(event, stream == stream::kernels ? compute_stream() : lane_of(stream).stream.get(), kept);
+  }
+
+  void wait(Stream stream, Event event, int age) override {
+    const bool is_open = std::any_of(open_marks_.begin(), open_marks_.end(), [&](const auto& open) { return open.first == event; });
+    if (is_open) end_group();
+    if (static_cast<size_t>(event) >= marks_.size() || marks_[static_cast<size_t>(event)].recorded <= static_cast<size_t>(age)) return;
+    cudaStream_t waiting = compute_stream();
+    if (stream != stream::kernels) {
+      begin(lane_of(stream));
+      waiting = lane_of(stream).stream.get();
+    }
+    const Mark& mark = marks_[static_cast<size_t>(event)];
+    mark.last[(mark.recorded - 1 - static_cast<size_t>(age)) % mark.last.size()].hold(waiting);
   }
 
   void all_ended() override { watchdog_.all_passed(); }
@@ -222,7 +227,12 @@ class NcclDataPlane : public DeviceDataPlane {
     size_t number;
     CommunicationStream stream;
     DeviceEvent ended;
-    bool begun = false;  // in this slot
+    bool begun = false;  // in this step
+  };
+  // An event of the program: what was recorded last, in turn.
+  struct Mark {
+    std::vector<DeviceEvent> last;
+    size_t recorded = 0;  // in this step
   };
   struct Message {
     bool sends = false;
@@ -267,11 +277,18 @@ class NcclDataPlane : public DeviceDataPlane {
     call(lane, place(name), lane.ranks.c_str(), [&] { return enqueue(lane); });
   }
 
-  // The first of a slot waits for the slot's begin.
+  // The first of a step waits for the step's begin.
   void begin(Lane& lane) {
     if (lane.begun) return;
-    slot_begin_.hold(lane.stream.get());
+    step_begin_.hold(lane.stream.get());
     lane.begun = true;
+  }
+
+  void record(Event event, cudaStream_t stream, int kept) {
+    if (marks_.size() <= static_cast<size_t>(event)) marks_.resize(static_cast<size_t>(event) + 1);
+    Mark& mark = marks_[static_cast<size_t>(event)];
+    while (mark.last.size() < static_cast<size_t>(kept)) mark.last.emplace_back();
+    mark.last[mark.recorded++ % mark.last.size()].record(stream);
   }
 
   template <class Enqueue>
@@ -292,10 +309,10 @@ class NcclDataPlane : public DeviceDataPlane {
   std::map<std::vector<int32_t>, size_t> lane_of_;
   std::vector<size_t> lane_of_group_;  // by index of the rank's groups
   const Lane* last_lane_ = nullptr;
-  const DeviceEvent slot_begin_, last_call_;
-  std::vector<DeviceEvent> marks_;  // of this slot, and more
-  size_t next_mark_ = 0;
+  const DeviceEvent step_begin_, last_call_;
+  std::vector<Mark> marks_;                             // by event
   std::vector<Message> messages_;                       // of the open group
+  std::vector<std::pair<Event, int>> open_marks_;       // that are recorded when it ends, and how many of each are kept
   const DeviceMemory signal_{2, "memory for signals"};  // what has no bytes makes nobody wait: one goes from here to there
   std::vector<Enqueued> members_;                       // of the call that is put together
   bool is_collecting_ = false;

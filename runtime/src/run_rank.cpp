@@ -182,6 +182,7 @@ class Run {
     }
     rank_->at("", 0);
     rank_->wait_sends();
+    platform_.data.end_step();
   }
 
   const SegmentInfo& segment_of(const Slot& slot) const { return program_.segments[static_cast<size_t>(slot.segment)]; }

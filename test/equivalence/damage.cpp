@@ -13,15 +13,15 @@ const std::vector<Damage>& damages() {
       {"a collective is dropped on one rank", [](Patient& p) { return drop(p, p.find(is_collective)); }},
       {"a collective is dropped everywhere",
        [](Patient& p) {
-         return change_everywhere(p, p.find(is_collective), [](std::vector<Instruction>& list, size_t i) {
-           erase(list, i);
+         return change_everywhere(p, p.find(is_collective), [](const Instructions& list, size_t i) {
+           list.erase(i);
            return -1;
          });
        }},
       {"an all-reduce is doubled everywhere",
        [](Patient& p) {
-         return change_everywhere(p, p.find(Opcode::all_reduce), [](std::vector<Instruction>& list, size_t i) {
-           insert(list, i, Instruction(list[i]));
+         return change_everywhere(p, p.find(Opcode::all_reduce), [](const Instructions& list, size_t i) {
+           list.insert(i, Instruction(list[i]));
            return 1;
          });
        }},
@@ -47,7 +47,7 @@ const std::vector<Damage>& damages() {
        }},
       {"a sum is joined as a maximum",
        [](Patient& p) {
-         return change_everywhere(p, p.find(Opcode::all_reduce), [](std::vector<Instruction>& list, size_t i) {
+         return change_everywhere(p, p.find(Opcode::all_reduce), [](const Instructions& list, size_t i) {
            std::get<Communication>(list[i].expression).join = Join::max;
            return 0;
          });
@@ -68,7 +68,7 @@ const std::vector<Damage>& damages() {
          const auto site = p.find(Opcode::send);
          const auto other = site ? next(p, *site, like(p, site)) : std::nullopt;
          if (!other) return false;
-         auto& list = p.own_list(*site);
+         const Instructions list = p.own_list(*site);
          std::swap(std::get<Communication>(list[site->instruction].expression).transfer, std::get<Communication>(list[*other].expression).transfer);
          return true;
        }},
@@ -113,7 +113,7 @@ const std::vector<Damage>& damages() {
       {"a collective writes another buffer", [](Patient& p) { return write_elsewhere(p, is_collective); }},
       {"a broadcast comes from another member",
        [](Patient& p) {
-         return change_everywhere(p, p.find(Opcode::broadcast), [](std::vector<Instruction>& list, size_t i) {
+         return change_everywhere(p, p.find(Opcode::broadcast), [](const Instructions& list, size_t i) {
            std::get<Communication>(list[i].expression).root ^= 1;
            return 0;
          });
@@ -324,9 +324,9 @@ const std::vector<Damage>& damages() {
        [](Patient& p) {
          const auto site = p.find(Opcode::receive);
          if (!site) return false;
-         auto& list = p.own_list(*site);
+         const Instructions list = p.own_list(*site);
          Instruction moved = list[site->instruction];
-         erase(list, site->instruction);
+         list.erase(site->instruction);
          list.push_back(std::move(moved));
          return site->instruction + 1 != list.size();
        }},
@@ -434,8 +434,8 @@ const std::vector<Damage>& damages() {
        }},
       {"a signal is dropped",
        [](Patient& p) {
-         return change_everywhere(p, p.find(is_signal), [](std::vector<Instruction>& list, size_t i) {
-           erase(list, i);
+         return change_everywhere(p, p.find(is_signal), [](const Instructions& list, size_t i) {
+           list.erase(i);
            return -1;
          });
        }},
@@ -460,6 +460,31 @@ const std::vector<Damage>& damages() {
          const auto site = p.find([](const Instruction& i) { return !i.waits.empty(); });
          if (!site) return false;
          int32_t& other = p.own_at(*site).waits[0];
+         if (other == 0) return false;
+         --other;
+         return true;
+       }},
+      {"an event of an earlier slot is missing",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return !i.waits_before.empty(); }), [&](Instruction& i) {
+           i.waits_before.erase(i.waits_before.begin() + static_cast<std::ptrdiff_t>(p.below(i.waits_before.size())));
+         });
+       }},
+      {"a stream does not wait for what earlier slots do",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return i.stream > 0 && !i.waits_before.empty(); }),
+                       [](Instruction& i) { i.waits_before.clear(); });
+       }},
+      {"an event is of one slot too early",
+       [](Patient& p) {
+         return change(p, p.find([](const Instruction& i) { return !i.waits_before.empty(); }),
+                       [&](Instruction& i) { ++i.waits_before[p.below(i.waits_before.size())].age; });
+       }},
+      {"an event of an earlier slot is of another instruction",
+       [](Patient& p) {
+         const auto site = p.find([](const Instruction& i) { return !i.waits_before.empty(); });
+         if (!site) return false;
+         int32_t& other = p.own_at(*site).waits_before[0].instruction;
          if (other == 0) return false;
          --other;
          return true;

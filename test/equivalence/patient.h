@@ -19,6 +19,71 @@ struct Site {
   size_t rank = 0, segment = 0, instruction = 0;
 };
 
+// The instructions of a segment. Waits name instructions by their place: they go with them.
+class Instructions {
+ public:
+  Instructions(Body& body, size_t segment) : body_(body), segment_(segment) {}
+
+  size_t size() const { return list().size(); }
+  Instruction& operator[](size_t at) const { return list()[at]; }
+  void push_back(Instruction instruction) const { list().push_back(std::move(instruction)); }
+
+  void erase(size_t at) const {
+    std::vector<int32_t> place = places();
+    for (size_t i = at; i < place.size(); ++i) --place[i];
+    place[at] = -1;
+    list().erase(list().begin() + static_cast<std::ptrdiff_t>(at));
+    relocate(place);
+  }
+  void insert(size_t at, Instruction instruction) const {
+    std::vector<int32_t> place = places();
+    for (size_t i = at; i < place.size(); ++i) ++place[i];
+    list().insert(list().begin() + static_cast<std::ptrdiff_t>(at), std::move(instruction));
+    relocate(place, at);
+  }
+  // What waits for it, and what it waits for, goes along.
+  void move(size_t from, size_t to) const {
+    std::vector<int32_t> place = places();
+    for (size_t i = 0; i < place.size(); ++i) {
+      const size_t without = i - (i > from);
+      place[i] = static_cast<int32_t>(i == from ? to : without + (without >= to));
+    }
+    Instruction moved = std::move(list()[from]);
+    list().erase(list().begin() + static_cast<std::ptrdiff_t>(from));
+    list().insert(list().begin() + static_cast<std::ptrdiff_t>(to), std::move(moved));
+    relocate(place);
+    for (size_t i = 0; i < size(); ++i) llvm::erase_if(list()[i].waits, [&](int32_t other) { return other >= static_cast<int32_t>(i); });
+  }
+
+ private:
+  std::vector<Instruction>& list() const { return body_.segments[segment_].instructions; }
+  std::vector<int32_t> places() const {
+    std::vector<int32_t> place(size());
+    for (size_t i = 0; i < place.size(); ++i) place[i] = static_cast<int32_t>(i);
+    return place;
+  }
+
+  // `place`: of every instruction that was there, where it is now; -1: it is gone. `fresh`: one that knows where the others are.
+  void relocate(const std::vector<int32_t>& place, size_t fresh = SIZE_MAX) const {
+    const auto place_of = [&](int32_t other) { return place[static_cast<size_t>(other)]; };
+    for (size_t s = 0; s < body_.segments.size(); ++s)
+      for (size_t at = 0; at < body_.segments[s].instructions.size(); ++at) {
+        Instruction& i = body_.segments[s].instructions[at];
+        if (s == segment_ && at != fresh) {
+          llvm::erase_if(i.waits, [&](int32_t other) { return place_of(other) < 0; });
+          for (int32_t& other : i.waits) other = place_of(other);
+        }
+        llvm::erase_if(i.waits_before, [&](const EarlierRun& run) { return is_here(run) && place_of(run.instruction) < 0; });
+        for (EarlierRun& run : i.waits_before)
+          if (is_here(run)) run.instruction = place_of(run.instruction);
+      }
+  }
+  bool is_here(const EarlierRun& run) const { return static_cast<size_t>(run.segment) == segment_; }
+
+  Body& body_;
+  size_t segment_;
+};
+
 // Programs under damage. A rank that is changed gets a body of its own.
 class Patient {
  public:
@@ -33,7 +98,7 @@ class Patient {
     programs.ranks[rank].body = static_cast<int32_t>(programs.bodies.size()) - 1;
     return programs.bodies.back();
   }
-  std::vector<Instruction>& own_list(const Site& site) { return own(site.rank).segments[site.segment].instructions; }
+  Instructions own_list(const Site& site) { return {own(site.rank), site.segment}; }
   Instruction& own_at(const Site& site) { return own_list(site)[site.instruction]; }
   const Instruction& at(const Site& site) const { return body(site.rank).segments[site.segment].instructions[site.instruction]; }
 
@@ -77,29 +142,15 @@ std::function<bool(const Instruction&)> has() {
   return [](const Instruction& i) { return std::holds_alternative<Expression>(i.expression); };
 }
 
-// Waits name instructions by their place: they go with them.
-inline void erase(std::vector<Instruction>& list, size_t at) {
-  list.erase(list.begin() + static_cast<std::ptrdiff_t>(at));
-  for (Instruction& i : list) {
-    llvm::erase_if(i.waits, [&](int32_t other) { return other == static_cast<int32_t>(at); });
-    for (int32_t& other : i.waits) other -= other > static_cast<int32_t>(at);
-  }
-}
-inline void insert(std::vector<Instruction>& list, size_t at, Instruction instruction) {
-  list.insert(list.begin() + static_cast<std::ptrdiff_t>(at), std::move(instruction));
-  for (size_t i = at + 1; i < list.size(); ++i)
-    for (int32_t& other : list[i].waits) other += other >= static_cast<int32_t>(at);
-}
-
 inline bool drop(Patient& p, const std::optional<Site>& site) {
   if (!site) return false;
-  erase(p.own_list(*site), site->instruction);
+  p.own_list(*site).erase(site->instruction);
   return true;
 }
 inline bool repeat(Patient& p, const std::optional<Site>& site) {
   if (!site) return false;
-  auto& list = p.own_list(*site);
-  insert(list, site->instruction, Instruction(list[site->instruction]));
+  const Instructions list = p.own_list(*site);
+  list.insert(site->instruction, Instruction(list[site->instruction]));
   return true;
 }
 template <class Change>
@@ -114,30 +165,17 @@ bool change_everywhere(Patient& p, const std::optional<Site>& site, const Change
   if (!site) return false;
   const Instruction sample = p.at(*site);
   const int32_t transfer = std::get<Communication>(sample.expression).transfer;
-  for (size_t r = 0; r < p.programs.ranks.size(); ++r)
-    for (ProgramSegment& segment : p.own(r).segments)
-      for (size_t i = 0; i < segment.instructions.size(); ++i) {
-        const auto* communication = std::get_if<Communication>(&segment.instructions[i].expression);
-        if (communication && communication->transfer == transfer && segment.instructions[i].opcode == sample.opcode)
-          i += change(segment.instructions, i);
+  for (size_t r = 0; r < p.programs.ranks.size(); ++r) {
+    Body& body = p.own(r);
+    for (size_t s = 0; s < body.segments.size(); ++s) {
+      const Instructions list(body, s);
+      for (size_t i = 0; i < list.size(); ++i) {
+        const auto* communication = std::get_if<Communication>(&list[i].expression);
+        if (communication && communication->transfer == transfer && list[i].opcode == sample.opcode) i += change(list, i);
       }
+    }
+  }
   return true;
-}
-
-// Another place for an instruction of a segment; what waits for it, and what it waits for, goes along.
-inline void move(std::vector<Instruction>& list, size_t from, size_t to) {
-  std::vector<int32_t> place(list.size());
-  for (size_t i = 0; i < list.size(); ++i) {
-    const size_t without = i - (i > from);
-    place[i] = static_cast<int32_t>(i == from ? to : without + (without >= to));
-  }
-  Instruction moved = std::move(list[from]);
-  list.erase(list.begin() + static_cast<std::ptrdiff_t>(from));
-  list.insert(list.begin() + static_cast<std::ptrdiff_t>(to), std::move(moved));
-  for (size_t i = 0; i < list.size(); ++i) {
-    for (int32_t& other : list[i].waits) other = place[static_cast<size_t>(other)];
-    llvm::erase_if(list[i].waits, [&](int32_t other) { return other >= static_cast<int32_t>(i); });
-  }
 }
 
 // A rank's next communication after this one that fits together with it.
@@ -150,7 +188,7 @@ inline std::optional<size_t> next(Patient& p, const Site& site, const std::funct
 // It comes after the next one.
 inline bool cross(Patient& p, const std::optional<Site>& site, const std::function<bool(const Instruction&)>& fits) {
   const std::optional<size_t> other = site ? next(p, *site, fits) : std::nullopt;
-  if (other) move(p.own_list(*site), site->instruction, *other);
+  if (other) p.own_list(*site).move(site->instruction, *other);
   return other.has_value();
 }
 // The same with the same peer.
@@ -194,21 +232,21 @@ inline bool run_early(Patient& p, const std::function<bool(const Instruction&)>&
   const size_t operand = p.at(*site).opcode == Opcode::update;  // its gradient
   for (size_t i = site->instruction; i-- > 0;)
     for (const View& written : list[i].outs)
-      if (written.buffer == p.at(*site).ins[operand].buffer) return move(p.own_list(*site), site->instruction, i), true;
+      if (written.buffer == p.at(*site).ins[operand].buffer) return p.own_list(*site).move(site->instruction, i), true;
   return false;
 }
 
 // An end of a signal moves to where it says less: a send to the beginning of its segment, a receive to the end.
 inline bool move_to_end(Patient& p, const std::optional<Site>& site, Opcode opcode) {
   if (!site || p.at(*site).opcode != opcode) return false;
-  auto& list = p.own_list(*site);
-  move(list, site->instruction, opcode == Opcode::send ? 0 : list.size() - 1);
+  const Instructions list = p.own_list(*site);
+  list.move(site->instruction, opcode == Opcode::send ? 0 : list.size() - 1);
   return true;
 }
 
 // Every member of a call makes another call.
 inline bool call_otherwise(Patient& p, Opcode right, Opcode wrong) {
-  return change_everywhere(p, p.find(right), [&](std::vector<Instruction>& list, size_t i) {
+  return change_everywhere(p, p.find(right), [&](const Instructions& list, size_t i) {
     list[i].opcode = wrong;
     list[i].ins.resize(1, list[i].outs[0]);
     return 0;

@@ -137,8 +137,8 @@ class Rank {
   void wait_sends() { data_.wait_sends(); }
   // The order of what is enqueued on a device (DataPlane).
   void end_group() { data_.end_group(); }
-  Event mark(Stream stream) { return data_.mark(stream); }
-  void wait(Stream stream, Event event) { data_.wait(stream, event); }
+  void mark(Event event, Stream stream, int kept = 1) { data_.mark(event, stream, kept); }
+  void wait(Stream stream, Event event, int age = 0) { data_.wait(stream, event, age); }
 
   // Hand a value to the host (does nothing where nobody asked for it).
   void capture_loss(const Tensor& scalar);

@@ -38,14 +38,14 @@ inline constexpr Stream kernels = 0, messages = 1;
 constexpr Stream group(int32_t group) { return 2 + group; }
 }  // namespace stream
 
-// A point in a stream, valid within one run of a segment.
+// A point in the program's text, by number: that a stream has come there, as often as it does in a step.
 using Event = int32_t;
 
 // Moves the program's data.
 //
 // Calls follow one another in the program's order, the same on every rank (DESIGN: one total order over all groups). On processors a call has done its
 // work when it returns, but for sends. On a device it is enqueued on its stream, and what has to wait for it on another stream says so with mark and
-// wait; streams meet at the end of a slot. Blocking calls return within the timeout or throw PeerFailure. Joins of processors are made in group order,
+// wait; streams meet at the end of a step, and nowhere else. Blocking calls return within the timeout or throw PeerFailure. Joins of processors are made in group order,
 // so that threads, sockets and MPI give the same bits.
 class DataPlane {
  public:
@@ -70,15 +70,20 @@ class DataPlane {
   virtual void at(const char* segment, const char* origin, int micro_batch) = 0;
 
   // -- of devices only ----------------------------------------------------------------------------------------------------------------------------
-  // A step's calls come. Nothing that was marked before is waited for.
+  // A step's calls come, which wait for nothing that was recorded before.
   virtual void begin_step() {}
+  // All that the step has enqueued ends before anything of the next one begins.
+  virtual void end_step() {}
   // The sends since the last kernel, and the receives that follow them, go together, and none waits for another. Here they end.
   virtual void end_group() {}
-  virtual Event mark(Stream) { return 0; }
-  // What `stream` is given from here on begins when `event` has passed.
-  virtual void wait(Stream, Event) {}
-  // All that the slot has enqueued ends before anything of the next one begins; an open group goes on if the next slot continues it.
+  // An open group ends with the slot, if the next one does not continue it.
   virtual void end_slot(bool /*group_continues*/) {}
+  // `stream` has come to `event`; with messages of an open group: when the group has ended. Of what is recorded for an event the last `kept` can be
+  // waited for.
+  virtual void mark(Event /*event*/, Stream /*stream*/, int /*kept*/) {}
+  // What `stream` is given from here on begins when it has passed what was recorded last for `event` in this step, or `age` times before that; at once
+  // if nothing was.
+  virtual void wait(Stream /*stream*/, Event /*event*/, int /*age*/) {}
 };
 
 class Transport : public ControlPlane, public DataPlane {

@@ -1,5 +1,5 @@
 // The statements that order a CUDA program, replayed as the runtime would act on them: whatever an instruction waits for has ended when it begins, in
-// random segments; and where one of the statements is missing, that shows.
+// random programs; and where one of the statements is missing, that shows.
 #include <catch2/catch.hpp>
 #include <map>
 #include <optional>
@@ -9,6 +9,7 @@
 
 #include "compiler/codegen/print_order.h"
 #include "compiler/program/lower.h"
+#include "compiler/program/runs.h"
 #include "compiler/program/traffic.h"
 #include "small_programs.h"
 
@@ -16,102 +17,128 @@ using namespace sscc;
 
 namespace {
 
-using Ended = std::set<int32_t>;  // instructions
+using Run = std::pair<int32_t, int32_t>;  // slot and instruction
+using Ended = std::set<Run>;
 
 class Replay {
  public:
-  Replay(const ProgramSegment& segment, const OrderStatements& order) : instructions_(segment.instructions), order_(order) {}
+  Replay(const Body& body, const OrderStatements& order) : body_(body), order_(order) {}
 
-  // `without`: this line in front of instructions, counted from 0, is left out. The first instruction that begins before one that it waits for.
-  std::optional<size_t> run(int64_t without = -1) {
-    left_out_ = without;
-    for (size_t i = 0; i < instructions_.size(); ++i) {
-      act_on(order_.before(i), true);
-      begin(static_cast<int32_t>(i));
-      act_on(order_.after(i), false);
+  // `without`: this line in front of instructions (segment, instruction, line) is left out. The first run that begins before one that it waits for.
+  std::optional<Run> run(std::optional<std::tuple<size_t, size_t, size_t>> without = std::nullopt) {
+    for (slot_ = 0; slot_ < static_cast<int32_t>(body_.schedule.size()); ++slot_) {
+      const auto segment = static_cast<size_t>(body_.schedule[static_cast<size_t>(slot_)].segment);
+      for (size_t i = 0; i < body_.segments[segment].instructions.size(); ++i) {
+        const bool leaves_out = without && std::get<0>(*without) == segment && std::get<1>(*without) == i;
+        act_on(order_.before(segment, i), leaves_out ? std::get<2>(*without) : SIZE_MAX);
+        begin({slot_, static_cast<int32_t>(i)});
+        act_on(order_.after(segment, i), SIZE_MAX);
+      }
+      const auto next = static_cast<size_t>(slot_) + 1;
+      if (next == body_.schedule.size() || !body_.segments[static_cast<size_t>(body_.schedule[next].segment)].continues_group) end_group();
     }
-    end_group();
-    for (size_t i = 0; i < instructions_.size(); ++i) {
-      for (const int32_t other : instructions_[i].waits)
-        if (!before_[static_cast<int32_t>(i)].contains(other)) return i;
+    const Runs runs(body_);
+    for (const auto& [run, before] : before_) {
+      for (const int32_t other : at(run).waits)
+        if (!before.contains({run.first, other})) return run;
+      for (const EarlierRun& other : at(run).waits_before) {
+        const int32_t slot = runs.slot_of(other, run.first);
+        if (slot >= 0 && !before.contains({slot, other.instruction})) return run;
+      }
     }
     return std::nullopt;
   }
-  int64_t lines() const { return line_; }
 
  private:
-  const Instruction& at(int32_t i) const { return instructions_[static_cast<size_t>(i)]; }
+  const Instruction& at(const Run& run) const {
+    const auto segment = static_cast<size_t>(body_.schedule[static_cast<size_t>(run.first)].segment);
+    return body_.segments[segment].instructions[static_cast<size_t>(run.second)];
+  }
+  std::pair<BufferId, int64_t> copy_of(const Run& run, const View& view) const {
+    return {view.buffer, body_.schedule[static_cast<size_t>(run.first)].micro_batch % body_.buffers[view.buffer].copies};
+  }
   static bool is_message(const Instruction& i) { return i.opcode == Opcode::send || i.opcode == Opcode::receive; }
 
-  void act_on(const std::string& statements, bool counts) {
-    static const std::regex line("  (?:const Event (\\w+) = )?rank\\.(\\w+)\\(([^\\n]*)\\);[^\\n]*\\n");
+  // As NcclDataPlane does, here and below.
+  void act_on(const std::string& statements, size_t left_out) {
+    static const std::regex line("  rank\\.(\\w+)\\(([^\\n]*)\\);[^\\n]*\\n");
+    size_t number = 0;
     for (std::sregex_iterator it(statements.begin(), statements.end(), line), end; it != end; ++it) {
-      if (counts && line_++ == left_out_) continue;
-      const std::string event = (*it)[1], what = (*it)[2], arguments = (*it)[3];
+      if (number++ == left_out) continue;
+      const std::string what = (*it)[1];
+      std::vector<std::string> arguments;
+      std::istringstream text((*it)[2]);
+      for (std::string argument; std::getline(text >> std::ws, argument, ',');) arguments.push_back(argument);
+      const auto number_at = [&](size_t place, int otherwise) { return place < arguments.size() ? std::stoi(arguments[place]) : otherwise; };
       if (what == "end_group") {
         end_group();
       } else if (what == "mark") {
-        if (arguments == "stream::messages") end_group();
-        events_[event] = passed_[arguments];
+        kept_[number_at(0, 0)] = number_at(2, 1);
+        if (arguments[1] == "stream::messages" && !group_.empty())
+          open_marks_.push_back(number_at(0, 0));
+        else
+          recorded_[number_at(0, 0)].push_back(passed_[arguments[1]]);
       } else {
         REQUIRE(what == "wait");
-        const size_t comma = arguments.find(", ");
-        const Ended& other = events_.at(arguments.substr(comma + 2));
-        passed_[arguments.substr(0, comma)].insert(other.begin(), other.end());
+        wait(arguments[0], number_at(1, 0), static_cast<size_t>(number_at(2, 0)));
       }
     }
   }
 
-  // As NcclDataPlane.
-  void begin(int32_t i) {
-    if (is_message(at(i))) {
-      const bool sends = at(i).opcode == Opcode::send;
-      const bool splits = std::any_of(group_.begin(), group_.end(), [&](int32_t other) {
+  void wait(const std::string& stream, int event, size_t age) {
+    if (std::find(open_marks_.begin(), open_marks_.end(), event) != open_marks_.end()) end_group();
+    const std::vector<Ended>& recorded = recorded_[event];
+    if (recorded.size() <= age) return;
+    REQUIRE(static_cast<int>(age) < kept_.at(event));
+    const Ended& other = recorded[recorded.size() - 1 - age];
+    passed_[stream].insert(other.begin(), other.end());
+  }
+
+  void begin(const Run& run) {
+    if (is_message(at(run))) {
+      const bool sends = at(run).opcode == Opcode::send;
+      const bool splits = std::any_of(group_.begin(), group_.end(), [&](const Run& other) {
         if (at(other).opcode == Opcode::receive) return sends;
-        return !sends && at(other).ins[0].buffer == at(i).outs[0].buffer;
+        return !sends && copy_of(other, at(other).ins[0]) == copy_of(run, at(run).outs[0]);
       });
       if (splits) end_group();
-      group_.push_back(i);
+      group_.push_back(run);
       return;
     }
-    const auto* communication = std::get_if<Communication>(&at(i).expression);
+    const auto* communication = std::get_if<Communication>(&at(run).expression);
     if (communication) end_group();
     REQUIRE(group_.empty());
     const std::string stream = communication ? "stream::group(" + std::to_string(communication->group) + ")" : "stream::kernels";
-    before_[i] = passed_[stream];
-    passed_[stream].insert(i);
+    before_[run] = passed_[stream];
+    passed_[stream].insert(run);
   }
 
   void end_group() {
     Ended& passed = passed_["stream::messages"];
-    for (const int32_t i : group_) before_[i] = passed;
+    for (const Run& run : group_) before_[run] = passed;
     passed.insert(group_.begin(), group_.end());
     group_.clear();
+    for (const int event : std::exchange(open_marks_, {})) recorded_[event].push_back(passed);
   }
 
-  const std::vector<Instruction>& instructions_;
+  const Body& body_;
   const OrderStatements& order_;
-  std::map<std::string, Ended> passed_, events_;
-  std::map<int32_t, Ended> before_;
-  std::vector<int32_t> group_;
-  int64_t left_out_ = -1, line_ = 0;
+  int32_t slot_ = 0;
+  std::map<std::string, Ended> passed_;
+  std::map<int, std::vector<Ended>> recorded_;  // by event
+  std::map<int, int> kept_;
+  std::vector<int> open_marks_;
+  std::map<Run, Ended> before_;
+  std::vector<Run> group_;
 };
 
 // Kernels, messages and collectives over a few buffers.
-Programs random_segment(std::mt19937& random) {
-  constexpr int64_t buffers = 5, elements = 16;
-  const auto below = [&](int n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
-  Body body;
-  for (int64_t i = 0; i < buffers; ++i) {
-    Buffer buffer;
-    buffer.elements = elements;
-    buffer.offset = i * elements * 4;
-    body.buffers.add(buffer);
-  }
+ProgramSegment random_segment(std::mt19937& random, int64_t buffers, int64_t elements) {
+  const auto below = [&](int64_t n) { return static_cast<int32_t>(random() % static_cast<unsigned>(n)); };
   const auto view = [&] { return View{BufferId(below(buffers)), 0, {elements}, {1}}; };
   ProgramSegment segment{"0F", 0, {}};
   std::set<int64_t> received;  // since the last that is no receive: nobody receives a value that nobody reads
-  for (int i = 0; i < 24; ++i) {
+  for (int i = 0; i < 12; ++i) {
     Instruction one;
     Communication communication{below(2), below(2), i, Join::sum};
     switch (below(5)) {
@@ -130,39 +157,82 @@ Programs random_segment(std::mt19937& random) {
     if (one.opcode != Opcode::copy) one.expression = communication;
     segment.instructions.push_back(one);
   }
-  body.segments.push_back(segment);
+  return segment;
+}
+
+// Three segments that run in any order, with values of several copies; the last one goes on with the group call of the slot before.
+Body random_body(std::mt19937& random) {
+  constexpr int64_t buffers = 5, elements = 16, stride = elements * 4;
+  Body body;
+  for (int64_t i = 0; i <= buffers; ++i) {  // the last one for what the last segment receives: never twice in a group
+    Buffer buffer;
+    buffer.elements = elements;
+    buffer.copies = i == buffers ? 4 : 1 + static_cast<int64_t>(random() % 3);
+    buffer.stride = stride;
+    buffer.offset = i * 3 * stride;
+    body.buffers.add(buffer);
+  }
+  for (int s = 0; s < 2; ++s) body.segments.push_back(random_segment(random, buffers, elements));
+  Instruction reader;
+  reader.opcode = Opcode::copy;
+  reader.ins = {View{BufferId(buffers), 0, {elements}, {1}}};
+  reader.outs = {View{BufferId(0), 0, {elements}, {1}}};
+  body.segments[0].instructions.push_back(reader);
+  Instruction receive;
+  receive.opcode = Opcode::receive;
+  receive.outs = {View{BufferId(buffers), 0, {elements}, {1}}};
+  receive.expression = Communication{0, -1, 100, Join::sum};
+  body.segments.push_back({"0F.receive", 0, {receive}, 0, true});
+  for (int32_t t = 0; t < 8; ++t) body.schedule.push_back({t == 0 ? 0 : static_cast<int32_t>(random() % 3), t % 4});
+  body.micro_batches = 4;
+  return body;
+}
+
+// A program of one body, with its streams and waits.
+Body with_waits(const Body& body) {
   Programs programs;
   programs.bodies.push_back(body);
   assign_streams(programs);
-  return programs;
+  return programs.bodies[0];
 }
 
 }  // namespace
 
 TEST_CASE("events and streams keep every instruction behind what it waits for") {
   std::mt19937 random(7);
-  int64_t lines = 0;
+  int64_t here = 0, before = 0, older = 0;
   for (int i = 0; i < 500; ++i) {
-    const Programs programs = random_segment(random);
-    const ProgramSegment& segment = programs.bodies[0].segments[0];
-    const OrderStatements order(Target::cuda, segment);
-    Replay replay(segment, order);
-    INFO(i);
-    CHECK(!replay.run());
-    lines += replay.lines();
+    const Body body = with_waits(random_body(random));
+    const OrderStatements order(Target::cuda, body);
+    const auto early = Replay(body, order).run();
+    INFO("program " << i << (early ? ", slot " + std::to_string(early->first) + ", instruction " + std::to_string(early->second) : ""));
+    CHECK(!early);
+    for (const ProgramSegment& segment : body.segments)
+      for (const Instruction& one : segment.instructions) {
+        here += static_cast<int64_t>(one.waits.size());
+        before += static_cast<int64_t>(one.waits_before.size());
+        older += std::count_if(one.waits_before.begin(), one.waits_before.end(), [](const EarlierRun& run) { return run.age > 0; });
+      }
   }
-  CHECK(lines > 1000);
+  CHECK(here > 1000);
+  CHECK(before > 1000);
+  CHECK(older > 100);
 }
 
 TEST_CASE("an event that is missing shows") {
-  const Programs programs = test::messages_between_kernels();
-  const ProgramSegment& segment = programs.bodies[0].segments[0];
-  const OrderStatements order(Target::cuda, segment);
-  Replay whole(segment, order);
-  CHECK(!whole.run());
-  REQUIRE(whole.lines() > 3);
-  for (int64_t line = 0; line < whole.lines(); ++line) {
-    INFO(line);
-    CHECK(Replay(segment, order).run(line));
-  }
+  Body body = test::messages_between_kernels().bodies[0];
+  body.schedule = {{0, 0}, {0, 1}};  // without the slot whose receive is one call with a send, and waits for the same
+  body = with_waits(body);
+  const OrderStatements order(Target::cuda, body);
+  CHECK(!Replay(body, order).run());
+  size_t lines = 0;
+  for (size_t s = 0; s < body.segments.size(); ++s)
+    for (size_t i = 0; i < body.segments[s].instructions.size(); ++i) {
+      const std::string& text = order.before(s, i);
+      for (size_t line = 0; line < static_cast<size_t>(std::count(text.begin(), text.end(), '\n')); ++line, ++lines) {
+        INFO(text);
+        CHECK(Replay(body, order).run({{s, i, line}}));
+      }
+    }
+  CHECK(lines > 5);
 }

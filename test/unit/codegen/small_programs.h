@@ -13,7 +13,7 @@ Programs linear_on_two_ranks();
 Programs every_opcode();
 
 // Two ranks that share a body: sends, receives and an all-reduce between kernels that touch the same memory, with their streams and waits, and a receive
-// in a slot of its own that belongs to the group which ends the slot before. Not meant to be run.
+// in a slot of its own that belongs to the group which ends the slot before; two micro-batches. Not meant to be run.
 Programs messages_between_kernels();
 
 }  // namespace sscc::test

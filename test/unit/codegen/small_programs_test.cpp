@@ -316,7 +316,8 @@ Programs messages_between_kernels() {
   more.instructions = {receive(in, 4)};
   more.continues_group = true;
   body.segments = {forward, more};
-  body.schedule = {{0, 0}, {1, 0}};
+  body.schedule = {{0, 0}, {1, 0}, {0, 1}, {1, 1}};
+  body.micro_batches = 2;
 
   Programs programs;
   programs.model = "messages";
