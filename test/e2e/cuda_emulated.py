@@ -49,23 +49,25 @@ class Emulated(Subject):
         need(run([self.sscc, *self.words, "--target", "cuda", "--arch", "sm_90", "--emit", "source", "-q", "-o", self.build, *flags]))
         bin_folder = f"{self.build}/bin"
         os.mkdir(bin_folder)
+        checks = ["-fsanitize=alignment,bounds", "-fno-sanitize-recover=all"]
         compiler = ["ccache"] * bool(shutil.which("ccache")) + ["g++", "-std=c++20", "-O1", "-fPIC", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas", "-pthread",
                     "-I", f"{self.build}/src", "-I", f"{self.build}/src/runtime/include", "-isystem", f"{ROOT}/test/emulated_gpu/include"]
-        checks = ["-fsanitize=alignment,bounds", "-fno-sanitize-recover=all"]
         as_cuda = ["-x", "c++", "-D__CUDACC__", "-include", "cuda_runtime.h", *checks]
-        sources = [*glob.glob(f"{self.build}/src/*.cpp"), *glob.glob(f"{self.build}/src/*.cu")]
-        objects = {source: f"{bin_folder}/{os.path.basename(source)}.o" for source in sources}
-        compile_all([*compiler, *(as_cuda if source.endswith(".cu") else []), "-c", source, "-o", objects[source]] for source in sources)
-        libraries = [*checks, f"-L{self.emulation}", "-lsscc_rt_emulated", "-lemulated_gpu", f"-Wl,-rpath,{self.emulation}:$ORIGIN", "-pthread"]
-        of = lambda pattern: sorted(objects[source] for source in sources if glob.fnmatch.fnmatch(os.path.basename(source), pattern))  # noqa: E731
-        fused = []
-        if of("*.cu"):
-            fused = [f"{bin_folder}/libfused.so"]
-            need(run(["g++", "-shared", "-o", *fused, *of("*.cu"), *libraries]))
-        for program in of("program_*.cpp"):
+        link = ["g++", *checks, f"-L{self.emulation}", f"-Wl,-rpath,{self.emulation}:$ORIGIN", "-pthread"]
+        libraries = ["-lsscc_rt_emulated", "-lemulated_gpu", "-ldl"]
+
+        def objects_of(pattern, *flags):
+            objects = {source: f"{bin_folder}/{os.path.basename(source)}.o" for source in sorted(glob.glob(f"{self.build}/src/{pattern}"))}
+            compile_all([*compiler, *flags, "-c", source, "-o", made] for source, made in objects.items())
+            return list(objects.values())
+
+        fused = objects_of("fused_*.cu", *as_cuda)
+        if fused:
+            need(run([*link, "-shared", "-o", f"{bin_folder}/libfused.so", *fused, *libraries]))
+        for program in objects_of("program_*.cpp"):
             name = os.path.basename(program).removesuffix(".cpp.o")
-            need(run(["g++", "-shared", "-o", f"{bin_folder}/{name}.so", program, *fused, *libraries]))
-        need(run(["g++", "-o", f"{bin_folder}/launch", *of("model.cpp"), *of("ranks.cpp"), f"{self.emulation}/libsscc_launch_emulated.a", *libraries, "-ldl"]))
+            need(run([*link, "-shared", "-o", f"{bin_folder}/{name}.so", program, *[f"{bin_folder}/libfused.so"] * bool(fused), *libraries]))
+        need(run([*link, "-o", f"{bin_folder}/launch", *objects_of("model.cpp"), *objects_of("ranks.cpp"), f"{self.emulation}/libsscc_launch_emulated.a", *libraries]))
         return self.build
 
     def command(self, via, *flags):

@@ -219,9 +219,15 @@ TEST_CASE("graphs") {
   };
   CHECK(capture(false, false).first == cudaErrorStreamCaptureUnjoined);
   CHECK(capture(true, true).first == cudaErrorStreamCaptureInvalidated);
+  check(cudaStreamBeginCapture(compute_stream(), cudaStreamCaptureModeThreadLocal), "capture");
+  void* memory = nullptr;
+  CHECK(cudaMalloc(&memory, 16) == cudaErrorStreamCaptureUnsupported);
+  cudaGraph_t broken = nullptr;
+  CHECK(cudaStreamEndCapture(compute_stream(), &broken) == cudaErrorStreamCaptureInvalidated);
   const auto [status, graph] = capture(true, false);
   REQUIRE(status == cudaSuccess);
   CHECK(a.values()[0] == 0);  // nothing was done
+  CHECK(cudaStreamWaitEvent(side.stream, fork_event) == cudaErrorCapturedEvent);
   cudaGraphExec_t executable = nullptr;
   check(cudaGraphInstantiate(&executable, graph), "instantiate");
   for (int i = 1; i <= 10; ++i) {

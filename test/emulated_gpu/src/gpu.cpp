@@ -41,7 +41,10 @@ struct Node {
 struct Capture {
   std::vector<Node> nodes;
   CUstream_st* origin = nullptr;
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeGlobal;
+  std::thread::id thread;  // that began it
   cudaError_t broken = cudaSuccess;
+  bool has_ended = false;
 };
 
 struct Operation {
@@ -166,6 +169,16 @@ cudaError_t breaks_capture(CUstream_st* stream, cudaError_t status) {
   return status;
 }
 
+// Calls that a GPU might do at once are refused while one captures: by the thread that does, or by all, as its mode says. With the mutex.
+cudaError_t refused_by_capture() {
+  for (CUstream_st* stream : streams) {
+    if (!stream->capture || stream->capture->mode == cudaStreamCaptureModeRelaxed) continue;
+    if (stream->capture->mode == cudaStreamCaptureModeThreadLocal && stream->capture->thread != std::this_thread::get_id()) continue;
+    return breaks_capture(stream, cudaErrorStreamCaptureUnsupported);
+  }
+  return cudaSuccess;
+}
+
 // Nodes in any order that their dependences allow.
 struct Launched {
   std::vector<Node> nodes;
@@ -227,6 +240,11 @@ cudaError_t enqueue_kernel(Kernel kernel, cudaStream_t stream) {
     run(kernel);
     return true;
   });
+}
+
+cudaError_t refused_while_capturing() {
+  const std::lock_guard lock(mutex());
+  return refused_by_capture();
 }
 
 cudaError_t allow_dynamic_shared_memory(const void* kernel, int bytes) {
@@ -330,6 +348,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
   const std::lock_guard lock(mutex());
   if (!is_stream(stream)) return cudaErrorInvalidResourceHandle;
   if (event->capture) {
+    if (event->capture->has_ended) return cudaErrorCapturedEvent;
     if (event->capture->broken != cudaSuccess) return cudaErrorStreamCaptureInvalidated;
     if (stream->capture && stream->capture != event->capture) return breaks_capture(stream, cudaErrorStreamCaptureMerge);
     stream->capture = event->capture;
@@ -343,6 +362,7 @@ cudaError_t cudaStreamWaitEvent(cudaStream_t stream, cudaEvent_t event, unsigned
 
 cudaError_t cudaEventQuery(cudaEvent_t event) {
   const std::lock_guard lock(mutex());
+  if (const cudaError_t status = refused_by_capture(); status != cudaSuccess) return status;
   if (event->capture) return cudaErrorCapturedEvent;
   run_ahead();
   if (failed != cudaSuccess) return failed;
@@ -353,6 +373,7 @@ cudaError_t cudaEventSynchronize(cudaEvent_t event) {
   std::shared_ptr<Record> record;
   {
     const std::lock_guard lock(mutex());
+    if (const cudaError_t status = refused_by_capture(); status != cudaSuccess) return status;
     if (event->capture) return cudaErrorCapturedEvent;
     record = event->record;
     if (!record || record->passed) return failed;
@@ -370,12 +391,14 @@ cudaError_t cudaEventElapsedTime(float* milliseconds, cudaEvent_t begin, cudaEve
 
 // -- graphs ---------------------------------------------------------------------------------------------------------------------------------------
 
-cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode) {
+cudaError_t cudaStreamBeginCapture(cudaStream_t stream, cudaStreamCaptureMode mode) {
   const std::lock_guard lock(mutex());
   if (!is_stream(stream)) return cudaErrorInvalidResourceHandle;
   if (stream->capture) return breaks_capture(stream, cudaErrorStreamCaptureUnsupported);
   stream->capture = std::make_shared<Capture>();
   stream->capture->origin = stream;
+  stream->capture->mode = mode;
+  stream->capture->thread = std::this_thread::get_id();
   stream->tail.clear();
   return cudaSuccess;
 }
@@ -386,6 +409,7 @@ cudaError_t cudaStreamEndCapture(cudaStream_t stream, cudaGraph_t* graph) {
   if (!is_stream(stream) || !stream->capture) return cudaErrorInvalidValue;
   const std::shared_ptr<Capture> capture = stream->capture;
   if (capture->origin != stream) return cudaErrorStreamCaptureUnmatched;
+  capture->has_ended = true;
   // Whatever no other node comes after has to be what this stream stands at.
   std::set<size_t> last;
   for (size_t i = 0; i < capture->nodes.size(); ++i) last.insert(i);

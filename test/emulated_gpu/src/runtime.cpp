@@ -126,27 +126,32 @@ cudaError_t cudaDeviceGetStreamPriorityRange(int* least, int* greatest) {
 // -- memory ---------------------------------------------------------------------------------------------------------------------------------------
 
 cudaError_t cudaMalloc(void** memory, size_t bytes) {
+  if (const cudaError_t status = refused_while_capturing(); status != cudaSuccess) return status;
   *memory = allocate(bytes, Kind::device);
   return *memory || bytes == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 cudaError_t cudaHostAlloc(void** memory, size_t bytes, unsigned) {
+  if (const cudaError_t status = refused_while_capturing(); status != cudaSuccess) return status;
   *memory = allocate(bytes, Kind::pinned);
   return *memory || bytes == 0 ? cudaSuccess : cudaErrorMemoryAllocation;
 }
 // As on a GPU, all that it was given is done first.
 cudaError_t cudaFree(void* memory) {
   if (!memory) return cudaSuccess;
+  if (const cudaError_t status = refused_while_capturing(); status != cudaSuccess) return status;
   const cudaError_t status = cudaDeviceSynchronize();
   return reporting("cudaFree", [&] { return release(memory, Kind::device) ? status : cudaErrorInvalidValue; });
 }
 cudaError_t cudaFreeHost(void* memory) {
   if (!memory) return cudaSuccess;
+  if (const cudaError_t status = refused_while_capturing(); status != cudaSuccess) return status;
   const cudaError_t status = cudaDeviceSynchronize();
   return reporting("cudaFreeHost", [&] { return release(memory, Kind::pinned) ? status : cudaErrorInvalidValue; });
 }
 
 // At once: streams that were created non-blocking do not wait for it, nor it for them.
 cudaError_t cudaMemcpy(void* to, const void* from, size_t bytes, cudaMemcpyKind kind) {
+  if (const cudaError_t status = refused_while_capturing(); status != cudaSuccess) return status;
   return reporting("cudaMemcpy", [&] {
     if (!fits(kind, kind_of(to, bytes), kind_of(from, bytes))) return cudaErrorInvalidMemcpyDirection;
     if (const cudaError_t status = cudaGetLastError(); status != cudaSuccess) return status;

@@ -26,6 +26,9 @@ cudaError_t enqueue_kernel(Kernel kernel, cudaStream_t stream);
 // As cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, bytes).
 cudaError_t allow_dynamic_shared_memory(const void* kernel, int bytes);
 
+// The status of a call that must not be made while a stream is captured (cudaMalloc); it breaks the capture. cudaSuccess: none is.
+cudaError_t refused_while_capturing();
+
 // Held by whoever does the GPU's work or changes its queues.
 std::recursive_mutex& mutex();
 // A choice among `count` for what is left open.
