@@ -13,6 +13,7 @@
 #include "compiler/codegen/source_text.h"
 #include "compiler/program/calls.h"
 #include "compiler/program/traffic.h"
+#include "compiler/support/check.h"
 #include "compiler/support/strings.h"
 
 namespace sscc {
@@ -257,6 +258,7 @@ class Printer {
       text += "  rank.at(" + string_literal(origin_of(group)) + ", micro_batch);\n";
       for (size_t i = begin, size = 0; i < end; i += size) {
         size = size_of_statement(instructions, i);
+        for (size_t k = i + 1; k < i + size; ++k) SSCC_CHECK(order_.before(index, k).empty(), "a call waits where it begins");
         text += order_.before(index, i) + print_call(body_, {&instructions[i], size}, names_, fused_) + order_.after(index, i + size - 1);
       }
     }

@@ -3,6 +3,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 
@@ -143,12 +144,19 @@ std::unique_ptr<DeviceDataPlane> make_data_plane(Transport& hosts, const Constan
   if (launch.line.one_gpu.empty()) refuse_shared_gpu(hosts);
   return choose_way(hosts, constants, launch);
 }
+
+// Either all ranks record their steps as graphs or none: what NCCL prepares for a graph it prepares with all members of a call.
+bool all_record(ControlPlane& control, bool records) {
+  const std::vector<std::string> answers = tell_all(control, records ? "graph" : "");
+  return std::none_of(answers.begin(), answers.end(), [](const std::string& answer) { return answer.empty(); });
+}
 #else
+bool all_record(ControlPlane&, bool records) { return records; }
 std::unique_ptr<DeviceDataPlane> make_data_plane(Transport&, const Constants&, const Launch&) { return std::make_unique<AloneDataPlane>(); }
 #endif
 
-// Tools that show operators by name (NVTX) find none in a graph.
-bool records_steps() {
+// Does whoever started this rank want graphs? Tools that show operators by name (NVTX) find none in one.
+bool wants_graphs() {
   const char* wanted = std::getenv("SSCC_CUDA_GRAPH");
   return wanted ? std::string(wanted) != "0" : !std::getenv("NVTX_INJECTION64_PATH");
 }
@@ -159,8 +167,8 @@ int run_rank_on_gpu(const Launch& launch, const StartUp& start, Transport& hosts
   const ProgramInfo* program = load_program(launch.folder, info.program);
   start_device(choose_gpu(start, !launch.line.one_gpu.empty()));
   const std::unique_ptr<DeviceDataPlane> data = make_data_plane(hosts, info.constants, launch);
-  const Platform platform{hosts, *data,
-                          [&](int64_t bytes, int64_t host_bytes) { return make_cuda_processor(bytes, host_bytes, *data, records_steps()); },
+  const bool records = all_record(hosts, wants_graphs());
+  const Platform platform{hosts, *data, [&](int64_t bytes, int64_t host_bytes) { return make_cuda_processor(bytes, host_bytes, *data, records); },
                           end_at_once, flops_per_second(model.precision)};
   const int status = run_rank(model, *program, info.constants, platform, read_weights_from_folder(launch.folder / "weights", model), launch.options);
   // A peer may be gone, and what the GPU waits for never come: nothing is taken down then.

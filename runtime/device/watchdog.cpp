@@ -52,10 +52,14 @@ void Watchdog::begin_step() {
 }
 
 void Watchdog::given(cudaStream_t stream, size_t index, const Place& place, const char* peers) {
-  const std::lock_guard lock(mutex_);
-  if (passed_ == calls_.size()) since_ = Clock::now();
-  calls_.push_back({index, place, peers});
-  tell_progress(words_ + index, static_cast<uint32_t>(calls_.size()), stream);
+  uint32_t number = 0;
+  {
+    const std::lock_guard lock(mutex_);
+    if (passed_ == calls_.size()) since_ = Clock::now();
+    calls_.push_back({index, place, peers});
+    number = static_cast<uint32_t>(calls_.size());
+  }
+  tell_progress(words_ + index, number, stream);  // may wait for the GPU, while the other thread looks on
 }
 
 void Watchdog::repeat_step() {
