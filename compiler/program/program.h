@@ -192,8 +192,8 @@ struct Instruction {
   // together: then its second claim is the whole of it.
   llvm::SmallVector<int32_t, 4> reads;
   llvm::SmallVector<int32_t, 2> writes;
-  int stream =
-      0;  // 0: kernels; others: one for each communicator (assign_streams). It goes on over slots, in their order; at a step's end all have ended
+  // 0: kernels; others: one for each communicator (assign_streams). A stream goes on from slot to slot; at the end of a step all have ended.
+  int stream = 0;
   // What must have ended on other streams: earlier instructions of this run of the segment, and runs in earlier slots. Runs that the step does not have
   // are not waited for.
   llvm::SmallVector<int32_t, 2> waits;

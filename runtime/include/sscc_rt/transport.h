@@ -45,8 +45,8 @@ using Event = int32_t;
 //
 // Calls follow one another in the program's order, the same on every rank (DESIGN: one total order over all groups). On processors a call has done its
 // work when it returns, but for sends. On a device it is enqueued on its stream, and what has to wait for it on another stream says so with mark and
-// wait; streams meet at the end of a step, and nowhere else. Blocking calls return within the timeout or throw PeerFailure. Joins of processors are made in group order,
-// so that threads, sockets and MPI give the same bits.
+// wait; streams meet at the end of a step, and nowhere else. Blocking calls return within the timeout or throw PeerFailure. Joins of processors are made
+// in group order, so that threads, sockets and MPI give the same bits.
 class DataPlane {
  public:
   virtual ~DataPlane() = default;
