@@ -1,9 +1,5 @@
 // Contractions become matrix products: the labels fall into four groups (batch: in all operands; m: lhs and out; n: rhs and out; k: lhs and rhs), and
 // of m, n and k the longest stretch that is one stride makes a product, the others and the batch are loops around it.
-#include <cblas.h>
-#include <dnnl.h>
-#include <omp.h>
-
 #include <algorithm>
 #include <cstring>
 #include <memory>
@@ -11,6 +7,7 @@
 
 #include "contraction.h"
 #include "dispatch.h"
+#include "products.h"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/strided_loop.h"
 #include "widened.h"
@@ -29,31 +26,13 @@ Stretch take_longest(Group& group) {
 
 // -- matrix products ------------------------------------------------------------------------------------------------------------------------------
 
-// Products are divided among our own threads, in a way that does not change sums; the library gets one.
-[[maybe_unused]] const bool blas_has_one_thread = (openblas_set_num_threads(1), true);
-
-// oneDNN for float (about a tenth faster than OpenBLAS here), OpenBLAS for double, which oneDNN does not have. Each call uses one thread.
-void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const float* a, int64_t lda, const float* b,
-             int64_t ldb, double beta, float* c, int64_t ldc) {
-  thread_local const bool has_one_thread = (omp_set_num_threads(1), true);
-  static_cast<void>(has_one_thread);
-  const dnnl_status_t status = dnnl_sgemm(ta == CblasTrans ? 'T' : 'N', tb == CblasTrans ? 'T' : 'N', m, n, k, static_cast<float>(scale), a, lda, b,
-                                          ldb, static_cast<float>(beta), c, ldc);
-  if (status != dnnl_success) throw std::logic_error("contract: oneDNN refuses a matrix product");
-}
-void product(CBLAS_TRANSPOSE ta, CBLAS_TRANSPOSE tb, int64_t m, int64_t n, int64_t k, double scale, const double* a, int64_t lda, const double* b,
-             int64_t ldb, double beta, double* c, int64_t ldc) {
-  cblas_dgemm(CblasRowMajor, ta, tb, static_cast<int>(m), static_cast<int>(n), static_cast<int>(k), scale, a, static_cast<int>(lda), b,
-              static_cast<int>(ldb), beta, c, static_cast<int>(ldc));
-}
-
 struct Leading {
-  CBLAS_TRANSPOSE transpose;
+  bool transposed;
   int64_t stride;
 };
 Leading leading_of(const Stretch& row, const Stretch& column, int operand) {
-  if (column.strides[operand] == 1) return {CblasNoTrans, std::max<int64_t>(row.strides[operand], 1)};
-  return {CblasTrans, std::max<int64_t>(column.strides[operand], 1)};
+  if (column.strides[operand] == 1) return {false, std::max<int64_t>(row.strides[operand], 1)};
+  return {true, std::max<int64_t>(column.strides[operand], 1)};
 }
 
 template <class T>
@@ -89,8 +68,8 @@ void products(const Groups& groups, Tensor out, Tensor lhs, Tensor rhs, double s
     }
     offsets[lhs_operand] += m_begin * m.strides[lhs_operand];
     offsets[out_operand] += m_begin * m.strides[out_operand];
-    product(a.transpose, b.transpose, m_end - m_begin, n.length, k.length, scale, static_cast<const T*>(lhs.data) + offsets[0], a.stride,
-            static_cast<const T*>(rhs.data) + offsets[1], b.stride, accumulate ? 1.0 : 0.0, static_cast<T*>(out.data) + offsets[2], ldc);
+    multiply(a.transposed, b.transposed, m_end - m_begin, n.length, k.length, scale, static_cast<const T*>(lhs.data) + offsets[0], a.stride,
+             static_cast<const T*>(rhs.data) + offsets[1], b.stride, accumulate ? 1.0 : 0.0, static_cast<T*>(out.data) + offsets[2], ldc);
   };
   constexpr int64_t grain = int64_t{1} << 17, block = 32;  // multiply-adds; rows
   const int64_t each = std::max<int64_t>(1, m.length * n.length * k.length);

@@ -40,6 +40,13 @@ void for_small_float(const char* kernel, DType type, const Work& work) {
   }
 }
 
+// Floats as memory may hold them, for kernels that widen what they read.
+template <class Work>
+void for_any_float_type(const char* kernel, DType type, const Work& work) {
+  if (is_small(type)) return for_small_float(kernel, type, work);
+  for_float_type(kernel, type, work);
+}
+
 // Floats up to f32 as memory may hold them.
 template <class Work>
 void for_float_memory(const char* kernel, DType type, const Work& work) {

@@ -9,6 +9,7 @@
 #include <vector>
 
 #include "sscc_rt/kernels.h"
+#include "sscc_rt/small_floats.h"
 
 namespace sscc::rt::test {
 
@@ -20,13 +21,20 @@ inline std::mt19937& randomness() {
   return engine;
 }
 
-// A tensor of type T with its own memory. `spread` leaves gaps between elements and orders the dimensions at random, so that no dimension is dense.
+// A tensor of type T (uint8_t: booleans) with its own memory. `spread` leaves gaps between elements and orders the dimensions at random, so that no dimension is dense.
 template <class T>
 class Array {
  public:
+  static constexpr DType dtype = std::is_same_v<T, double>    ? DType::f64
+                                 : std::is_same_v<T, int64_t> ? DType::i64
+                                 : std::is_same_v<T, bf16>    ? DType::bf16
+                                 : std::is_same_v<T, f16>     ? DType::f16
+                                 : std::is_same_v<T, uint8_t> ? DType::b1
+                                                              : DType::f32;
+
   explicit Array(const Dims& dims, bool spread = true) {
     view_.rank = static_cast<int>(dims.size());
-    view_.dtype = std::is_same_v<T, double> ? DType::f64 : std::is_same_v<T, int64_t> ? DType::i64 : DType::f32;
+    view_.dtype = dtype;
     std::vector<size_t> order(dims.size());
     for (size_t d = 0; d < dims.size(); ++d) order[d] = dims.size() - 1 - d;
     if (spread) std::shuffle(order.begin(), order.end(), randomness());
