@@ -4,6 +4,7 @@
 #include <bit>
 
 #include "dispatch.cuh"
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/cuda_pointwise.cuh"
 #include "sscc_rt/kernels.h"
 #include "words.cuh"
@@ -100,10 +101,9 @@ void copy_words(const Tensor& out, const Tensor& in) {
   if (is_turn(whole, turn)) {
     for_word_of(bytes, [&](auto word) {
       using Word = decltype(word);
-      turn_kernel<<<turn.around.count * turn.row_tiles * turn.column_tiles, dim3(tile, tile_rows), 0, compute_stream()>>>(
-          turn, static_cast<Word*>(out.data), static_cast<const Word*>(in.data));
+      launch(turn_kernel<Word>, turn.around.count * turn.row_tiles * turn.column_tiles, dim3(tile, tile_rows), 0, turn, static_cast<Word*>(out.data),
+             static_cast<const Word*>(in.data));
     });
-    check(cudaGetLastError(), "launch copy");
     return;
   }
   for_each_piece(whole, [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
@@ -112,10 +112,9 @@ void copy_words(const Tensor& out, const Tensor& in) {
     const StridedWalk<2> walk(wide.loop);
     for_word_of(wide.word_bytes, [&](auto word) {
       using Word = decltype(word);
-      copy_kernel<<<blocks_for(walk.count), threads_per_block, 0, compute_stream()>>>(walk, static_cast<Word*>(memory[0]),
-                                                                                      static_cast<const Word*>(memory[1]));
+      launch(copy_kernel<Word>, blocks_for(walk.count), threads_per_block, 0, walk, static_cast<Word*>(memory[0]),
+             static_cast<const Word*>(memory[1]));
     });
-    check(cudaGetLastError(), "launch copy");
   });
 }
 
@@ -201,9 +200,8 @@ void fill(const Tensor& out, double value) {
     const StridedWalk<1> walk(wide.loop);
     for_word_of(wide.word_bytes, [&](auto word) {
       using Word = decltype(word);
-      fill_kernel<<<blocks_for(walk.count), threads_per_block, 0, compute_stream()>>>(walk, static_cast<Word*>(memory[0]), word_of<Word>(pattern));
+      launch(fill_kernel<Word>, blocks_for(walk.count), threads_per_block, 0, walk, static_cast<Word*>(memory[0]), word_of<Word>(pattern));
     });
-    check(cudaGetLastError(), "launch fill");
   });
 }
 

@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/rank.h"
 
@@ -135,9 +136,6 @@ void set_device_step(int64_t t) {
   check(cudaStreamSynchronize(compute_stream()), "set the step counter");
 }
 
-void advance_device_step() {
-  increment<<<1, 1, 0, compute_stream()>>>(device().step);
-  check(cudaGetLastError(), "advance the step counter");
-}
+void advance_device_step() { launch(increment, 1, 1, 0, device().step); }
 
 }  // namespace sscc::rt

@@ -6,6 +6,7 @@
 #include "dispatch.cuh"
 #include "group.cuh"
 #include "joins.cuh"
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/kernels.h"
 
 namespace sscc::rt {
@@ -204,9 +205,8 @@ void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const T
       const Forward<T> arguments{StridedWalk<4>(rows),         StridedWalk<4>(row),          from<T>(y, base[0]),
                                  from<Real<T>>(mean, base[2]), from<Real<T>>(rstd, base[3]), from<T>(x, base[1]),
                                  from<Real<T>>(scale),         from<Real<T>>(bias),          epsilon};
-      const RowLaunch launch(arguments.rows.count, arguments.elements.count);
-      forward_kernel<<<launch.grid, launch.block, 0, compute_stream()>>>(arguments);
-      check(cudaGetLastError(), "launch layer_norm");
+      const RowLaunch shape(arguments.rows.count, arguments.elements.count);
+      launch(forward_kernel<T>, shape.grid, shape.block, 0, arguments);
     });
   });
 }
@@ -222,9 +222,8 @@ void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const 
     for_each_piece(loop_over_leading({dx, dy, x, mean, rstd}, first_dim), [&](const StridedLoop& rows, const StridedLoop::Offsets& base) {
       const Backward<T> arguments{StridedWalk<5>(rows), StridedWalk<4>(row),  from<T>(dx, base[0]),         from<T>(dy, base[1]),
                                   from<T>(x, base[2]),  from<Real<T>>(scale), from<Real<T>>(mean, base[3]), from<Real<T>>(rstd, base[4])};
-      const RowLaunch launch(arguments.rows.count, arguments.elements.count);
-      backward_kernel<<<launch.grid, launch.block, 0, compute_stream()>>>(arguments);
-      check(cudaGetLastError(), "launch layer_norm_grad");
+      const RowLaunch shape(arguments.rows.count, arguments.elements.count);
+      launch(backward_kernel<T>, shape.grid, shape.block, 0, arguments);
     });
   });
 }
@@ -258,9 +257,8 @@ void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tens
       const Slices slices(arguments.rows.count, 16 * column_lanes, blocks);
       arguments.slice_length = slices.length;
       if (slices.count > 1) arguments.partial = reinterpret_cast<Sums<T>*>(device().scratch);
-      scale_gradient_kernel<<<dim3(static_cast<unsigned>(blocks), slices.count), dim3(warp, column_lanes), 0, compute_stream()>>>(arguments);
-      if (slices.count > 1) slices_kernel<<<blocks_for(columns), threads_per_block, 0, compute_stream()>>>(arguments, slices.count);
-      check(cudaGetLastError(), "launch layer_norm_grad_scale");
+      launch(scale_gradient_kernel<T>, dim3(static_cast<unsigned>(blocks), slices.count), dim3(warp, column_lanes), 0, arguments);
+      if (slices.count > 1) launch(slices_kernel<T>, blocks_for(columns), threads_per_block, 0, arguments, slices.count);
       adds = true;  // rows of one more piece are added
     });
   });

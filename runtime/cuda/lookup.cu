@@ -3,6 +3,7 @@
 #include "dispatch.cuh"
 #include "group.cuh"
 #include "indices.cuh"
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/scalar_functions.h"
 #include "words.cuh"
@@ -118,17 +119,16 @@ StridedLoop loop_over(const Tensor (&views)[operands]) {
 }  // namespace
 
 void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int dim, int64_t index_offset, int64_t length) {
-  const auto launch = [&](const StridedLoop& loop, int64_t first_index, int64_t position_stride, auto* to, const auto* from) {
+  const auto gather_piece = [&]<class Out, class In>(const StridedLoop& loop, int64_t first_index, int64_t position_stride, Out* to, const In* from) {
     const Gather arguments{
         StridedWalk<3>(loop), Indices("gather", indices, first_index), {index_offset, data.dims[dim], length, device().wrong}, position_stride};
-    gather_kernel<<<blocks_for(arguments.walk.count), threads_per_block, 0, compute_stream()>>>(arguments, to, from);
-    check(cudaGetLastError(), "launch gather");
+    launch(gather_kernel<Out, In>, blocks_for(arguments.walk.count), threads_per_block, 0, arguments, to, from);
   };
   if (out.dtype != data.dtype) {
     expect_type("gather", arithmetic_type(out.dtype), {data});
     for_small_float("gather", out.dtype, [&](auto t) {
       for_each_piece(gather_loop(out, data, indices, dim), [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
-        launch(loop, base[2], data.strides[dim], static_cast<decltype(t)*>(out.data) + base[0], static_cast<const float*>(data.data) + base[1]);
+        gather_piece(loop, base[2], data.strides[dim], static_cast<decltype(t)*>(out.data) + base[0], static_cast<const float*>(data.data) + base[1]);
       });
     });
     return;
@@ -139,7 +139,8 @@ void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int di
     const WideLoop wide = widened(loop, memory, bytes, 0b011, data.strides[dim]);
     for_word_of(wide.word_bytes, [&](auto word) {
       using Word = decltype(word);
-      launch(wide.loop, base[2], data.strides[dim] * bytes / wide.word_bytes, static_cast<Word*>(memory[0]), static_cast<const Word*>(memory[1]));
+      gather_piece(wide.loop, base[2], data.strides[dim] * bytes / wide.word_bytes, static_cast<Word*>(memory[0]),
+                   static_cast<const Word*>(memory[1]));
     });
   });
 }
@@ -157,8 +158,7 @@ void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim
                               logits.strides[dim],
                               classes,
                               device().wrong};
-      pick_kernel<<<blocks_for(arguments.rows.count), threads_per_block, 0, compute_stream()>>>(arguments);
-      check(cudaGetLastError(), "launch pick");
+      launch(pick_kernel<T>, blocks_for(arguments.rows.count), threads_per_block, 0, arguments);
     });
   });
 }
@@ -180,9 +180,8 @@ void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tenso
                                                      logits.dims[dim],
                                                      dlogits.strides[dim],
                                                      logits.strides[dim]};
-                     const RowLaunch launch(arguments.rows.count, arguments.piece);
-                     cross_entropy_kernel<<<launch.grid, launch.block, 0, compute_stream()>>>(arguments);
-                     check(cudaGetLastError(), "launch cross_entropy_grad");
+                     const RowLaunch shape(arguments.rows.count, arguments.piece);
+                     launch(cross_entropy_kernel<T>, shape.grid, shape.block, 0, arguments);
                    });
   });
 }

@@ -6,6 +6,7 @@
 #include <algorithm>
 
 #include "dispatch.cuh"
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/cuda_pointwise.cuh"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/scalar_functions.h"
@@ -279,8 +280,7 @@ void interpret(std::span<const Tensor> outs, std::span<const Tensor> ins, std::s
     piece.walk = StridedWalk<operands>(loop);
     for (size_t o = 0; o < count; ++o)
       piece.memory[o] = static_cast<std::byte*>(expression.memory[o]) + base[o] * static_cast<int64_t>(size_of(expression.dtypes[o]));
-    interpret_kernel<operands><<<blocks_for(piece.walk.count), threads_per_block, 0, compute_stream()>>>(piece);
-    check(cudaGetLastError(), "launch pointwise");
+    launch(interpret_kernel<operands>, blocks_for(piece.walk.count), threads_per_block, 0, piece);
   });
 }
 

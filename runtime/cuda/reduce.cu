@@ -11,6 +11,7 @@
 #include "dispatch.cuh"
 #include "group.cuh"
 #include "joins.cuh"
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/scalar_functions.h"
 
@@ -157,20 +158,19 @@ __global__ void __launch_bounds__(threads_per_block) slices_kernel(const __grid_
 // -- launches -------------------------------------------------------------------------------------------------------------------------------------
 
 template <class T, class Rule>
-void launch(Arguments<T, Rule>& a, bool by_columns) {
+void reduce_piece(Arguments<T, Rule>& a, bool by_columns) {
   const int64_t results = a.kept.count, length = a.reduced.count;
   const int64_t blocks = by_columns ? (results + warp - 1) / warp : results;
   const Slices slices(length, by_columns ? 32 * column_lanes : 16 * threads_per_block, blocks);
   a.slice_length = slices.length;
   a.partial = slices.count > 1 ? reinterpret_cast<typename Rule::State*>(device().scratch) : nullptr;
   if (by_columns) {
-    columns_kernel<<<dim3(static_cast<unsigned>(blocks), slices.count), dim3(warp, column_lanes), 0, compute_stream()>>>(a);
+    launch(columns_kernel<T, Rule>, dim3(static_cast<unsigned>(blocks), slices.count), dim3(warp, column_lanes), 0, a);
   } else {
     const RowLaunch rows(results, a.slice_length);
-    rows_kernel<<<dim3(rows.grid.x, slices.count), rows.block, 0, compute_stream()>>>(a);
+    launch(rows_kernel<T, Rule>, dim3(rows.grid.x, slices.count), rows.block, 0, a);
   }
-  if (slices.count > 1) slices_kernel<<<blocks_for(results), threads_per_block, 0, compute_stream()>>>(a, slices.count);
-  check(cudaGetLastError(), "launch reduce");
+  if (slices.count > 1) launch(slices_kernel<T, Rule>, blocks_for(results), threads_per_block, 0, a, slices.count);
 }
 
 template <class T, class Rule>
@@ -187,7 +187,7 @@ void reduce_with(const Tensor& out, const Tensor& in, const Reduction& plan, con
                                    out.dtype != in.dtype,
                                    nullptr,
                                    0};
-      launch(arguments, by_columns);
+      reduce_piece(arguments, by_columns);
     });
     accumulate = true;  // what is more than one piece is joined with the first
   });

@@ -14,6 +14,7 @@
 #include "device.h"
 #include "dispatch.cuh"
 #include "indices.cuh"
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/kernels.h"
 
 namespace sscc::rt {
@@ -130,34 +131,33 @@ void scatter_add(const Tensor& out, const Tensor& indices, const Tensor& dy, int
 
   for (int64_t first = 0; first < count; first += chunk) {
     const auto n = static_cast<uint32_t>(std::min(chunk, count - first));
-    positions_kernel<<<blocks_for(n), threads_per_block, 0, compute_stream()>>>(index_walk, Indices("scatter_add", indices), dimension,
-                                                                                static_cast<uint32_t>(first), n, scratch.positions, scratch.numbers);
-    check(cudaGetLastError(), "launch scatter_add");
+    launch(positions_kernel, blocks_for(n), threads_per_block, 0, index_walk, Indices("scatter_add", indices), dimension,
+           static_cast<uint32_t>(first), n, scratch.positions, scratch.numbers);
     size_t bytes = scratch.rest_bytes;
     check(cub::DeviceRadixSort::SortPairs(scratch.rest, bytes, scratch.positions, scratch.sorted_positions, scratch.numbers, scratch.sorted_numbers,
                                           static_cast<int>(n), 0, bits, compute_stream()),
           "sort the indices of scatter_add");
     for_device_number_type("scatter_add", dy.dtype, [&](auto t) {
       using T = decltype(t);
-      const auto launch = [&](auto* to) {
-        const Rows<T, std::remove_reference_t<decltype(*to)>> rows{index_walk,
-                                                                   StridedWalk<2>(element_loop),
-                                                                   to,
-                                                                   static_cast<const T*>(dy.data),
-                                                                   out.strides[dim],
-                                                                   scratch.sorted_positions,
-                                                                   scratch.sorted_numbers,
-                                                                   n,
-                                                                   static_cast<uint32_t>(dimension.piece)};
+      const auto add_rows = [&](auto* to) {
+        using Out = std::remove_reference_t<decltype(*to)>;
+        const Rows<T, Out> rows{index_walk,
+                                StridedWalk<2>(element_loop),
+                                to,
+                                static_cast<const T*>(dy.data),
+                                out.strides[dim],
+                                scratch.sorted_positions,
+                                scratch.sorted_numbers,
+                                n,
+                                static_cast<uint32_t>(dimension.piece)};
         const unsigned columns = std::min(blocks_for(elements), 65535u);
-        rows_kernel<<<dim3(n, columns), threads_per_block, 0, compute_stream()>>>(rows);
+        launch(rows_kernel<T, Out>, dim3(n, columns), threads_per_block, 0, rows);
       };
       if (out.dtype == dy.dtype)
-        launch(static_cast<T*>(out.data));
+        add_rows(static_cast<T*>(out.data));
       else
-        launch(static_cast<Arithmetic<T>*>(out.data));
+        add_rows(static_cast<Arithmetic<T>*>(out.data));
     });
-    check(cudaGetLastError(), "launch scatter_add");
   }
 }
 

@@ -3,6 +3,7 @@
 #include "dispatch.cuh"
 #include "group.cuh"
 #include "joins.cuh"
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/kernels.h"
 
 namespace sscc::rt {
@@ -58,9 +59,9 @@ __global__ void __launch_bounds__(threads_per_block)
     d[i * rows.strides[0]] = static_cast<T>(static_cast<Real>(p[i * rows.strides[1]]) * (static_cast<Real>(g[i * rows.strides[2]]) - dot));
 }
 
-// launch(rows, base, grid, block) for rows along `dim` of views of equal dims.
-template <int operands, class Launch>
-void for_rows_along(const Tensor (&views)[operands], int dim, const Launch& launch) {
+// visit(rows, base, shape) for rows along `dim` of views of equal dims.
+template <int operands, class Visit>
+void for_rows_along(const Tensor (&views)[operands], int dim, const Visit& visit) {
   if (views[0].elements() == 0) return;
   Tensor around[operands];
   const int64_t* strides[operands];
@@ -72,7 +73,7 @@ void for_rows_along(const Tensor (&views)[operands], int dim, const Launch& laun
   for_each_piece(whole, [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
     Rows<operands> rows{StridedWalk<operands>(loop), views[0].dims[dim], {}};
     for (int o = 0; o < operands; ++o) rows.strides[o] = views[o].strides[dim];
-    launch(rows, base, RowLaunch(rows.rows.count, rows.length));
+    visit(rows, base, RowLaunch(rows.rows.count, rows.length));
   });
 }
 
@@ -82,10 +83,8 @@ void softmax(const Tensor& out, const Tensor& in, int dim) {
   expect_type("softmax", out.dtype, {in});
   for_device_float_type("softmax", out.dtype, [&](auto t) {
     using T = decltype(t);
-    for_rows_along({out, in}, dim, [&](const Rows<2>& rows, const StridedLoop::Offsets& base, const RowLaunch& launch) {
-      softmax_kernel<<<launch.grid, launch.block, 0, compute_stream()>>>(rows, static_cast<T*>(out.data) + base[0],
-                                                                         static_cast<const T*>(in.data) + base[1]);
-      check(cudaGetLastError(), "launch softmax");
+    for_rows_along({out, in}, dim, [&](const Rows<2>& rows, const StridedLoop::Offsets& base, const RowLaunch& shape) {
+      launch(softmax_kernel<T>, shape.grid, shape.block, 0, rows, static_cast<T*>(out.data) + base[0], static_cast<const T*>(in.data) + base[1]);
     });
   });
 }
@@ -94,10 +93,9 @@ void softmax_grad(const Tensor& dx, const Tensor& y, const Tensor& dy, int dim) 
   expect_type("softmax_grad", dx.dtype, {y, dy});
   for_device_float_type("softmax_grad", dx.dtype, [&](auto t) {
     using T = decltype(t);
-    for_rows_along({dx, y, dy}, dim, [&](const Rows<3>& rows, const StridedLoop::Offsets& base, const RowLaunch& launch) {
-      softmax_grad_kernel<<<launch.grid, launch.block, 0, compute_stream()>>>(
-          rows, static_cast<T*>(dx.data) + base[0], static_cast<const T*>(y.data) + base[1], static_cast<const T*>(dy.data) + base[2]);
-      check(cudaGetLastError(), "launch softmax_grad");
+    for_rows_along({dx, y, dy}, dim, [&](const Rows<3>& rows, const StridedLoop::Offsets& base, const RowLaunch& shape) {
+      launch(softmax_grad_kernel<T>, shape.grid, shape.block, 0, rows, static_cast<T*>(dx.data) + base[0], static_cast<const T*>(y.data) + base[1],
+             static_cast<const T*>(dy.data) + base[2]);
     });
   });
 }

@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "dispatch.cuh"
+#include "sscc_rt/cuda_launch.cuh"
 #include "strided_contraction.h"
 
 namespace sscc::rt {
@@ -110,7 +111,7 @@ StridedWalk<static_cast<int>(operands)> walk_of(const Group& group, const Operan
 }
 
 template <class In, class Out>
-void launch(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const Groups& groups, double scale, bool accumulate) {
+void contract_as(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const Groups& groups, double scale, bool accumulate) {
   Arguments<In, Out> a{walk_of(groups.m, {lhs_operand, out_operand}),
                        walk_of(groups.n, {rhs_operand, out_operand}),
                        walk_of(groups.k, {lhs_operand, rhs_operand}),
@@ -125,8 +126,7 @@ void launch(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const Group
   if (row_tiles * column_tiles >= largest_walk) throw std::logic_error("contract: too large a result");
   a.column_tiles = static_cast<uint32_t>(column_tiles);
   const dim3 grid(static_cast<unsigned>(row_tiles * column_tiles), std::min(a.batch.count, 65535u));
-  strided_kernel<<<grid, threads_side * threads_side, 0, compute_stream()>>>(a);
-  check(cudaGetLastError(), "launch contract");
+  launch(strided_kernel<In, Out>, grid, threads_side * threads_side, 0, a);
 }
 
 }  // namespace
@@ -135,9 +135,9 @@ void contract_strided(const Tensor& out, const Tensor& lhs, const Tensor& rhs, c
   for_device_number_type("contract", lhs.dtype, [&](auto in) {
     using In = decltype(in);
     if constexpr (is_small_float<In>) {
-      if (out.dtype == DType::f32) return launch<In, float>(out, lhs, rhs, groups, scale, accumulate);
+      if (out.dtype == DType::f32) return contract_as<In, float>(out, lhs, rhs, groups, scale, accumulate);
     }
-    launch<In, In>(out, lhs, rhs, groups, scale, accumulate);
+    contract_as<In, In>(out, lhs, rhs, groups, scale, accumulate);
   });
 }
 

@@ -1,7 +1,7 @@
 #include <algorithm>
 
 #include "arena_pattern.cuh"
-#include "sscc_rt/cuda.h"
+#include "sscc_rt/cuda_launch.cuh"
 
 namespace sscc::rt {
 namespace {
@@ -34,14 +34,12 @@ __global__ void highest_changed(const uint32_t* words, int64_t begin, int64_t en
 
 void fill_with_pattern(uint32_t* words, int64_t count, uint32_t pattern, cudaStream_t stream) {
   if (count == 0) return;
-  fill_words<<<blocks_for_words(count), threads, 0, stream>>>(words, count, pattern);
-  check(cudaGetLastError(), "fill the arena");
+  launch_on(stream, fill_words, blocks_for_words(count), threads, 0, words, count, pattern);
 }
 
 void find_highest_changed(const uint32_t* words, int64_t begin, int64_t end, uint32_t pattern, unsigned long long* highest, cudaStream_t stream) {
   if (begin >= end) return;
-  highest_changed<<<blocks_for_words(end - begin), threads, 0, stream>>>(words, begin, end, pattern, highest);
-  check(cudaGetLastError(), "look at the arena");
+  launch_on(stream, highest_changed, blocks_for_words(end - begin), threads, 0, words, begin, end, pattern, highest);
 }
 
 }  // namespace sscc::rt

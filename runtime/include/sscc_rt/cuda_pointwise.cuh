@@ -10,6 +10,7 @@
 #include <span>
 #include <utility>
 
+#include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/cuda_walk.cuh"
 #include "sscc_rt/scalar_functions.h"
 
@@ -131,16 +132,15 @@ void pointwise_loop(Types<Out...>, Types<In...>, std::span<const Tensor> outs, s
       arguments.memory[o] = static_cast<std::byte*>(memory[o]) + base[static_cast<size_t>(o)] * element_bytes[o];
       if (loop.row_stride(o) == 0) arguments.repeated |= uint32_t{1} << o;
     }
-    const auto launch = [&]<int n>(std::integral_constant<int, n>) {
+    const auto run_in_packs = [&]<int n>(std::integral_constant<int, n>) {
       arguments.walk = StridedWalk<operands>(n == 1 ? loop : in_packs(loop, n));
-      detail::kernel<n, Types<Out...>, Types<In...>, std::index_sequence_for<Out...>, std::index_sequence_for<In...>>
-          <<<blocks_for(arguments.walk.count), threads_per_block, 0, compute_stream()>>>(arguments, function);
+      launch(detail::kernel<n, Types<Out...>, Types<In...>, std::index_sequence_for<Out...>, std::index_sequence_for<In...>, operands, Function>,
+             blocks_for(arguments.walk.count), threads_per_block, 0, arguments, function);
     };
     if (has_whole_packs(loop, arguments.memory, element_bytes, all_inputs, pack))
-      launch(std::integral_constant<int, pack>());
+      run_in_packs(std::integral_constant<int, pack>());
     else
-      launch(std::integral_constant<int, 1>());
-    check(cudaGetLastError(), "launch a pointwise kernel");
+      run_in_packs(std::integral_constant<int, 1>());
   });
 }
 template <class... Out, class... In, class Function>
