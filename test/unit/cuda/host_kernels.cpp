@@ -3,21 +3,9 @@
 using namespace sscc;
 
 extern "C" const rt::test::Kernels* host_kernels() {
-  static const rt::test::Kernels kernels{rt::contract,
-                                         rt::pointwise,
-                                         rt::reduce,
-                                         rt::copy,
-                                         rt::fill,
-                                         rt::gather,
-                                         rt::scatter_add,
-                                         rt::softmax,
-                                         rt::softmax_grad,
-                                         rt::layer_norm,
-                                         rt::layer_norm_grad,
-                                         rt::layer_norm_grad_scale,
-                                         rt::pick,
-                                         rt::cross_entropy_grad,
-                                         rt::pad,
-                                         rt::update};
+  static const rt::test::Kernels kernels{
+      rt::contract, rt::pointwise,          rt::reduce,    rt::copy,           rt::fill,       rt::gather,          rt::scatter_add,
+      rt::softmax,  rt::softmax_grad,       rt::attention, rt::attention_grad, rt::layer_norm, rt::layer_norm_grad, rt::layer_norm_grad_scale,
+      rt::pick,     rt::cross_entropy_grad, rt::pad,       rt::update};
   return &kernels;
 }
