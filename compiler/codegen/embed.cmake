@@ -5,7 +5,7 @@ file(GLOB_RECURSE runtime RELATIVE ${RUNTIME} ${RUNTIME}/*.h ${RUNTIME}/*.cpp ${
 # What a target has no use for.
 set(without_cpu "^(cuda|device)/|\\.cuh$|sscc_rt/cuda|^src/(start_up|tcp_|local_processes)")
 set(without_cuda "^src/(transport_mpi|launch_host|run_local)\\.cpp$|^kernels/.*\\.cpp$")
-set(kernels_of_cuda "^kernels/(strided_loop|contraction)\\.cpp$")   # what prepares a call is the same on both
+set(kernels_of_cuda "^kernels/(strided_loop|contraction|attention_loops)\\.cpp$")   # what prepares a call is the same on both
 
 file(WRITE ${OUTPUT} "// Written by embed.cmake.\n#include \"compiler/codegen/embedded_files.h\"\n\nnamespace sscc {\nnamespace {\n")
 foreach(target cpu cuda)

@@ -13,6 +13,8 @@ extern "C" const rt::test::Kernels* host_kernels() {
                                          rt::scatter_add,
                                          rt::softmax,
                                          rt::softmax_grad,
+                                         rt::attention,
+                                         rt::attention_grad,
                                          rt::layer_norm,
                                          rt::layer_norm_grad,
                                          rt::layer_norm_grad_scale,

@@ -16,6 +16,8 @@ struct Kernels {
   decltype(&rt::scatter_add) scatter_add;
   decltype(&rt::softmax) softmax;
   decltype(&rt::softmax_grad) softmax_grad;
+  decltype(&rt::attention) attention;
+  decltype(&rt::attention_grad) attention_grad;
   decltype(&rt::layer_norm) layer_norm;
   decltype(&rt::layer_norm_grad) layer_norm_grad;
   decltype(&rt::layer_norm_grad_scale) layer_norm_grad_scale;

@@ -80,6 +80,18 @@ class Mirror {
   Mirror& constant(double value) {
     return set_all([&] { return value; });
   }
+  // value(index), called row-major.
+  Mirror& by_index(const std::function<double(const Dims&)>& value) {
+    Dims index(static_cast<size_t>(host_.rank), 0);
+    return set_all([&] {
+      const double result = value(index);
+      for (size_t d = index.size(); d-- > 0;) {
+        if (++index[d] < host_.dims[d]) break;
+        index[d] = 0;
+      }
+      return result;
+    });
+  }
 
   const Tensor& host() const { return host_; }
   const Tensor& device() const { return device_; }

@@ -352,6 +352,31 @@ TEST_CASE("attention: a block is not left out for its mask where the scores besi
   }
 }
 
+TEST_CASE("attention: blocks without weight are not computed") {
+  const bool adds = GENERATE(false, true);
+  const auto run = [](auto& call, double yes) {
+    call.v.constant(0.5f);
+    const Tensor v = call.v.view();
+    for (int64_t y = 256; y < 400; ++y) static_cast<float*>(v.data)[y * v.strides[0]] = std::nanf("");
+    set_mask(
+        call, [](int64_t, int64_t j) { return j >= 200; }, yes, 0);
+    call.forward();
+    for (const float value : call.out.values()) CHECK(value == Approx(0.5).epsilon(1e-6));
+    call.backward();
+    for (const float gradient : call.dq.values()) CHECK(std::isfinite(gradient));
+  };
+  const Lengths lengths{{'x', 300}, {'y', 400}, {'z', 2}, {'w', 2}};
+  if (adds) {
+    Call<float, float> call("xz,yz,yw,xy->xw", lengths, false, 2, "");
+    call.rule.mask = AttentionMask::add;
+    run(call, -1e9);
+  } else {
+    Call<float, uint8_t> call("xz,yz,yw,xy->xw", lengths, false, 2, "");
+    call.rule.mask = AttentionMask::replace;
+    run(call, 1);
+  }
+}
+
 TEST_CASE("attention: gradients are differences of the forward") {
   const auto [text, lengths] = GENERATE(from_range(equations));
   const auto kind = GENERATE(AttentionMask::none, AttentionMask::replace, AttentionMask::keep);
