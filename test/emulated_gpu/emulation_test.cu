@@ -107,6 +107,7 @@ __global__ void transpose_by_lanes(int* out) {
   for (size_t i = 0; i < 32; ++i) out[threadIdx.x * 32 + i] = all[i].values[threadIdx.x];
 }
 __global__ void write_at(int* out, int at) { out[at] = 1; }
+__global__ void read_at(int* out, int at) { *out = *static_cast<volatile int*>(out + at); }
 __global__ void add_one(int* value) { *value += 1; }
 
 }  // namespace
@@ -155,6 +156,8 @@ TEST_CASE("memory") {
   CHECK(out.values()[9] == 1);
   CHECK(fails([&] { launch(write_at, 1, 1, 0, out.data(), 10); }));
   CHECK(fails([&] { launch(write_at, 1, 1, 0, out.data(), -1); }));
+  CHECK(fails([&] { launch(read_at, 1, 1, 0, out.data(), 64); }));
+  CHECK(fails([&] { launch(read_at, 1, 1, 0, out.data(), -2000); }));
   int host[11];
   CHECK(cudaMemcpy(host, out.data(), sizeof host, cudaMemcpyDeviceToHost) != cudaSuccess);
   CHECK(cudaMemcpy(host, out.data(), 40, cudaMemcpyHostToDevice) != cudaSuccess);

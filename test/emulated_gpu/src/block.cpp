@@ -4,6 +4,7 @@
 
 #include <link.h>
 #include <setjmp.h>
+#include <signal.h>
 #include <sys/mman.h>
 #include <ucontext.h>
 
@@ -219,6 +220,22 @@ void run_block() {
   }
 }
 
+// While a kernel runs, memory that is not there is a fault of the thread that touches it.
+class FaultsOfMemory {
+ public:
+  FaultsOfMemory() {
+    struct sigaction action {};
+    action.sa_handler = [](int) { fail(here() + " touches memory that is not there"); };
+    action.sa_flags = SA_NODEFER;  // the handler does not return
+    sigaction(SIGSEGV, &action, &before_);
+  }
+  FaultsOfMemory(const FaultsOfMemory&) = delete;
+  ~FaultsOfMemory() { sigaction(SIGSEGV, &before_, nullptr); }
+
+ private:
+  struct sigaction before_ {};
+};
+
 // -- shared memory --------------------------------------------------------------------------------------------------------------------------------
 
 // The thread_locals of the library that has the kernel. They have no place before this thread has touched one of them, which the first block may do.
@@ -319,6 +336,7 @@ void run(const Kernel& kernel) {
   // Aligned to 128 bytes, and to no more.
   dynamic_memory.resize(kernel.shared_bytes + 512);
   dynamic_begin = dynamic_memory.data() + (256 - reinterpret_cast<uintptr_t>(dynamic_memory.data()) % 256) % 256 + 128;
+  const FaultsOfMemory faults;
   SharedMemory shared{kernel.function};
   dl_iterate_phdr(find_library, &shared);
   for (unsigned z = 0; z < kernel.grid.z; ++z) {

@@ -82,6 +82,7 @@ namespace {
 
 std::vector<CUstream_st*> streams;
 cudaError_t failed = cudaSuccess;  // for ever
+bool begins_early = true;          // until the host waits next: now and then does what it can as soon as it is given it
 std::map<const void*, int> dynamic_limits;
 
 std::mt19937& randomness() {
@@ -134,6 +135,7 @@ cudaError_t run_until(CUstream_st* wanted, const Reached& is_reached) {
   std::unique_lock lock(mutex());
   enum Order { others_first, wanted_first, in_turns };
   const auto order = static_cast<Order>(choose(3));
+  begins_early = choose(2) == 0;
   while (!is_reached() && failed == cudaSuccess) {
     std::vector<CUstream_st*> list = streams;
     shuffle(list);
@@ -220,7 +222,7 @@ cudaError_t enqueue(cudaStream_t stream, const char* what, Work work) {
   if (!is_stream(stream)) return cudaErrorInvalidResourceHandle;
   if (stream->capture) return add_node(stream, what, std::move(work));
   stream->queue.push_back({what, std::move(work)});
-  if (choose(16) == 0) run_ahead();
+  if (begins_early && choose(16) == 0) run_ahead();
   return failed;
 }
 

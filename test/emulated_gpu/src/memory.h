@@ -8,7 +8,7 @@ namespace emulated_gpu {
 
 enum class Kind { device, pinned, pageable };  // pageable: what was not allocated here
 
-// Filled with bytes 0xff, between guard zones; aligned to 256 bytes and to no more. Null where there is no such memory.
+// Filled with bytes 0xff, between guard zones and pages that cannot be touched; aligned to 256 bytes. Null where there is no such memory.
 void* allocate(size_t bytes, Kind kind);
 // False if there is no such memory of this kind. Throws Fault if a guard zone was written to.
 bool release(void* memory, Kind kind);

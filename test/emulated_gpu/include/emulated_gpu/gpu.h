@@ -2,8 +2,8 @@
 //
 // Calls enqueue work and return, as on a GPU that is slow to begin. A stream's work is done in order; what streams and events leave open is decided by
 // a seed (SSCC_EMULATED_GPU_SEED), each time that the host waits for something: only what it waits for is done, or other streams go as far ahead as
-// events let them, or all in turns. Now and then the GPU does all that it can as soon as it is given it. A program whose events are right gives the
-// same results for every seed.
+// events let them, or all in turns. From one wait to the next the GPU either begins nothing, or now and then does all that it can as soon as it is given
+// it. A program whose events are right gives the same results for every seed.
 //
 // While a stream is captured, work becomes the nodes of a graph; launching the graph is one work, which does the nodes in any order that their
 // dependences allow.
