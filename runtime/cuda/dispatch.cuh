@@ -1,17 +1,10 @@
-// From a DType to a C++ type on the device: call `work` with a value of the type. (../kernels/dispatch.h is the processor's, which widens
-// small floats.)
+// From a DType to a C++ type on the device, beside what ../kernels/dispatch.h has: call `work` with a value of the type.
 #pragma once
 
 #include "../kernels/dispatch.h"
 #include "sscc_rt/cuda_walk.cuh"
 
 namespace sscc::rt {
-
-template <class Work>
-void for_device_float_type(const char* kernel, DType type, const Work& work) {
-  if (is_small(type)) return for_small_float(kernel, type, work);
-  for_float_type(kernel, type, work);
-}
 
 template <class Work>
 void for_device_number_type(const char* kernel, DType type, const Work& work) {

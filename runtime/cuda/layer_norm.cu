@@ -199,7 +199,7 @@ void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const T
   expect_type("layer_norm", arithmetic_type(y.dtype), {mean, rstd, scale, bias});
   if (y.elements() == 0) return;
   const StridedLoop row = loop_over_row({{y, first_dim}, {x, first_dim}, {scale, 0}, {bias.data ? bias : scale, 0}});
-  for_device_float_type("layer_norm", y.dtype, [&](auto t) {
+  for_any_float_type("layer_norm", y.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over_leading({y, x, mean, rstd}, first_dim), [&](const StridedLoop& rows, const StridedLoop::Offsets& base) {
       const Forward<T> arguments{StridedWalk<4>(rows),         StridedWalk<4>(row),          from<T>(y, base[0]),
@@ -217,7 +217,7 @@ void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const 
   expect_type("layer_norm_grad", arithmetic_type(dx.dtype), {scale, mean, rstd});
   if (dx.elements() == 0) return;
   const StridedLoop row = loop_over_row({{dx, first_dim}, {dy, first_dim}, {x, first_dim}, {scale, 0}});
-  for_device_float_type("layer_norm_grad", dx.dtype, [&](auto t) {
+  for_any_float_type("layer_norm_grad", dx.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over_leading({dx, dy, x, mean, rstd}, first_dim), [&](const StridedLoop& rows, const StridedLoop::Offsets& base) {
       const Backward<T> arguments{StridedWalk<5>(rows), StridedWalk<4>(row),  from<T>(dx, base[0]),         from<T>(dy, base[1]),
@@ -239,7 +239,7 @@ void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tens
   }
   const StridedLoop row = loop_over_row({{dscale, 0}, {dbias.data ? dbias : dscale, 0}, {dy, first_dim}, {x, first_dim}});
   bool adds = accumulate;
-  for_device_float_type("layer_norm_grad_scale", x.dtype, [&](auto t) {
+  for_any_float_type("layer_norm_grad_scale", x.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over_leading({dy, x, mean, rstd}, first_dim), [&](const StridedLoop& rows, const StridedLoop::Offsets& base) {
       ScaleGradient<T> arguments{StridedWalk<4>(rows),

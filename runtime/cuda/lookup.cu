@@ -147,7 +147,7 @@ void gather(const Tensor& out, const Tensor& data, const Tensor& indices, int di
 
 void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t classes, int64_t ignore_index) {
   expect_type("pick", arithmetic_type(logits.dtype), {out});
-  for_device_float_type("pick", logits.dtype, [&](auto t) {
+  for_any_float_type("pick", logits.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over({out, without(logits, dim), labels}), [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {
       const Pick<T> arguments{StridedWalk<3>(loop),
@@ -167,7 +167,7 @@ void cross_entropy_grad(const Tensor& dlogits, const Tensor& logits, const Tenso
                         int64_t index_offset, int64_t ignore_index) {
   expect_type("cross_entropy_grad", dlogits.dtype, {logits});
   expect_type("cross_entropy_grad", arithmetic_type(dlogits.dtype), {lse, dloss});
-  for_device_float_type("cross_entropy_grad", dlogits.dtype, [&](auto t) {
+  for_any_float_type("cross_entropy_grad", dlogits.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over({without(dlogits, dim), without(logits, dim), lse, labels, dloss}),
                    [&](const StridedLoop& loop, const StridedLoop::Offsets& base) {

@@ -206,7 +206,7 @@ void reduce(const Tensor& out, const Tensor& in, uint32_t reduced, Join join, do
     return;
   }
   if (join == Join::logsumexp) {
-    for_device_float_type("reduce", in.dtype, [&](auto t) {
+    for_any_float_type("reduce", in.dtype, [&](auto t) {
       using T = decltype(t);
       reduce_with<T>(out, in, plan, LogSumExpJoin<T>(), accumulate);
     });

@@ -81,7 +81,7 @@ void for_rows_along(const Tensor (&views)[operands], int dim, const Visit& visit
 
 void softmax(const Tensor& out, const Tensor& in, int dim) {
   expect_type("softmax", out.dtype, {in});
-  for_device_float_type("softmax", out.dtype, [&](auto t) {
+  for_any_float_type("softmax", out.dtype, [&](auto t) {
     using T = decltype(t);
     for_rows_along({out, in}, dim, [&](const Rows<2>& rows, const StridedLoop::Offsets& base, const RowLaunch& shape) {
       launch(softmax_kernel<T>, shape.grid, shape.block, 0, rows, static_cast<T*>(out.data) + base[0], static_cast<const T*>(in.data) + base[1]);
@@ -91,7 +91,7 @@ void softmax(const Tensor& out, const Tensor& in, int dim) {
 
 void softmax_grad(const Tensor& dx, const Tensor& y, const Tensor& dy, int dim) {
   expect_type("softmax_grad", dx.dtype, {y, dy});
-  for_device_float_type("softmax_grad", dx.dtype, [&](auto t) {
+  for_any_float_type("softmax_grad", dx.dtype, [&](auto t) {
     using T = decltype(t);
     for_rows_along({dx, y, dy}, dim, [&](const Rows<3>& rows, const StridedLoop::Offsets& base, const RowLaunch& shape) {
       launch(softmax_grad_kernel<T>, shape.grid, shape.block, 0, rows, static_cast<T*>(dx.data) + base[0], static_cast<const T*>(y.data) + base[1],

@@ -40,7 +40,7 @@ void for_small_float(const char* kernel, DType type, const Work& work) {
   }
 }
 
-// Floats as memory may hold them, for kernels that widen what they read.
+// Floats as memory may hold them.
 template <class Work>
 void for_any_float_type(const char* kernel, DType type, const Work& work) {
   if (is_small(type)) return for_small_float(kernel, type, work);
