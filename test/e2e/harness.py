@@ -114,6 +114,9 @@ class Findings:
 
 
 def relative(value, reference):
+    """Infinite for a value that is not a number, which a log writes as null."""
+    if value is None:
+        return math.inf
     return abs(value - reference) / max(abs(reference), 1e-30)
 
 

@@ -182,27 +182,39 @@ cudaError_t refused_by_capture() {
 }
 
 // Nodes in any order that their dependences allow.
-struct Launched {
-  std::vector<Node> nodes;
-  std::vector<bool> done = std::vector<bool>(nodes.size());
-  size_t left = nodes.size();
-
-  bool operator()() {
-    for (bool moved = true; moved && left > 0;) {
-      moved = false;
-      std::vector<size_t> ready;
-      for (size_t i = 0; i < nodes.size(); ++i) {
-        if (!done[i] && std::all_of(nodes[i].after.begin(), nodes[i].after.end(), [&](size_t other) { return done[other]; })) ready.push_back(i);
-      }
-      for (size_t i = ready.size(); i > 1; --i) std::swap(ready[i - 1], ready[choose(static_cast<unsigned>(i))]);
-      for (const size_t i : ready) {
-        if (!nodes[i].work()) continue;
-        done[i] = moved = true;
-        --left;
-      }
+class Launched {
+ public:
+  explicit Launched(std::vector<Node> nodes) : nodes_(std::move(nodes)), missing_(nodes_.size()), followers_(nodes_.size()) {
+    for (size_t i = 0; i < nodes_.size(); ++i) {
+      missing_[i] = nodes_[i].after.size();
+      for (const size_t other : nodes_[i].after) followers_[other].push_back(i);
+      if (missing_[i] == 0) ready_.push_back(i);
     }
-    return left == 0;
   }
+  bool operator()() {
+    // Those that have to wait are moved to the end, and are tried again when another one is done.
+    for (size_t waiting = 0; waiting < ready_.size();) {
+      size_t& chosen = ready_[choose(static_cast<unsigned>(ready_.size() - waiting))];
+      const size_t node = chosen;
+      if (!nodes_[node].work()) {
+        std::swap(chosen, ready_[ready_.size() - ++waiting]);
+        continue;
+      }
+      check_guards(nodes_[node].what);
+      waiting = 0;
+      chosen = ready_.back();
+      ready_.pop_back();
+      for (const size_t follower : followers_[node])
+        if (--missing_[follower] == 0) ready_.push_back(follower);
+    }
+    return ready_.empty();
+  }
+
+ private:
+  std::vector<Node> nodes_;
+  std::vector<size_t> missing_;  // nodes that come before, and are not done
+  std::vector<std::vector<size_t>> followers_;
+  std::vector<size_t> ready_;
 };
 
 bool is_stream(cudaStream_t stream) { return std::find(streams.begin(), streams.end(), stream) != streams.end(); }
@@ -447,7 +459,7 @@ cudaError_t cudaGraphInstantiate(cudaGraphExec_t* executable, cudaGraph_t graph,
   *executable = new CUgraphExec_st{graph->nodes};
   return cudaSuccess;
 }
-cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) { return enqueue(stream, "a graph", Launched{executable->nodes}); }
+cudaError_t cudaGraphLaunch(cudaGraphExec_t executable, cudaStream_t stream) { return enqueue(stream, "a graph", Launched(executable->nodes)); }
 cudaError_t cudaGraphDestroy(cudaGraph_t graph) {
   delete graph;
   return cudaSuccess;

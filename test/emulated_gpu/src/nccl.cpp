@@ -27,8 +27,6 @@
 #include <filesystem>
 #include <fstream>
 #include <functional>
-#include <map>
-#include <memory>
 #include <optional>
 #include <string>
 #include <utility>
@@ -71,9 +69,11 @@ std::optional<Published> find(const std::string& path) {
   if (!file) return std::nullopt;
   Published found;
   std::getline(file, found.title);
-  std::string rest((std::istreambuf_iterator<char>(file)), {});
-  const auto* begin = reinterpret_cast<const std::byte*>(rest.data());
-  found.data.assign(begin, begin + rest.size());
+  const std::streamoff begin = file.tellg();
+  file.seekg(0, std::ios::end);
+  found.data.resize(static_cast<size_t>(file.tellg() - begin));
+  file.seekg(begin);
+  file.read(reinterpret_cast<char*>(found.data.data()), static_cast<std::streamsize>(found.data.size()));
   return found;
 }
 
@@ -86,17 +86,16 @@ struct ncclComm {
   int rank = 0, size = 0;
   std::atomic<bool> aborted = false;
   int splits = 0;
-  uint64_t collectives = 0;              // begun so far
-  std::deque<std::string> left;          // of collectives, oldest first: what others may not have read
-  std::vector<uint64_t> sent, received;  // messages begun so far, by peer
-  // Of the call under way: tried whenever somebody asks; true: it is through. Null: no call is.
-  std::function<bool()> pending;
+  uint64_t collectives = 0;               // begun so far
+  std::deque<std::string> left;           // of collectives, oldest first: what others may not have read
+  std::vector<uint64_t> sent, received;   // messages begun so far, by peer
+  std::function<ncclResult_t()> pending;  // the state of the call that is under way, which goes on whenever somebody asks; null: no call is
 };
 
 namespace {
 
 // By whoever calls NCCL, with the mutex of the GPU.
-ncclResult_t begin(ncclComm_t communicator, std::function<bool()> call) {
+ncclResult_t begin(ncclComm_t communicator, std::function<ncclResult_t()> call) {
   if (communicator->pending) return ncclInvalidUsage;
   communicator->pending = std::move(call);
   return ncclInProgress;
@@ -334,8 +333,9 @@ ncclResult_t end_group() {
     if (std::any_of(together.begin(), together.end(), [&](const Call& each) { return each.stream != stream; })) return ncclInvalidUsage;
     // Given to the stream when the state is asked for the second time.
     result = begin(communicator, [=, asked = 0]() mutable {
-      if (++asked < 2) return false;
-      return enqueue(stream, "a call of NCCL", Group(together, next_place(stream))) == cudaSuccess;
+      if (++asked < 2) return ncclInProgress;
+      const cudaError_t status = enqueue(stream, "a call of NCCL", Group(together, next_place(stream)));
+      return status == cudaSuccess ? ncclSuccess : ncclUnhandledCudaError;
     });
   }
   return result;
@@ -389,7 +389,7 @@ ncclResult_t ncclCommInitRankConfig(ncclComm_t* communicator, int ranks, ncclUni
   *communicator = made;
   return begin(made, [made] {
     std::vector<Published> all;
-    return all_published(made->path + "/member", made->size, all);
+    return all_published(made->path + "/member", made->size, all) ? ncclSuccess : ncclInProgress;
   });
 }
 
@@ -402,8 +402,8 @@ ncclResult_t ncclCommSplit(ncclComm_t communicator, int color, int key, ncclComm
   *made = nullptr;
   return begin(communicator, [=] {
     std::vector<Published> all;
-    if (!all_published(path, communicator->size, all)) return false;
-    if (color == NCCL_SPLIT_NOCOLOR) return true;
+    if (!all_published(path, communicator->size, all)) return ncclInProgress;
+    if (color == NCCL_SPLIT_NOCOLOR) return ncclSuccess;
     std::vector<std::pair<int, int>> members;  // key, rank
     for (int rank = 0; rank < communicator->size; ++rank) {
       int theirs = 0, place = 0;
@@ -415,7 +415,7 @@ ncclResult_t ncclCommSplit(ncclComm_t communicator, int color, int key, ncclComm
     const std::string folder = path + "." + std::to_string(color) + ".communicator";
     mkdir(folder.c_str(), 0700);  // by whoever comes first
     *made = make(folder, static_cast<int>(me - members.begin()), static_cast<int>(members.size()));
-    return true;
+    return ncclSuccess;
   });
 }
 
@@ -423,16 +423,14 @@ ncclResult_t ncclCommGetAsyncError(ncclComm_t communicator, ncclResult_t* state)
   const std::lock_guard lock(mutex());
   *state = ncclSuccess;
   if (!communicator->pending) return ncclSuccess;
-  if (communicator->pending())
-    communicator->pending = nullptr;
-  else
-    *state = ncclInProgress;
+  *state = communicator->pending();
+  if (*state != ncclInProgress) communicator->pending = nullptr;
   return ncclSuccess;
 }
 
 ncclResult_t ncclCommFinalize(ncclComm_t communicator) {
   const std::lock_guard lock(mutex());
-  return begin(communicator, [] { return true; });
+  return begin(communicator, [] { return ncclSuccess; });
 }
 ncclResult_t ncclCommDestroy(ncclComm_t communicator) {
   const std::lock_guard lock(mutex());
