@@ -10,7 +10,8 @@ namespace sscc {
 // Every rank's step runs to its end, and no message is left over.
 bool check_deadlock(const Programs& programs, Diagnostics& diagnostics);
 
-// Whatever an instruction reads is what was last written to that buffer: no other live buffer lies on it; everything lies inside the arena.
+// Whatever an instruction reads is what was last written to that buffer: no other live buffer lies on it, nor what it writes itself; everything lies
+// inside the arena.
 bool check_memory(const Programs& programs, Diagnostics& diagnostics);
 
 // No two instructions of a rank that may run at the same time in a step, by their streams and waits, touch the same bytes while one of them writes.

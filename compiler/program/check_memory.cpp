@@ -1,5 +1,6 @@
 // The arena as bytes with an owner. A write makes the buffer's copy, and the micro-batch where the buffer holds a value of one, the owner of the bytes
-// that the view spans; a read must find that it still is.
+// that the view spans; a read must find that it still is. No instruction writes on another buffer that it reads.
+#include <algorithm>
 #include <map>
 
 #include "compiler/program/check.h"
@@ -83,6 +84,7 @@ class Checker {
           if (!read(view, slot, i)) return false;
         for (const View& view : i.outs) {
           if (i.accumulate && !read(view, slot, i)) return false;
+          if (!keeps_operands(view, slot, i)) return false;
           const auto [begin, end, owner] = span(view, slot);
           if (begin < end) arena_.write(begin, end, owner);
         }
@@ -127,6 +129,20 @@ class Checker {
     const View& view = in == i.ins.end() ? *out : *in;
     return refuse(std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " + body_.segments[static_cast<size_t>(slot.segment)].name +
                   ") runs on the " + (i.on_host ? "host" : "device") + ", and buffer " + quoted(body_.buffers[view.buffer].name) + " is not there");
+  }
+
+  // What it writes lies on no other buffer that it still reads.
+  bool keeps_operands(const View& written, const ProgramSlot& slot, const Instruction& i) {
+    const Bytes out = span(written, slot);
+    for (const View& view : i.ins) {
+      const Bytes in = span(view, slot);
+      if (view.buffer != written.buffer && std::max(in.begin, out.begin) < std::min(in.end, out.end))
+        return refuse(std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " +
+                      body_.segments[static_cast<size_t>(slot.segment)].name + ", micro-batch " + std::to_string(slot.micro_batch) +
+                      ") writes buffer " + quoted(body_.buffers[written.buffer].name) + ", which lies on buffer " +
+                      quoted(body_.buffers[view.buffer].name) + ", which it reads");
+    }
+    return true;
   }
 
   bool read(const View& view, const ProgramSlot& slot, const Instruction& i) {

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "compiler/codegen/print_order.h"
+#include "compiler/program/check.h"
 #include "compiler/program/lower.h"
 #include "compiler/program/runs.h"
 #include "compiler/program/traffic.h"
@@ -188,11 +189,13 @@ Body random_body(std::mt19937& random) {
   return body;
 }
 
-// A program of one body, with its streams and waits.
+// A program of one body, with its streams and waits, which check_races finds to be enough.
 Body with_waits(const Body& body) {
   Programs programs;
   programs.bodies.push_back(body);
   assign_streams(programs);
+  Diagnostics diagnostics;
+  CHECK(check_races(programs, diagnostics));
   return programs.bodies[0];
 }
 
