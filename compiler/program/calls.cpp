@@ -38,7 +38,8 @@ llvm::ArrayRef<View> scalars_of_update(const Instruction& update) {
 
 bool may_be_one_call(const Body& body, const Instruction& i, const Instruction& next) {
   const auto type_of = [&](const View& view) { return body.buffers[view.buffer].dtype; };
-  if (i.opcode != next.opcode || i.on_host != next.on_host || i.outs.empty() || next.outs.empty() || type_of(i.outs[0]) != type_of(next.outs[0]))
+  if (i.opcode != next.opcode || i.on_host != next.on_host || i.stream != next.stream || i.outs.empty() || next.outs.empty() ||
+      type_of(i.outs[0]) != type_of(next.outs[0]))
     return false;
   if (i.opcode == Opcode::update)
     return std::get<UpdateExpression>(i.expression).rule == std::get<UpdateExpression>(next.expression).rule && i.outs.size() == next.outs.size() &&

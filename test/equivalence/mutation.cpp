@@ -222,7 +222,7 @@ int main_of(int argc, char** argv) {
     for (int attempt = 0; attempt < 2; ++attempt) hospital.damage(good, false);
   }
   int accepted = 0;
-  for (const uint64_t last = seed + 200 * static_cast<uint64_t>(wanted); seed < last && !hospital.has_enough(); ++seed) {
+  for (const uint64_t last = seed + 300 * static_cast<uint64_t>(wanted); seed < last && !hospital.has_enough(); ++seed) {
     Random drawn(seed);
     const Model model = random_model(drawn, 2 + static_cast<int>(below(drawn, 9)));
     const RandomPlan plan = random_plan(model.module, drawn);
