@@ -239,8 +239,8 @@ void RankLowering::lower_signal(const LoweringPlan::Event& event) {
     i.outs.push_back(nothing);
   i.origin = op(signal.after).name + " before " + op(signal.before).name;
   const bool crosses = op(signal.after).variant != op(signal.before).variant;
-  i.expression = Communication{
-      add_peer(sends ? signal.to : signal.from), -1, plan_.signal_transfer[static_cast<size_t>(event.signal)], Join::sum, -1, crosses};
+  i.expression =
+      Communication{add_peer(sends ? signal.to : signal.from), -1, plan_.signal_transfer[static_cast<size_t>(event.signal)], Join::sum, -1, crosses};
 }
 
 // Values that the host may ask for, as soon as they are complete.
