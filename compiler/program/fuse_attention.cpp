@@ -453,6 +453,7 @@ class AttentionFusion {
     if (next.size() != 1 || next[0].segment != segment) return made;
     const Instruction& copy = at(next[0]);
     if (copy.opcode != Opcode::copy || copy.accumulate || copy.on_host || copy.op.valid() || type_of(copy.outs[0]) != type_of(made)) return made;
+    if (body_.buffers[copy.outs[0].buffer].on_host) return made;
     if (writers_[static_cast<size_t>(copy.outs[0].buffer.index)].size() != 1 || copy.ins[0].offset != made.offset) return made;
     View view = copy.outs[0];
     view.dims = made.dims;

@@ -50,6 +50,10 @@ class Adversary {
   const ProgramSlot& slot(size_t rank, int32_t slot) const { return body(rank).schedule[static_cast<size_t>(slot)]; }
   const ProgramSegment& segment(size_t rank, int32_t of_slot) const { return body(rank).segments[static_cast<size_t>(slot(rank, of_slot).segment)]; }
 
+  const Instruction& instruction_at(size_t r, const Place& place) const {
+    return segment(r, place.slot).instructions[static_cast<size_t>(place.instruction)];
+  }
+
   void begin_step(size_t r) {
     Rank& rank = ranks_[r];
     for (int32_t t = 0; t < static_cast<int32_t>(body(r).schedule.size()); ++t) {
@@ -70,34 +74,25 @@ class Adversary {
   }
 
   // What a stream does next: an instruction, or all kernels of a call.
-  llvm::ArrayRef<int32_t> next_of(size_t r, const Stream& stream) const {
-    const auto goes_on = [&](int32_t i) {
-      const Instruction& instruction = instructions(r)[static_cast<size_t>(i)];
-      return instruction.with_next && !is_communication(instruction.opcode);
+  llvm::ArrayRef<Place> next_of(size_t r, const Stream& stream) const {
+    const auto goes_on = [&](const Place& place) {
+      const Instruction& i = instruction_at(r, place);
+      return i.with_next && !is_communication(i.opcode);
     };
     size_t end = stream.next + 1;
-    while (end < stream.instructions.size() && goes_on(stream.instructions[end - 1])) ++end;
-    return llvm::ArrayRef<int32_t>(stream.instructions).slice(stream.next, end - stream.next);
+    while (end < stream.places.size() && goes_on(stream.places[end - 1])) ++end;
+    return llvm::ArrayRef<Place>(stream.places).slice(stream.next, end - stream.next);
   }
 
   // Of a rank: what its own streams and waits let begin.
   std::vector<Head> heads(size_t r) {
     std::vector<Head> result;
-<<<<<<< HEAD
     for (auto& [number, stream] : ranks_[r].streams) {
       if (stream.next == stream.places.size()) continue;
-      const Place place = stream.places[stream.next];
-      const Instruction& i = segment(r, place.slot).instructions[static_cast<size_t>(place.instruction)];
-      if (has_what_it_waits_for(r, place, i)) result.push_back({r, &stream, &i, slot(r, place.slot).micro_batch});
-=======
-    Rank& rank = ranks_[r];
-    for (auto& [number, stream] : rank.streams) {
-      if (stream.next == stream.instructions.size()) continue;
-      const llvm::ArrayRef<int32_t> next = next_of(r, stream);
-      const auto has_ended = [&](int32_t other) { return rank.ended[static_cast<size_t>(other)]; };
-      const auto may_begin = [&](int32_t i) { return llvm::all_of(instructions(r)[static_cast<size_t>(i)].waits, has_ended); };
-      if (llvm::all_of(next, may_begin)) result.push_back({r, &stream, &instructions(r)[static_cast<size_t>(next.front())]});
->>>>>>> graphs
+      const llvm::ArrayRef<Place> next = next_of(r, stream);
+      const auto may_begin = [&](const Place& place) { return has_what_it_waits_for(r, place, instruction_at(r, place)); };
+      if (llvm::all_of(next, may_begin))
+        result.push_back({r, &stream, &instruction_at(r, next.front()), slot(r, next.front().slot).micro_batch});
     }
     return result;
   }
@@ -153,23 +148,15 @@ class Adversary {
     const bool is_collective = is_communication(head.what->opcode) && head.what->opcode != Opcode::send && head.what->opcode != Opcode::receive;
     for (const Head& each : is_collective ? members(head) : std::vector<Head>{head}) {
       Rank& rank = ranks_[each.rank];
-<<<<<<< HEAD
-      const Place place = each.stream->places[each.stream->next++];
-      rank.ended[static_cast<size_t>(place.slot)][static_cast<size_t>(place.instruction)] = true;
-      rank.done.push_back(place);
-      const bool is_in_next_slot = each.stream->next < each.stream->places.size() && each.stream->places[each.stream->next].slot != place.slot;
-      if (is_in_next_slot) each.stream->priority = random_();
-=======
-      const llvm::ArrayRef<int32_t> begun = next_of(each.rank, *each.stream);
-      for (const int32_t instruction : begun) {
-        rank.ended[static_cast<size_t>(instruction)] = true;
-        rank.done.back().push_back(instruction);
+      const llvm::ArrayRef<Place> begun = next_of(each.rank, *each.stream);
+      for (const Place& place : begun) {
+        rank.ended[static_cast<size_t>(place.slot)][static_cast<size_t>(place.instruction)] = true;
+        rank.done.push_back(place);
       }
-      each.stream->next += begun.size();
-      if (rank.done.back().size() < rank.ended.size()) continue;
-      ++rank.slot;
-      begin_slot(each.rank);
->>>>>>> graphs
+      Stream& stream = *each.stream;
+      stream.next += begun.size();
+      const bool is_in_next_slot = stream.next < stream.places.size() && stream.places[stream.next].slot != begun.back().slot;
+      if (is_in_next_slot) stream.priority = random_();
     }
   }
 
@@ -189,19 +176,10 @@ class Adversary {
           made.segments.push_back({from.name, from.module_segment, {}, from.variant, false});
           last = place.slot;
         }
-<<<<<<< HEAD
-        Instruction& i = made.segments.back().instructions.emplace_back(from.instructions[static_cast<size_t>(place.instruction)]);
-        i.with_next = false;  // others may come between
+        Instruction& i = made.segments.back().instructions.emplace_back(instruction_at(r, place));
+        if (is_communication(i.opcode)) i.with_next = false;  // others may come between
         i.waits.clear();
         i.waits_before.clear();
-=======
-        for (Instruction& i : segment.instructions) {
-          if (is_communication(i.opcode)) i.with_next = false;  // others may come between
-          for (int32_t& other : i.waits) other = place[static_cast<size_t>(other)];
-        }
-        made.schedule[s].segment = static_cast<int32_t>(made.segments.size());
-        made.segments.push_back(std::move(segment));
->>>>>>> graphs
       }
     }
     return result;

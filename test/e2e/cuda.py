@@ -4,12 +4,14 @@
     SSCC=build/sscc test/e2e/cuda.py [-v] [CLASS[.TEST] ...]
 """
 import glob
+import json
 import os
 import shutil
 import sys
 import tempfile
 import unittest
 
+import roofline
 from golden import batch, gpt
 from harness import ENVIRONMENT, MODELS, ROOT, SKIPPED, Subject, need, read_json, run, write_json
 
@@ -102,6 +104,123 @@ class GpuCheck(Test):
         folder = f"{self.folder}/carried"
         self.assertIn("no case 'gpt'", run([f"{ROOT}/tools/gpu-check", "prepare", folder, "--cases", "gpt"]).stderr)
         self.assertIn("'prepare' has written".replace("'", "`"), run([f"{ROOT}/tools/gpu-check", "run"]).stderr)
+
+
+class GpuBench(Test):
+    """tools/gpu-bench, as far as processors go, and with stand-ins for a GPU's tools; the work of kernels as counted by hand."""
+
+    def setUp(self):
+        super().setUp()
+        self.carried, self.report = f"{self.folder}/carried", f"{self.folder}/report.json"
+
+    def gpu_bench(self, *words, before=()):
+        runtime = glob.glob(f"{os.path.dirname(SSCC)}/precompiled/*.so")[0]
+        words = ["--runtime", runtime, "--rounds", "1", "--steps", "4", "--report", self.report, *words]
+        return run([*before, f"{self.carried}/gpu-bench", "run", *words])
+
+    def script(self, path, text):
+        os.makedirs(os.path.dirname(path), exist_ok=True)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.chmod(path, 0o755)
+        return path
+
+    def pytorch(self, losses, compiles=True):
+        """What answers as a Python with PyTorch would, with these losses."""
+        ceilings = {"from": "a stand-in", "bytes_per_second": 1e12, "flops_per_second": {"bf16": 1e15, "f32": 1e14}}
+        trained = {"losses": losses, "seconds": [0.5] * len(losses), "memory_bytes": 1 << 30, "torch": "2"}
+        fails = "" if compiles else "[ $# = 11 ] && exit 1; "   # --eager is the twelfth
+        return self.script(f"{self.folder}/python", f"#!/bin/sh\ncase $1 in\n  -c) echo 2 ;;\n  *ceilings*) echo '{json.dumps(ceilings)}' ;;\n"
+                                                    f"  *) {fails}echo words; echo '{json.dumps(trained)}' ;;\nesac\n")
+
+    def test_runs(self):
+        need(run([f"{ROOT}/tools/gpu-bench", "prepare", self.carried, "--sscc", SSCC, "--target", "cpu", "--models", "tiny:2"]))
+        self.assertEqual(os.listdir(f"{self.carried}/cases/tiny/build/weights"), ["constants.safetensors"])
+        need(self.gpu_bench("--python", f"{self.folder}/no_python"))
+        report = read_json(self.report)
+        found = report["models"]["tiny"]
+        self.assertNotIn("PyTorch", found)
+        self.assertEqual({row["result"] for row in report["checks"] if "PyTorch" not in row["check"] and "same" not in row["check"]}, {"ok"})
+        self.assertGreater(found["sscc"]["losses"][0], found["sscc"]["losses"][-1])
+        self.assertEqual(found["parameters"], 110336)
+        # Products: three for each matrix and token, the last one of layers and that of logits; attention: two, then five.
+        batch, sequence, hidden, layers, vocabulary = 2, 32, 64, 2, 128
+        tokens = batch * sequence
+        products = 6 * tokens * (12 * hidden**2 * layers + vocabulary * hidden) + 14 * tokens * sequence * hidden * layers
+        self.assertEqual(sum(row["flops"] for row in found["roofline"]), products)
+        self.assertTrue(0 <= found["between_kernels"] < 1, found["between_kernels"])
+        self.assertEqual([row["spans"] for row in found["roofline"] if row["kernels"].startswith("attention ")], [layers])
+
+        # A machine with a GPU, as far as its tools are asked.
+        bench = f"{self.carried}/check/bench.json"
+        write_json(bench, {**read_json(bench), "target": "cuda"})
+        tools = f"{self.folder}/tools"
+        self.script(f"{tools}/nvidia-smi", "#!/bin/sh\n[ $1 = -L ] && echo 'GPU 0: NVIDIA H200' || echo 'NVIDIA H200, 570.1'\n")
+        self.script(f"{tools}/nsys", '#!/bin/sh\n[ $1 = profile ] && exit 0\ncat <<END\n\nProcessing [profile.sqlite] with [...]...\n'
+                                     'Time (%),Total Time (ns),Instances,Avg (ns),Name\n75.0,3000,2,1500.0,"void k<float, 4>(int, int)"\n'
+                                     '25.0,1000,1,1000.0,m\n\nEND\n')
+        before = ["env", f"PATH={tools}:{os.environ['PATH']}"]
+        need(self.gpu_bench("--python", self.pytorch(found["sscc"]["losses"]), before=before))
+        report = read_json(self.report)
+        found = report["models"]["tiny"]
+        self.assertEqual((report["peak_flops_per_second"], report["ceilings"]["from"], found["loss_difference"]), (989e12, "a stand-in", 0))
+        self.assertTrue(found["pytorch_is_compiled"])
+        self.assertAlmostEqual(found["of_pytorch_by_median"], 0.5 / found["sscc"]["median_seconds"])
+        self.assertAlmostEqual(found["PyTorch"]["mfu"], tokens / 0.5 * found["flops_per_token"] / 989e12)
+        self.assertEqual([(row["name"], row["calls"]) for row in found["profile"]], [("void k<float, 4>(int, int)", 2), ("m", 1)])
+
+        # Another training, and without torch.compile: no figures.
+        done = self.gpu_bench("--python", self.pytorch([1.03 * loss for loss in found["sscc"]["losses"]], compiles=False), before=before)
+        self.assertEqual(done.returncode, 1)
+        self.assertIn("no figures", done.stdout)
+        found = read_json(self.report)["models"]["tiny"]
+        self.assertEqual({"sscc", "PyTorch", "roofline", "of_pytorch_by_median"} & set(found), set())
+        self.assertIs(found["pytorch_is_compiled"], False)
+
+    def test_work(self):
+        source = r"""
+  b,  // bf16[96], lives
+  w,  // f32[12], persistent
+  o,  // f32[96], lives
+  i,  // i64[8], lives
+void segment_0F(Rank& rank, int micro_batch) {
+  // a product
+  rank.at("a \"product\"", micro_batch);
+  contract(view(buf::o, {8, 12}), view(buf::b, {8, 3}),
+           view(buf::b, 2, {3, 12}, {0, 1}), "ab,bc->ac", 1.0, accumulate);
+  rank.mark(4, stream::kernels);
+
+  rank.at("rows", micro_batch);
+  gather(view(buf::o, {8, 4}), view(buf::w, {100, 4}), view(buf::i, {8}), 0, 0, 100);
+  scatter_add(view(buf::w, {100, 4}), view(buf::i, {8}), view(buf::b, {8, 4}), 0, 0, 100, accumulate);
+}
+void segment_epilogue(Rank& rank, int micro_batch) {
+  rank.at("w", micro_batch);
+  update({in_place(view(buf::w, {12}), view(buf::o, {12}), view(buf::w, {12}), view(buf::w, {12}))}, no_tensor, no_tensor, no_tensor, rule_1, 1);
+  rank.at("attention", micro_batch);
+  attention_grad(view(buf::b, {2, 3}), view(buf::b, {5, 3}), view(buf::b, {5, 7}), view(buf::b, {2, 3}), view(buf::b, {5, 3}), view(buf::b, {5, 7}),
+                 view(buf::b, {2, 7}), no_tensor, view(buf::b, {2, 7}), view(buf::w, {1, 5}), no_tensor, "xz,yz,yw,xy->xw", {.scale = 1});
+}
+"""
+        work = {place: [(kernel.name, kernel.bytes, kernel.flops, kernel.type) for kernel in kernels]
+                for place, kernels in roofline.kernels_of(source).items()}
+        self.assertEqual(work, {
+            ("0F", 'a "product"'): [("contract", 2 * 4 * 96 + 2 * 24 + 2 * 12, 2 * 8 * 3 * 12, "bf16")],
+            ("0F", "rows"): [("gather", 2 * 4 * 32 + 64, 0, None), ("scatter_add", 2 * 4 * 32 + 64 + 2 * 32, 0, None)],
+            ("epilogue", "w"): [("update", 7 * 4 * 12, 0, None)],
+            ("epilogue", "attention"): [("attention_grad", 2 * (2 * (6 + 15 + 35) + 2 * 14) + 20, 2 * 2 * 5 * (3 * 3 + 2 * 7), "bf16")]})
+        ceilings = {"bytes_per_second": 1e6, "flops_per_second": {"bf16": 1e5}}
+        spans = [("step 3", "step", 0, 1e6), ('a "product"', "0F", 0, 11520), ('a "product"', "0F", 1, 11520), ("rows", "0F", 0, 880),
+                 ("loss", "0F", 0, 1e5)]
+        trace = {"traceEvents": [{"ph": "X", "tid": 0, "name": name, "cat": segment, "dur": length, "args": {"step": 3, "micro_batch": micro_batch}}
+                                 for name, segment, micro_batch, length in spans]}
+        rows, rest = roofline.table(source, trace, ceilings, warm=3)
+        self.assertEqual([round(row.get("of_ceiling", 0), 6) for row in rows], [0, 0.5, 0.8])
+        self.assertAlmostEqual(rest, 1 - (0.1 + 2 * 0.01152 + 0.00088))
+
+    def test_usage(self):
+        self.assertIn("'124' is not one of", run([f"{ROOT}/tools/gpu-bench", "prepare", self.carried, "--models", "124"]).stderr)
+        self.assertIn("`prepare` has written", run([f"{ROOT}/tools/gpu-bench", "run"]).stderr)
 
 
 class Usage(Test):

@@ -119,7 +119,7 @@ class Ways:
             listed = run(["nvidia-smi", "-L"]) if shutil.which("nvidia-smi") else None
             self.gpus = len(re.findall(r"^GPU \d", listed.stdout, re.MULTILINE)) if listed else 0
             if self.gpus == 0:
-                sys.exit("gpu-check: nvidia-smi lists no GPU here")
+                sys.exit("nvidia-smi lists no GPU here")
         self.shared = "nccl"
 
     def flags(self, ranks):
