@@ -91,8 +91,7 @@ class Adversary {
       if (stream.next == stream.places.size()) continue;
       const llvm::ArrayRef<Place> next = next_of(r, stream);
       const auto may_begin = [&](const Place& place) { return has_what_it_waits_for(r, place, instruction_at(r, place)); };
-      if (llvm::all_of(next, may_begin))
-        result.push_back({r, &stream, &instruction_at(r, next.front()), slot(r, next.front().slot).micro_batch});
+      if (llvm::all_of(next, may_begin)) result.push_back({r, &stream, &instruction_at(r, next.front()), slot(r, next.front().slot).micro_batch});
     }
     return result;
   }
