@@ -13,6 +13,7 @@
 #include <optional>
 #include <set>
 
+#include "compiler/program/attention_labels.h"
 #include "compiler/program/fusing.h"
 #include "compiler/program/lower.h"
 #include "compiler/program/views.h"
@@ -28,73 +29,6 @@ bool same(const View& a, const View& b) { return a.buffer == b.buffer && same_pl
 struct Place {
   size_t segment = 0, index = 0;
   auto operator<=>(const Place&) const = default;
-};
-
-// A one-to-one renaming of the letters of an equation.
-class Renaming {
- public:
-  // Makes `from` read `to`. False if it cannot.
-  bool bind(const std::string& from, const std::string& to) {
-    if (from.size() != to.size()) return false;
-    for (size_t i = 0; i < from.size(); ++i) {
-      const auto forth = forth_.try_emplace(from[i], to[i]).first, back = back_.try_emplace(to[i], from[i]).first;
-      if (forth->second != to[i] || back->second != from[i]) return false;
-    }
-    return true;
-  }
-  // Letters that are not bound become ones that `taken` lacks.
-  std::string renamed(const std::string& from, const std::string& taken) {
-    std::string result;
-    for (const char letter : from) {
-      char to = 'a';
-      while (!forth_.contains(letter) && (taken.find(to) != std::string::npos || back_.contains(to))) ++to;
-      bind(std::string(1, letter), std::string(1, forth_.contains(letter) ? forth_.at(letter) : to));
-      result += forth_.at(letter);
-    }
-    return result;
-  }
-
- private:
-  std::map<char, char> forth_, back_;
-};
-
-struct Equation {
-  std::string in[2], out;
-  explicit Equation(const Instruction& contraction) {
-    const std::string& text = std::get<ContractExpression>(contraction.expression).equation;
-    const size_t comma = text.find(','), arrow = text.find("->");
-    in[0] = text.substr(0, comma);
-    in[1] = text.substr(comma + 1, arrow - comma - 1);
-    out = text.substr(arrow + 2);
-  }
-};
-
-bool has(const std::string& labels, char label) { return labels.find(label) != std::string::npos; }
-
-// Which labels the dimensions have: q, k, v, scores and out.
-struct Labels {
-  std::string q, k, v, scores, out;
-  char key = 0;
-
-  std::string equation() const { return q + "," + k + "," + v + "," + scores + "->" + out; }
-  // Is every label a batch, a query, a key or summed over, as the kernel wants it?
-  bool are_of_attention() const {
-    if (has(q, key) || has(out, key) || !has(k, key) || !has(v, key)) return false;
-    for (const char label : scores) {
-      if (label == key) continue;
-      const bool is_batch = has(k, label);
-      if (!has(q, label) || !has(out, label) || is_batch != has(v, label)) return false;
-    }
-    for (const char label : q)
-      if (!has(scores, label) && !has(k, label)) return false;
-    for (const char label : k)
-      if (!has(scores, label) && !has(q, label)) return false;
-    for (const char label : v)
-      if (!has(scores, label) && !has(out, label)) return false;
-    for (const char label : out)
-      if (!has(scores, label) && !has(v, label)) return false;
-    return true;
-  }
 };
 
 // An operand of an instruction, and what it is said to hold.
@@ -238,13 +172,13 @@ class AttentionFusion {
       const std::optional<size_t> operand = operand_of(i, probabilities);
       if (place.segment != found.softmax.segment || i.opcode != Opcode::contract || !can_fuse(i) || !operand) continue;
       const Equation product(at(found.product)), output(i);
-      if (has(output.out, output.in[*operand][static_cast<size_t>(dim)])) continue;
+      if (has_label(output.out, output.in[*operand][static_cast<size_t>(dim)])) continue;
       found.output = place;
       found.v = read_by(i, 1 - *operand);
       found.result = i.outs[0];
       // Queries and keys are told apart by the label along which the softmax is.
       const char key = product.out[static_cast<size_t>(dim)];
-      const size_t keys = found.keys = has(product.in[0], key) ? 0 : 1;
+      const size_t keys = found.keys = has_label(product.in[0], key) ? 0 : 1;
       found.probabilities = *operand;
       found.q = read_by(at(found.product), 1 - keys);
       found.k = read_by(at(found.product), keys);

@@ -76,61 +76,87 @@ class EpilogueFusion {
     return !view.dims.empty() && !dims.empty() && view.dims.back() == dims.back() && (dims.back() == 1 || view.strides.back() == 1);
   }
 
-  // Both as one; nothing if what follows the product is none of what kernels can do with it.
-  std::optional<Instruction> fused(const Instruction& product, const Instruction& next) const {
-    const auto& steps = std::get<PointwiseExpression>(next.expression);
+  // What follows a product: its scale with it, the function, and which operands of the pointwise instruction take part.
+  struct Epilogue {
+    double scale = 1;
+    rt::Scalar function = rt::Scalar::identity;
+    std::optional<int32_t> base, bias, before;
+  };
+
+  // Is argument `arg` of step s the value so far: the product, or what the step before makes?
+  static bool is_value(const Instruction& product, const Instruction& next, size_t s, int32_t arg) {
+    if (s > 0) return arg == ~(static_cast<int32_t>(s) - 1);
+    return arg >= 0 && same_place(next.ins[static_cast<size_t>(arg)], product.outs[0]);
+  }
+
+  // Nothing if what follows the product is none of what kernels can do with it.
+  std::optional<Epilogue> epilogue_of(const Instruction& product, const Instruction& next) const {
     const View& result = next.outs[0];
     const DType type = type_of(result);
-    if (product.outs[0].dims != result.dims || type_of(product.outs[0]) != type || !rt::is_float(type) || steps.ops.size() != steps.steps.size())
-      return std::nullopt;
-    if (llvm::any_of(steps.ops, [&](const auto& each) { return apart_.contains(each.first); })) return std::nullopt;
-    const auto& contraction = std::get<ContractExpression>(product.expression);
-    EpilogueExpression e{contraction.equation, contraction.scale, rt::Scalar::identity, false, false, {{product.op, product.piece, {0, 1}}}};
-
-    std::optional<int32_t> base, bias, before;  // operands of `next`
-    const auto is_value = [&](size_t s, int32_t arg) {
-      return s > 0 ? arg == ~(static_cast<int32_t>(s) - 1)
-                   : arg >= 0 && same_place(next.ins[static_cast<size_t>(arg)], product.outs[0]) &&
-                         next.ins[static_cast<size_t>(arg)].buffer == product.outs[0].buffer;
-    };
+    Epilogue e;
+    e.scale = std::get<ContractExpression>(product.expression).scale;
     const auto add = [&](int32_t arg) {
       if (arg < 0) return false;
       const View& view = next.ins[static_cast<size_t>(arg)];
       const bool is_base = view.dims == result.dims && type_of(view) == type;
       if (!is_base && (!is_one_row(view, result.dims) || type_of(view) != rt::arithmetic_type(type))) return false;
-      std::optional<int32_t>& operand = is_base ? base : bias;
+      std::optional<int32_t>& operand = is_base ? e.base : e.bias;
       if (operand) return false;
       operand = arg;
       return true;
     };
-    for (size_t s = 0; s < steps.steps.size(); ++s) {
-      const rt::ScalarStep& step = steps.steps[s];
+    const auto& steps = std::get<PointwiseExpression>(next.expression).steps;
+    for (size_t s = 0; s < steps.size(); ++s) {
+      const rt::ScalarStep& step = steps[s];
+      const auto reads_value = [&](int a) { return is_value(product, next, s, step.args[a]); };
       if (e.function != rt::Scalar::identity) return std::nullopt;  // nothing follows it
       switch (step.function) {
         case rt::Scalar::scale_shift:
-          if (!is_value(s, step.args[0]) || step.beta != 0 || base || bias) return std::nullopt;
+          if (!reads_value(0) || step.beta != 0 || e.base || e.bias) return std::nullopt;
           e.scale *= step.alpha;
           break;
         case rt::Scalar::add: {
-          const int value = is_value(s, step.args[0]) ? 0 : 1;
-          if (!is_value(s, step.args[value]) || !add(step.args[1 - value])) return std::nullopt;
+          const int value = reads_value(0) ? 0 : 1;
+          if (!reads_value(value) || !add(step.args[1 - value])) return std::nullopt;
           break;
         }
         case rt::Scalar::relu:
         case rt::Scalar::gelu_tanh:
-          if (!is_value(s, step.args[0])) return std::nullopt;
+          if (!reads_value(0)) return std::nullopt;
           e.function = step.function;
           break;
-        case rt::Scalar::gelu_tanh_grad:
-          if (!is_value(s, step.args[1]) || step.args[0] < 0 || base || bias) return std::nullopt;
-          before = step.args[0];
-          if (next.ins[static_cast<size_t>(*before)].dims != result.dims || type_of(next.ins[static_cast<size_t>(*before)]) != type)
-            return std::nullopt;
+        case rt::Scalar::gelu_tanh_grad: {
+          if (!reads_value(1) || step.args[0] < 0 || e.base || e.bias) return std::nullopt;
+          const View& before = next.ins[static_cast<size_t>(step.args[0])];
+          if (before.dims != result.dims || type_of(before) != type) return std::nullopt;
+          e.before = step.args[0];
           e.function = step.function;
           break;
+        }
         default: return std::nullopt;
       }
     }
+    return e;
+  }
+
+  // Are the results of the pointwise instruction its last step's and, at most, the value that a kept function is of?
+  static bool can_write(const PointwiseExpression& steps, rt::Scalar function) {
+    const auto last = static_cast<int32_t>(steps.steps.size()) - 1;
+    return llvm::is_contained(steps.results, last) &&
+           llvm::all_of(steps.results,
+                        [&](int32_t step) { return step == last || (function == rt::Scalar::gelu_tanh && last > 0 && step == last - 1); }) &&
+           steps.results.size() <= 2;
+  }
+
+  // Both as one; nothing if they cannot be.
+  std::optional<Instruction> fused(const Instruction& product, const Instruction& next) const {
+    const auto& steps = std::get<PointwiseExpression>(next.expression);
+    const DType type = type_of(next.outs[0]);
+    if (product.outs[0].dims != next.outs[0].dims || type_of(product.outs[0]) != type || !rt::is_float(type)) return std::nullopt;
+    if (steps.ops.size() != steps.steps.size() || llvm::any_of(steps.ops, [&](const auto& each) { return apart_.contains(each.first); }))
+      return std::nullopt;
+    const std::optional<Epilogue> epilogue = epilogue_of(product, next);
+    if (!epilogue || !can_write(steps, epilogue->function)) return std::nullopt;
 
     Instruction both;
     both.opcode = Opcode::contract_epilogue;
@@ -140,19 +166,25 @@ class EpilogueFusion {
     both.ins = product.ins;
     both.reads = product.reads;
     std::vector<int32_t> place(next.ins.size(), -1);  // of each operand of `next`
-    for (const std::optional<int32_t>& operand : {base, bias, before}) {
+    for (const std::optional<int32_t>& operand : {epilogue->base, epilogue->bias, epilogue->before}) {
       if (!operand) continue;
       place[static_cast<size_t>(*operand)] = static_cast<int32_t>(both.ins.size());
       both.ins.push_back(next.ins[static_cast<size_t>(*operand)]);
       both.reads.push_back(next.reads[static_cast<size_t>(*operand)]);
     }
     if (place.size() != both.ins.size() - 1) return std::nullopt;  // an operand twice
-    e.has_base = base.has_value();
-    e.has_bias = bias.has_value();
+    EpilogueExpression e{std::get<ContractExpression>(product.expression).equation,
+                         epilogue->scale,
+                         epilogue->function,
+                         epilogue->base.has_value(),
+                         epilogue->bias.has_value(),
+                         {{product.op, product.piece, {0, 1}}}};
     for (size_t s = 0; s < steps.steps.size(); ++s) {
       FusedOp& op = e.ops.emplace_back(FusedOp{steps.ops[s].first, steps.ops[s].second, {}});
-      for (int a = 0; a < rt::arity_of(steps.steps[s].function); ++a)
-        op.args.push_back(is_value(s, steps.steps[s].args[a]) ? ~static_cast<int32_t>(s) : place[static_cast<size_t>(steps.steps[s].args[a])]);
+      for (int a = 0; a < rt::arity_of(steps.steps[s].function); ++a) {
+        const int32_t arg = steps.steps[s].args[a];
+        op.args.push_back(is_value(product, next, s, arg) ? ~static_cast<int32_t>(s) : place[static_cast<size_t>(arg)]);
+      }
     }
     // The last step's result first, then the value before its function.
     const auto last = static_cast<int32_t>(steps.steps.size()) - 1;
@@ -162,10 +194,6 @@ class EpilogueFusion {
           both.outs.push_back(next.outs[k]);
           both.writes.push_back(next.writes[k]);
         }
-    const bool keeps_value = steps.results.size() == 2;
-    if (both.outs.size() != steps.results.size() || steps.results.size() > 2 || !llvm::is_contained(steps.results, last) ||
-        (keeps_value && (e.function != rt::Scalar::gelu_tanh || last == 0)))
-      return std::nullopt;
     both.expression = std::move(e);
     return both;
   }
