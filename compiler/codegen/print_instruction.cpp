@@ -264,7 +264,7 @@ void print_arguments(Call& call) {
       call.outs(3).ins(3).number(norm.first_dim).real(norm.epsilon);
       break;
     }
-    case Opcode::layer_norm_grad: call.outs(1).ins(5).number(expression_of<NormExpression>(call).first_dim); break;
+    case Opcode::layer_norm_grad: call.outs(1).ins(5).number(expression_of<NormExpression>(call).first_dim).accumulation(); break;
     case Opcode::layer_norm_grad_scale: call.outs(2).ins(4).number(expression_of<NormExpression>(call).first_dim).accumulation(); break;
     case Opcode::pad: {
       const auto& padding = expression_of<PadExpression>(call);

@@ -328,7 +328,7 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
                : o.kind == Kind::layer_norm_grad ? Opcode::layer_norm_grad
                                                  : Opcode::layer_norm_grad_scale;
       expression = NormExpression{a.first_dim, a.epsilon};
-      can_add = o.kind == Kind::layer_norm_grad_scale;
+      can_add = o.kind != Kind::layer_norm;
       break;
     }
     case Kind::pick:

@@ -83,7 +83,9 @@ Call norm_call(const Instruction& instruction) {
     case Opcode::layer_norm:
       return [=](rt::Rank&, const Tensors& t, int) { rt::layer_norm(t.outs[0], t.outs[1], t.outs[2], t.ins[0], t.ins[1], t.ins[2], dim, epsilon); };
     case Opcode::layer_norm_grad:
-      return [=](rt::Rank&, const Tensors& t, int) { rt::layer_norm_grad(t.outs[0], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], dim); };
+      return [=](rt::Rank&, const Tensors& t, int) {
+        rt::layer_norm_grad(t.outs[0], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], dim, accumulate);
+      };
     default:
       return [=](rt::Rank&, const Tensors& t, int) {
         rt::layer_norm_grad_scale(t.outs[0], t.outs[1], t.ins[0], t.ins[1], t.ins[2], t.ins[3], dim, accumulate);

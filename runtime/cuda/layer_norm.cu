@@ -64,6 +64,7 @@ struct Backward {
   T* dx;
   const T *dy, *x;
   const Real<T>*scale, *mean, *rstd;
+  bool accumulate;
 };
 
 // dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy scale.
@@ -88,7 +89,8 @@ __global__ void __launch_bounds__(threads_per_block) backward_kernel(const __gri
   for_elements(a.elements, threadIdx.x, n, blockDim.x, [&](const int64_t(&in)[4]) {
     const Real<T> g = static_cast<Real<T>>(dy[in[1]]) * scale[in[3]];
     const Real<T> normalised = (static_cast<Real<T>>(x[in[2]]) - mean) * rstd;
-    dx[in[0]] = static_cast<T>(rstd * (g - sum - normalised * dot));
+    const Real<T> before = a.accumulate ? static_cast<Real<T>>(dx[in[0]]) : Real<T>(0);
+    dx[in[0]] = static_cast<T>(before + rstd * (g - sum - normalised * dot));
   });
 }
 
@@ -211,8 +213,8 @@ void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const T
   });
 }
 
-void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd,
-                     int first_dim) {
+void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first_dim,
+                     bool accumulate) {
   expect_type("layer_norm_grad", dx.dtype, {dy, x});
   expect_type("layer_norm_grad", arithmetic_type(dx.dtype), {scale, mean, rstd});
   if (dx.elements() == 0) return;
@@ -220,8 +222,9 @@ void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const 
   for_any_float_type("layer_norm_grad", dx.dtype, [&](auto t) {
     using T = decltype(t);
     for_each_piece(loop_over_leading({dx, dy, x, mean, rstd}, first_dim), [&](const StridedLoop& rows, const StridedLoop::Offsets& base) {
-      const Backward<T> arguments{StridedWalk<5>(rows), StridedWalk<4>(row),  from<T>(dx, base[0]),         from<T>(dy, base[1]),
-                                  from<T>(x, base[2]),  from<Real<T>>(scale), from<Real<T>>(mean, base[3]), from<Real<T>>(rstd, base[4])};
+      const Backward<T> arguments{StridedWalk<5>(rows),         StridedWalk<4>(row),          from<T>(dx, base[0]),
+                                  from<T>(dy, base[1]),         from<T>(x, base[2]),          from<Real<T>>(scale),
+                                  from<Real<T>>(mean, base[3]), from<Real<T>>(rstd, base[4]), accumulate};
       const RowLaunch shape(arguments.rows.count, arguments.elements.count);
       launch(backward_kernel<T>, shape.grid, shape.block, 0, arguments);
     });

@@ -52,15 +52,17 @@ void normalize(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Te
 
 // dx = rstd (g - mean(g) - xhat mean(g xhat)), g = dy scale.
 template <class T>
-void gradient(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first) {
+void gradient(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first,
+              bool accumulate) {
   const RowShape x_row(x, first, x.rank), dy_row(dy, first, dy.rank), dx_row(dx, first, dx.rank);
   std::vector<T> scale_scratch;
   const T* gamma = RowShape(scale, 0, scale.rank).read(at<T>(scale), scale_scratch);
   const int64_t n = x_row.length();
   for_each_row({leading(dx, first), leading(dy, first), leading(x, first), mean, rstd}, n, [&](const auto& offset) {
-    thread_local std::vector<T> x_scratch, dy_scratch, dx_scratch;
+    thread_local std::vector<T> x_scratch, dy_scratch, dx_scratch, old_scratch;
     const T* in = x_row.read(at<T>(x, offset[2]), x_scratch);
     const T* d = dy_row.read(at<T>(dy, offset[1]), dy_scratch);
+    const T* before = accumulate ? dx_row.read(at<T>(dx, offset[0]), old_scratch) : nullptr;
     T* out = dx_row.open(to<T>(dx, offset[0]), dx_scratch);
     const T m = *at<T>(mean, offset[3]), r = *at<T>(rstd, offset[4]);
     T sum = 0, dot = 0;
@@ -72,8 +74,14 @@ void gradient(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor&
     }
     sum /= static_cast<T>(n);
     dot /= static_cast<T>(n);
+    const auto gradient_at = [&](int64_t i) { return r * (d[i] * gamma[i] - sum - (in[i] - m) * r * dot); };
+    if (accumulate) {
 #pragma omp simd
-    for (int64_t i = 0; i < n; ++i) out[i] = r * (d[i] * gamma[i] - sum - (in[i] - m) * r * dot);
+      for (int64_t i = 0; i < n; ++i) out[i] = before[i] + gradient_at(i);
+    } else {
+#pragma omp simd
+      for (int64_t i = 0; i < n; ++i) out[i] = gradient_at(i);
+    }
     dx_row.close(to<T>(dx, offset[0]), dx_scratch);
   });
 }
@@ -126,10 +134,11 @@ void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const T
   for_float_type("layer_norm", y.dtype, [&](auto t) { normalize<decltype(t)>(y, mean, rstd, x, scale, bias, first_dim, epsilon); });
 }
 
-void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd,
-                     int first_dim) {
-  if (is_small(dx.dtype)) return widened([&](Wide& wide) { layer_norm_grad(wide.out(dx), wide.in(dy), wide.in(x), scale, mean, rstd, first_dim); });
-  for_float_type("layer_norm_grad", dx.dtype, [&](auto t) { gradient<decltype(t)>(dx, dy, x, scale, mean, rstd, first_dim); });
+void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first_dim,
+                     bool accumulate) {
+  if (is_small(dx.dtype))
+    return widened([&](Wide& wide) { layer_norm_grad(wide.out(dx, accumulate), wide.in(dy), wide.in(x), scale, mean, rstd, first_dim, accumulate); });
+  for_float_type("layer_norm_grad", dx.dtype, [&](auto t) { gradient<decltype(t)>(dx, dy, x, scale, mean, rstd, first_dim, accumulate); });
 }
 
 void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,

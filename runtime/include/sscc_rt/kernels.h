@@ -85,7 +85,8 @@ void attention_grad(const Tensor& dq, const Tensor& dk, const Tensor& dv, const 
 // Normalised over dimensions [first_dim, rank). mean, rstd: the leading dims. scale, bias: the normalised dims (bias.data may be null).
 void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first_dim,
                 double epsilon);
-void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first_dim);
+void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first_dim,
+                     bool accumulate);
 // dscale = sum dy (x - mean) rstd; dbias = sum dy, over the leading dimensions.
 void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
                            int first_dim, bool accumulate);

@@ -42,15 +42,15 @@ TEST_CASE("layer_norm and its gradients") {
   const int first = static_cast<int>(lead.size());
   Mirror x(type, dims, layout), y(type, dims, layout), mean(wide, lead, layout), rstd(wide, lead, layout), scale(wide, inner, layout),
       bias(wide, inner, layout), dy(type, dims, layout), dx(type, dims, layout), dscale(wide, inner, layout), dbias(wide, inner, layout);
-  x.reals(-2, 2), scale.reals(0.5, 2), bias.reals(-1, 1), dy.reals(-1, 1), dscale.constant(10), dbias.constant(20);
+  x.reals(-2, 2), scale.reals(0.5, 2), bias.reals(-1, 1), dy.reals(-1, 1), dscale.constant(10), dbias.constant(20), dx.reals(-1, 1);
   host_kernels()->layer_norm(y.host(), mean.host(), rstd.host(), x.host(), scale.host(), biased ? bias.host() : nothing, first, 1e-5);
   layer_norm(y.device(), mean.device(), rstd.device(), x.device(), scale.device(), biased ? bias.device() : nothing, first, 1e-5);
   CHECK(y.difference() <= 1);
   CHECK(mean.difference() <= 1);
   CHECK(rstd.difference() <= 1);
   mean.reals(-0.1, 0.1), rstd.reals(0.5, 1);  // the same on both sides
-  host_kernels()->layer_norm_grad(dx.host(), dy.host(), x.host(), scale.host(), mean.host(), rstd.host(), first);
-  layer_norm_grad(dx.device(), dy.device(), x.device(), scale.device(), mean.device(), rstd.device(), first);
+  host_kernels()->layer_norm_grad(dx.host(), dy.host(), x.host(), scale.host(), mean.host(), rstd.host(), first, adds);
+  layer_norm_grad(dx.device(), dy.device(), x.device(), scale.device(), mean.device(), rstd.device(), first, adds);
   CHECK(dx.difference() <= 1);
   const auto bias_gradient = [&](const Tensor& tensor) { return biased ? tensor : nothing; };
   host_kernels()->layer_norm_grad_scale(dscale.host(), bias_gradient(dbias.host()), dy.host(), x.host(), mean.host(), rstd.host(), first, adds);

@@ -248,7 +248,11 @@ TEST_CASE("layer_norm and the gradients of scale and bias") {
   Array<double> x(dims), y(dims), mean(lead), rstd(lead), scale(inner), bias(inner), dy(dims), dx(dims), dscale(inner), dbias(inner);
   x.reals(-2, 2), scale.reals(0.5, 2), bias.reals(-1, 1), dy.reals(-1, 1), dscale.constant(10), dbias.constant(20);
   layer_norm(y, mean, rstd, x, scale, biased ? bias.view() : Tensor{}, 2, 1e-5);
-  layer_norm_grad(dx, dy, x, scale, mean, rstd, 2);
+  layer_norm_grad(dx, dy, x, scale, mean, rstd, 2, false);
+  const std::vector<double> once = dx.values();
+  layer_norm_grad(dx, dy, x, scale, mean, rstd, 2, true);
+  for (size_t i = 0; i < once.size(); ++i) CHECK(dx.values()[i] == 2 * once[i]);
+  layer_norm_grad(dx, dy, x, scale, mean, rstd, 2, false);
   layer_norm_grad_scale(dscale, biased ? dbias.view() : Tensor{}, dy, x, mean, rstd, 2, adds);
   for_each_index(lead, [&](const Dims& at) {
     double sum = 0, squares = 0, g_sum = 0, gx_sum = 0;
@@ -405,7 +409,7 @@ TEST_CASE("results are the same bit by bit on any number of threads") {
     Array<float> mean({64, 33}, false), rstd({64, 33}, false), normal(all, false);
     layer_norm(normal, mean, rstd, x, scale, Tensor{}, 2, 1e-5);
     results.push_back(normal.memory());
-    made(all, [&](const Tensor& out) { layer_norm_grad(out, x, normal, scale, mean, rstd, 2); });
+    made(all, [&](const Tensor& out) { layer_norm_grad(out, x, normal, scale, mean, rstd, 2, false); });
     made({96}, [&](const Tensor& out) { layer_norm_grad_scale(out, Tensor{}, x, normal, mean, rstd, 2, false); });
     if (first.empty()) first = results;
     for (size_t i = 0; i < results.size(); ++i) {
