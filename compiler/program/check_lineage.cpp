@@ -199,10 +199,8 @@ class Lineage {
   Found find(const Step& step, const View& place, TensorId tensor, const Region& region, const Part& share = Part(), bool as_log_sums = false) {
     const View view = as_wide_as(place, region);
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
-      if (content.is_log_sums != as_log_sums)
-        continue;
-      else if (const std::optional<Part> found = layouts_.share_of(step.rank, content.held, view, tensor, region, share))
-        return {&content, *found};
+      if (content.is_log_sums == as_log_sums)
+        if (const std::optional<Part> found = layouts_.share_of(step.rank, content.held, view, tensor, region, share)) return {&content, *found};
     std::string there;
     for (const Content& content : contents(step.rank, view.buffer, step.micro_batch))
       there += (there.empty() ? "" : ", ") + module_.tensors[content.held.tensor].name + content.held.region.to_string();

@@ -116,6 +116,17 @@ class Claims {
     const auto& values = std::get<std::vector<Made>>(made);
     for (size_t k = 0; k < instruction_.outs.size(); ++k)
       if (!holds(instruction_.outs[k], instruction_.writes[k], values[values.size() - 1 - k], false)) return "does not write what its operators make";
+    // As its kernel wants them: a base and what a gradient's function is of lie as the result, a bias is one row in the type of sums.
+    const auto& e = std::get<EpilogueExpression>(instruction_.expression);
+    const View& result = instruction_.outs[0];
+    const size_t bias = e.has_base ? 3 : 2;
+    for (size_t k = 2; k < instruction_.ins.size(); ++k) {
+      const View& in = instruction_.ins[k];
+      const bool is_bias = e.has_bias && k == bias;
+      const bool is_row = !in.dims.empty() && !result.dims.empty() && in.dims.back() == result.dims.back() && elements(in.dims) == in.dims.back();
+      if (is_bias ? !is_row || type_of(in) != rt::arithmetic_type(type_of(result)) : in.dims != result.dims || type_of(in) != type_of(result))
+        return "has another operand than its kernel takes";
+    }
     return "";
   }
 

@@ -66,6 +66,9 @@ class Computation {
     return is_forward && (opcode_ == Opcode::attention || (roles.query_gradient >= 0 && roles.key_gradient >= 0 && roles.value_gradient >= 0));
   }
 
+  // Of q, k, v, scores and out.
+  const std::string& labels(size_t operand) const { return labels_[operand]; }
+
   AttentionRoles roles;
 
  private:
@@ -189,6 +192,30 @@ class Computation {
   std::vector<Made> made_;  // by operator
 };
 
+// Has each label one length in all operands that have it, and fit the mask and its value to them?
+bool lengths_fit(const Computation& computation, const Instruction& attention) {
+  std::map<char, int64_t> lengths;
+  const auto fits = [&](const View& view, const std::string& labels) {
+    if (view.dims.size() != labels.size()) return false;
+    for (size_t d = 0; d < labels.size(); ++d)
+      if (lengths.try_emplace(labels[d], view.dims[d]).first->second != view.dims[d]) return false;
+    return true;
+  };
+  const bool is_forward = attention.opcode == Opcode::attention;
+  for (size_t k = 0; k < 3; ++k)
+    if (!fits(attention.ins[k], computation.labels(k)) || (!is_forward && !fits(attention.outs[k], computation.labels(k)))) return false;
+  if (!fits(is_forward ? attention.outs[0] : attention.ins[out_of_gradient], computation.labels(4))) return false;
+  const size_t mask = is_forward ? 3 : 6;
+  if (mask + 1 < attention.ins.size() && elements(attention.ins[mask + 1].dims) != 1) return false;
+  if (mask >= attention.ins.size()) return true;
+  const std::string& scores = computation.labels(3);
+  const auto& dims = attention.ins[mask].dims;
+  if (dims.size() > scores.size()) return false;
+  for (size_t d = 0; d < dims.size(); ++d)
+    if (dims[d] != 1 && dims[d] != lengths[scores[scores.size() - dims.size() + d]]) return false;
+  return true;
+}
+
 }  // namespace
 
 std::string difference_from_attention(const Module& module, const Instruction& attention) {
@@ -205,7 +232,9 @@ std::string difference_from_attention(const Module& module, const Instruction& a
     for (const int32_t arg : e.ops[i].args)
       if (arg >= static_cast<int32_t>(attention.ins.size()) || ~arg >= static_cast<int32_t>(i)) return "has an operator that reads nothing";
   }
-  return Computation(module, attention).run() ? "" : "computes by another equation or rule than its operators";
+  Computation computation(module, attention);
+  if (!lengths_fit(computation, attention)) return "has operands of other lengths than its labels";
+  return computation.run() ? "" : "computes by another equation or rule than its operators";
 }
 
 AttentionRoles roles_of(const Module& module, const Instruction& attention) {

@@ -23,8 +23,6 @@
 namespace sscc {
 namespace {
 
-bool same(const View& a, const View& b) { return a.buffer == b.buffer && same_place(a, b); }
-
 // An instruction of a body.
 struct Place {
   size_t segment = 0, index = 0;
@@ -96,14 +94,14 @@ class AttentionFusion {
     const std::vector<Place>& writers = writers_[static_cast<size_t>(view.buffer.index)];
     if (writers.size() != 1 || writers[0].segment != segment) return std::nullopt;
     const Instruction& i = at(writers[0]);
-    if (!can_fuse(i) || i.outs.size() != 1 || !same(i.outs[0], view)) return std::nullopt;
+    if (!can_fuse(i) || i.outs.size() != 1 || !same_place(i.outs[0], view)) return std::nullopt;
     return writers[0];
   }
   // Does it read the view as its operand, once? Which.
   static std::optional<size_t> operand_of(const Instruction& i, const View& view) {
     const auto reads = [&](const View& in) { return in.buffer == view.buffer; };
     const auto found = llvm::find_if(i.ins, reads);
-    if (llvm::count_if(i.ins, reads) != 1 || !same(*found, view)) return std::nullopt;
+    if (llvm::count_if(i.ins, reads) != 1 || !same_place(*found, view)) return std::nullopt;
     return static_cast<size_t>(found - i.ins.begin());
   }
 
@@ -134,7 +132,7 @@ class AttentionFusion {
   // One step from the product to what the softmax reads; `spine`: the operand that the scores are. False if the kernel has no such step.
   bool apply(const Instruction& i, size_t spine, Attention& found) const {
     const auto& e = std::get<PointwiseExpression>(i.expression);
-    if (e.steps.size() != 1) return false;
+    if (e.steps.size() != 1 || i.ins[spine].dims != i.outs[0].dims) return false;  // a mask that makes more scores of them
     const rt::ScalarStep& step = e.steps[0];
     rt::AttentionRule& rule = found.rule;
     const bool is_clipped = std::isfinite(rule.low) || std::isfinite(rule.high), is_masked = rule.mask != rt::AttentionMask::none;
@@ -206,7 +204,9 @@ class AttentionFusion {
       const std::vector<Place>& next = readers(view);
       if (next.empty() || next.size() > 2) return false;
       for (const Place& place : next)
-        if (place.segment != found.softmax.segment || !maker(at(place).outs[0], place.segment) || !operand_of(at(place), view)) return false;
+        if (place.segment != found.softmax.segment || at(place).outs.size() != 1 || !maker(at(place).outs[0], place.segment) ||
+            !operand_of(at(place), view))
+          return false;
       if (next.size() == 2 && at(next[0]).opcode == Opcode::contract && at(next[1]).opcode == Opcode::contract) {
         const bool replaces = forward.rule.mask == rt::AttentionMask::replace || forward.rule.mask == rt::AttentionMask::keep;
         return replaces == is_masked && find_products(view, next, scale, forward, found);
@@ -219,13 +219,14 @@ class AttentionFusion {
         const Instruction& choice = at(next[1]);
         const size_t zero = forward.rule.mask == rt::AttentionMask::replace ? 1 : 2;
         if (std::get<PointwiseExpression>(choice.expression).steps[0].function != rt::Scalar::where || !forward.value) return false;
-        if (!same(choice.ins[0], forward.mask->view) || !same(choice.ins[zero], at(next[0]).outs[0]) || !same(choice.ins[3 - zero], view))
+        if (!same_place(choice.ins[0], forward.mask->view) || !same_place(choice.ins[zero], at(next[0]).outs[0]) ||
+            !same_place(choice.ins[3 - zero], view))
           return false;
         is_masked = true;
         view = choice.outs[0];
       } else {
         const auto& step = std::get<PointwiseExpression>(at(next[0]).expression).steps[0];
-        if (step.function != rt::Scalar::scale_shift || step.beta != 0) return false;
+        if (step.function != rt::Scalar::scale_shift || step.beta != 0 || step.alpha == 0) return false;
         scale *= step.alpha;
         view = at(next[0]).outs[0];
       }
@@ -271,7 +272,7 @@ class AttentionFusion {
       found.value = others[1 - first];
       const std::optional<size_t> operand = operand_of(value, probabilities);
       const std::optional<Place> made = maker(softmax.ins[1], found.softmax.segment);
-      if (!same(softmax.ins[0], probabilities) || !operand || !maker(value.outs[0], found.value.segment)) return false;
+      if (!same_place(softmax.ins[0], probabilities) || !operand || !maker(value.outs[0], found.value.segment)) return false;
       if (!maker(softmax.outs[0], found.softmax.segment)) return false;
       if (std::get<DimExpression>(softmax.expression).dim != std::get<DimExpression>(at(forward.softmax).expression).dim) return false;
       if (!made || at(*made).opcode != Opcode::contract || readers(softmax.ins[1]).size() != 1) return false;
@@ -304,7 +305,7 @@ class AttentionFusion {
              });
     };
     const Instruction& scores = at(found.scores);
-    const Operand other = read_by(scores, same(scores.ins[0], found.out_gradient.view) ? 0 : 1);
+    const Operand other = read_by(scores, same_place(scores.ins[0], found.out_gradient.view) ? 0 : 1);
     return is_same(found.q, forward.q) && is_same(found.k, forward.k) && is_same(found.v, forward.v) && is_same(found.out_gradient, other);
   }
 
@@ -343,14 +344,14 @@ class AttentionFusion {
     if (!climb(i.ins[0], softmax.segment, found) || !find_output(probabilities, found)) return;
     Gradient gradient;
     const bool has_gradient = readers(probabilities).size() > 1;
+    if (has_gradient && !maker(found.result, softmax.segment)) return;  // the gradient reads it again
     if (has_gradient && !find_gradient(probabilities, found, gradient)) return;
     const std::vector<Place> members = has_gradient ? members_of(gradient) : std::vector<Place>();
     const std::optional<Place> place = has_gradient ? place_of(gradient, members, found) : std::nullopt;
     if (has_gradient && !place) return;
 
-    Instruction forward = fused(found);
     found.result = laid_out(found.result, found.output.segment);
-    forward.outs[0] = found.result;
+    Instruction forward = fused(found);
     if (has_gradient) {
       forward.outs.push_back(log_sums(probabilities, found));
       forward.writes.push_back(i.writes[0]);
@@ -436,7 +437,7 @@ class AttentionFusion {
     for (const Operand* each : {&found.q, &found.k, &found.v}) read(result, *each);
     if (found.mask) read(result, *found.mask);
     if (found.value) read(result, *found.value);
-    result.outs.push_back(at(found.output).outs[0]);
+    result.outs.push_back(found.result);
     result.writes.push_back(at(found.output).writes[0]);
     AttentionExpression expression{found.labels.equation(), found.rule, {}};
     add_forward_ops(found, 3, expression);
@@ -467,14 +468,14 @@ class AttentionFusion {
     const auto given = [&](const Place& member, const View& view) {
       if (member == gradient.query) return 1;
       if (member == gradient.key) return 0;
-      if (member == gradient.scores) return same(view, gradient.v.view) ? 2 : 5;
+      if (member == gradient.scores) return same_place(view, gradient.v.view) ? 2 : 5;
       return member == gradient.value ? 5 : 6;
     };
     for (const Place& member : members) {
       const Instruction& i = at(member);
       FusedOp op{i.op, i.piece, {}};
       for (const View& in : i.ins) {
-        const auto it = llvm::find_if(made, [&](const auto& each) { return same(each.first, in); });
+        const auto it = llvm::find_if(made, [&](const auto& each) { return same_place(each.first, in); });
         op.args.push_back(it != made.end() ? it->second : given(member, in));
       }
       made.emplace_back(i.outs[0], ~static_cast<int32_t>(expression.ops.size()));

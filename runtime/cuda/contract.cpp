@@ -195,7 +195,8 @@ bool by_one_product(const Tensor& out, const Tensor& pre, const Tensor& lhs, con
   if (!found || found->exchanged || length_of(found->outer) * length_of(found->outer_k) != 1) return false;
   const Tensor& aux = function == Scalar::gelu_tanh_grad ? before : pre;
   if ((base.data && !lies_as(base, out)) || (aux.data && !lies_as(aux, out)) || (bias.data && !is_one_row(bias, out))) return false;
-  if (bias.data && found->n.length != out.dims[out.rank - 1]) return false;
+  const int last = out.rank - 1;
+  if (bias.data && (found->n.length != out.dims[last] || (out.dims[last] > 1 && out.strides[last] != 1))) return false;
   if (bias.data && bias.elements() * static_cast<int64_t>(size_of(out.dtype)) > static_cast<int64_t>(scratch_bytes)) return false;
   const ProductEpilogue epilogue{function, base.data, bias.data ? row_in_type(bias, out.dtype) : nullptr, aux.data};
   return enqueue(product_of(*found, {}, out, lhs), lhs.data, rhs.data, out.data, scale, false, epilogue);

@@ -131,6 +131,8 @@ bool enqueue(const MatrixProduct& p, const void* a, const void* b, void* c, doub
   const void* const addend = epilogue.base ? epilogue.base : c;
   const int64_t a_alignment = alignment_of(a, p.in, p.a_step, p.a_unit), b_alignment = alignment_of(b, p.in, p.b_step, p.b_unit),
                 c_alignment = std::min(alignment_of(c, p.out, p.c_step, p.c_unit), alignment_of(addend, p.out, p.c_step, p.c_unit));
+  // Kernels load a bias in words of 16 bytes, which no preference tells of.
+  if (epilogue.bias && alignment_of(epilogue.bias, p.out, 0, 0) < 16) return false;
   // As cuBLASLt has it of what it keeps beside a result.
   if (epilogue.aux && (p.c_stride % 8 != 0 || alignment_of(epilogue.aux, p.out, 0, 0) < 16)) return false;
   const Key key{static_cast<int64_t>(p.in),

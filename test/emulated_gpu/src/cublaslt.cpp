@@ -162,6 +162,8 @@ std::string mistake_in(const cublasLtMatmulDescOpaque_t& o, const cublasLtMatrix
   if (d.batch > 1 && step < d.rows && size > step) return "matrices of the result overlap";
   const auto steps = static_cast<unsigned>(o.epilogue);
   if ((steps & (bias | bias_gradient | a_sums | b_sums)) && !o.bias) return "an epilogue without its bias";
+  // No document says so: what calls cuBLASLt elsewhere keeps to it, for kernels load a bias in words of 16 bytes.
+  if ((steps & bias) && reinterpret_cast<uintptr_t>(o.bias) % 16 != 0) return "a bias that is not aligned to 16 bytes";
   if (steps & aux) {
     const int64_t unit = steps & (relu | relu_gradient) ? 128 : 8;
     if (!o.aux || o.aux_leading < m || o.aux_leading % unit != 0 || o.aux_step % unit != 0)

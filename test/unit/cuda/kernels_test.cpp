@@ -43,7 +43,7 @@ TEST_CASE("contract_epilogue: with cuBLASLt's epilogues, and behind the product 
       std::tuple("mk,kn->mn", Dims{24, 16}, Dims{16, 40}, Dims{24, 40}), std::tuple("abk,nk->abn", Dims{2, 3, 8}, Dims{16, 8}, Dims{2, 3, 16}),
       std::tuple("bmk,bkn->bmn", Dims{2, 4, 8}, Dims{2, 8, 16}, Dims{2, 4, 16}), std::tuple("mk,kn->nm", Dims{5, 7}, Dims{7, 3}, Dims{3, 5}));
   Mirror lhs(type, lhs_dims), rhs(type, rhs_dims), base(type, out_dims, layout), before(type, out_dims, layout), out(type, out_dims, layout),
-      pre(type, out_dims, layout), bias(arithmetic_type(type), {out_dims.back()});
+      pre(type, out_dims, layout), bias(arithmetic_type(type), {out_dims.back()}, layout == Layout::rows ? Layout::offset : Layout::dense);
   lhs.reals(-1, 1), rhs.reals(-1, 1), base.reals(-1, 1), before.reals(-2, 2), bias.reals(-1, 1);
   const auto run = [&](const auto& kernel, const auto& side) {
     kernel(side(out), keeps_value ? side(pre) : nothing, side(lhs), side(rhs), has_base ? side(base) : nothing, has_bias ? side(bias) : nothing,
