@@ -83,18 +83,6 @@ class Assigner {
 
   // -- memory -------------------------------------------------------------------------------------------------------------------------------------
 
-  std::pair<int64_t, int64_t> bytes_of(const View& view, int64_t copy) const {
-    const Buffer& buffer = body_.buffers[view.buffer];
-    const auto size = static_cast<int64_t>(rt::size_of(buffer.dtype));
-    int64_t last = view.offset;
-    for (size_t d = 0; d < view.dims.size(); ++d) {
-      if (view.dims[d] == 0) return {0, 0};
-      last += (view.dims[d] - 1) * view.strides[d];
-    }
-    const int64_t begin = buffer.offset + copy * buffer.stride;
-    return {begin + view.offset * size, begin + (last + 1) * size};
-  }
-
   // Cells lie between the ends of what communication touches. A kernel that touches some of a cell's bytes may be taken to touch all of them: whom else
   // it would meet there is a kernel.
   void find_cells() {
@@ -104,7 +92,7 @@ class Assigner {
         if (is_communication(i.opcode))
           for (const llvm::ArrayRef<View> views : {llvm::ArrayRef<View>(i.ins), llvm::ArrayRef<View>(i.outs)})
             for (const View& view : views)
-              for (int64_t copy = 0; copy < body_.buffers[view.buffer].copies; ++copy) touched.push_back(bytes_of(view, copy));
+              for (int64_t copy = 0; copy < body_.buffers[view.buffer].copies; ++copy) touched.push_back(bytes_of_copy(body_, view, copy));
     for (const auto& [begin, end] : touched) cuts_.insert(cuts_.end(), {begin, end});
     std::sort(cuts_.begin(), cuts_.end());
     cuts_.erase(std::unique(cuts_.begin(), cuts_.end()), cuts_.end());
@@ -137,7 +125,7 @@ class Assigner {
     Touch touch{writes, {}};
     bool is_shared = false;
     for (int64_t copy = 0; copy < body_.buffers[view.buffer].copies; ++copy) {
-      const auto [begin, end] = bytes_of(view, copy);
+      const auto [begin, end] = bytes_of_copy(body_, view, copy);
       const auto after = static_cast<int32_t>(std::upper_bound(cuts_.begin(), cuts_.end(), begin) - cuts_.begin());
       const int32_t first = std::max(after - 1, 0), last = begin < end ? std::max(cell_at(end), first) : first;
       touch.cells.emplace_back(first, last);

@@ -4,6 +4,7 @@
 #include <map>
 
 #include "compiler/program/check.h"
+#include "compiler/program/traffic.h"
 #include "compiler/support/strings.h"
 
 namespace sscc {
@@ -109,15 +110,10 @@ class Checker {
 
   Bytes span(const View& view, const ProgramSlot& slot) const {
     const Buffer& buffer = body_.buffers[view.buffer];
-    const int64_t copy = slot.micro_batch % buffer.copies, size = static_cast<int64_t>(rt::size_of(buffer.dtype));
-    int64_t last = view.offset;
-    for (size_t d = 0; d < view.dims.size(); ++d) {
-      if (view.dims[d] == 0) return {0, 0, {}};
-      last += (view.dims[d] - 1) * view.strides[d];
-    }
-    const int64_t base = buffer.offset + copy * buffer.stride;
+    const int64_t copy = slot.micro_batch % buffer.copies;
+    const auto [begin, end] = bytes_of_copy(body_, view, copy);
     const bool of_micro_batch = buffer.life == Buffer::Life::micro_batch || buffer.life == Buffer::Life::segment;
-    return {base + view.offset * size, base + (last + 1) * size, {view.buffer, copy, of_micro_batch ? slot.micro_batch : -1}};
+    return {begin, end, {view.buffer, copy, of_micro_batch ? slot.micro_batch : -1}};
   }
 
   // Copies cross between the arena and the host's memory, and the run fetches values from both; nothing else reaches from one into the other.

@@ -138,7 +138,7 @@ class Checker {
         for (const llvm::ArrayRef<View> views : {llvm::ArrayRef<View>(i.ins), llvm::ArrayRef<View>(i.outs)})
           for (const View& view : views)
             for (int64_t copy = 0; copy < body_.buffers[view.buffer].copies; ++copy) {
-              const auto [begin, end] = bytes_of(view, copy);
+              const auto [begin, end] = bytes_of_copy(body_, view, copy);
               if (begin >= end) continue;
               ++opened[begin];
               --opened[end];
@@ -169,7 +169,7 @@ class Checker {
     Touch touch{view.buffer, writes, {}};
     bool is_met = false;
     for (int64_t copy = 0; copy < body_.buffers[view.buffer].copies; ++copy) {
-      const auto [begin, end] = bytes_of(view, copy);
+      const auto [begin, end] = bytes_of_copy(body_, view, copy);
       Stretch stretch{static_cast<int32_t>(std::upper_bound(begins_.begin(), begins_.end(), begin) - begins_.begin()), 0};
       if (stretch.first > 0) --stretch.first;
       for (stretch.end = stretch.first; stretch.end < static_cast<int32_t>(begins_.size()) && begins_[static_cast<size_t>(stretch.end)] < end;
@@ -230,18 +230,6 @@ class Checker {
                        text_of(earlier) + " and " + text_of(now) + " may run at the same time, and both touch the memory of buffer " +
                            quoted(body_.buffers[touch.buffer].name));
     return false;
-  }
-
-  std::pair<int64_t, int64_t> bytes_of(const View& view, int64_t copy) const {
-    const Buffer& buffer = body_.buffers[view.buffer];
-    const auto size = static_cast<int64_t>(rt::size_of(buffer.dtype));
-    int64_t last = view.offset;
-    for (size_t d = 0; d < view.dims.size(); ++d) {
-      if (view.dims[d] == 0) return {0, 0};
-      last += (view.dims[d] - 1) * view.strides[d];
-    }
-    const int64_t base = buffer.offset + copy * buffer.stride;
-    return {base + view.offset * size, base + (last + 1) * size};
   }
 
   const Body& body_;

@@ -32,7 +32,7 @@ std::vector<int64_t> count_reads(const Body& body) {
 
 class Group {
  public:
-  Group(const std::vector<int64_t>& reads, const std::vector<const RankProgram*>& ranks) : reads_(reads), ranks_(ranks) {}
+  Group(const std::vector<int64_t>& reads, const Ranks& ranks) : reads_(reads), ranks_(ranks) {}
 
   bool accepts(const Instruction& next) const {
     if (next.opcode != Opcode::pointwise || next.accumulate) return false;
@@ -80,13 +80,14 @@ class Group {
     result.on_host = members_.back().on_host;
     result.tensor = members_.back().tensor;
     result.piece = -1;
-    std::set<std::string> origins;
+    std::vector<const Instruction*> members;
+    for (const Instruction& member : members_) members.push_back(&member);
+    result.origin = origins_of(members);
     PointwiseExpression expression;
     std::vector<std::pair<View, int32_t>> made;  // view -> step
     std::vector<int32_t> claims;                 // of made
     std::map<int32_t, int64_t> inside;           // reads of a buffer inside the group
     for (const Instruction& member : members_) {
-      if (origins.insert(member.origin).second) result.origin += (result.origin.empty() ? "" : ", ") + member.origin;
       const auto& e = std::get<PointwiseExpression>(member.expression);
       const int32_t base = static_cast<int32_t>(expression.steps.size());
       for (rt::ScalarStep step : e.steps) {
@@ -116,25 +117,18 @@ class Group {
   }
 
   // One memory may hold, say, a broadcast scalar for different regions: what is read twice as the same thing is one operand.
-  bool are_equal_claims(int32_t a, int32_t b) const {
-    return std::all_of(ranks_.begin(), ranks_.end(), [&](const RankProgram* rank) {
-      const Claim &x = rank->claims[static_cast<size_t>(a)], &y = rank->claims[static_cast<size_t>(b)];
-      return x.tensor == y.tensor && x.region == y.region && x.part == y.part;
-    });
-  }
-
   int32_t argument(Instruction& result, const std::vector<std::pair<View, int32_t>>& made, const View& in, int32_t claim) const {
     for (const auto& [view, step] : made)
       if (same(view, in)) return ~step;
     for (size_t i = 0; i < result.ins.size(); ++i)
-      if (same(result.ins[i], in) && are_equal_claims(result.reads[i], claim)) return static_cast<int32_t>(i);
+      if (same(result.ins[i], in) && are_equal_claims(ranks_, result.reads[i], claim)) return static_cast<int32_t>(i);
     result.ins.push_back(in);
     result.reads.push_back(claim);
     return static_cast<int32_t>(result.ins.size()) - 1;
   }
 
   const std::vector<int64_t>& reads_;
-  const std::vector<const RankProgram*>& ranks_;  // that share the body
+  const Ranks& ranks_;  // that share the body
   std::vector<Instruction> members_;
   size_t inputs_ = 0, outputs_ = 0;
 };
@@ -142,15 +136,13 @@ class Group {
 }  // namespace
 
 void fuse(Programs& programs) {
+  const std::vector<Ranks> ranks = ranks_by_body(programs);
   for (size_t b = 0; b < programs.bodies.size(); ++b) {
     Body& body = programs.bodies[b];
-    std::vector<const RankProgram*> ranks;
-    for (const RankProgram& rank : programs.ranks)
-      if (rank.body == static_cast<int32_t>(b)) ranks.push_back(&rank);
     const std::vector<int64_t> reads = count_reads(body);
     for (ProgramSegment& segment : body.segments) {
       std::vector<Instruction> result;
-      Group group(reads, ranks);
+      Group group(reads, ranks[b]);
       for (Instruction& i : segment.instructions) {
         if (!group.accepts(i)) group.flush(result);
         if (group.accepts(i))

@@ -17,7 +17,6 @@
 #include "compiler/program/fusing.h"
 #include "compiler/program/lower.h"
 #include "compiler/program/views.h"
-#include "compiler/support/check.h"
 #include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
@@ -58,8 +57,7 @@ struct Gradient {
 class AttentionFusion {
  public:
   // `ranks`: that share the body. `apart`: operators that are not to be fused.
-  AttentionFusion(Body& body, std::vector<const RankProgram*> ranks, const std::set<OpId>& apart)
-      : body_(body), ranks_(std::move(ranks)), apart_(apart) {}
+  AttentionFusion(Body& body, const Ranks& ranks, const std::set<OpId>& apart) : body_(body), ranks_(ranks), apart_(apart) {}
 
   void run() {
     index();
@@ -298,12 +296,7 @@ class AttentionFusion {
 
   // Does the gradient read as queries, keys, values and gradient of the output what the forward pass reads, wherever that lies?
   bool reads_the_same(const Attention& forward, const Gradient& found) const {
-    const auto is_same = [&](const Operand& a, const Operand& b) {
-      return a.view.dims == b.view.dims && llvm::all_of(ranks_, [&](const RankProgram* rank) {
-               const Claim &x = rank->claims[static_cast<size_t>(a.claim)], &y = rank->claims[static_cast<size_t>(b.claim)];
-               return x.tensor == y.tensor && x.region == y.region && x.part == y.part;
-             });
-    };
+    const auto is_same = [&](const Operand& a, const Operand& b) { return a.view.dims == b.view.dims && are_equal_claims(ranks_, a.claim, b.claim); };
     const Instruction& scores = at(found.scores);
     const Operand other = read_by(scores, same_place(scores.ins[0], found.out_gradient.view) ? 0 : 1);
     return is_same(found.q, forward.q) && is_same(found.k, forward.k) && is_same(found.v, forward.v) && is_same(found.out_gradient, other);
@@ -491,11 +484,9 @@ class AttentionFusion {
   }
 
   std::string origins_of(const std::vector<Place>& members) const {
-    std::string origins;
-    std::set<std::string> named;
-    for (const Place& member : members)
-      if (named.insert(at(member).origin).second) origins += (origins.empty() ? "" : ", ") + at(member).origin;
-    return origins;
+    std::vector<const Instruction*> instructions;
+    for (const Place& member : members) instructions.push_back(&at(member));
+    return sscc::origins_of(instructions);
   }
 
   void rewrite() {
@@ -513,7 +504,7 @@ class AttentionFusion {
   }
 
   Body& body_;
-  const std::vector<const RankProgram*> ranks_;
+  const Ranks& ranks_;
   const std::set<OpId>& apart_;
   std::vector<std::vector<Place>> writers_, readers_;  // by buffer
   std::map<Place, Instruction> fused_;                 // each in the place of one of its members
@@ -524,12 +515,8 @@ class AttentionFusion {
 
 void fuse_attention(const Module& module, Programs& programs) {
   const std::set<OpId> apart = named_by_precedences(module);
-  for (size_t b = 0; b < programs.bodies.size(); ++b) {
-    std::vector<const RankProgram*> ranks;
-    for (const RankProgram& rank : programs.ranks)
-      if (rank.body == static_cast<int32_t>(b)) ranks.push_back(&rank);
-    AttentionFusion(programs.bodies[b], std::move(ranks), apart).run();
-  }
+  const std::vector<Ranks> ranks = ranks_by_body(programs);
+  for (size_t b = 0; b < programs.bodies.size(); ++b) AttentionFusion(programs.bodies[b], ranks[b], apart).run();
 }
 
 }  // namespace sscc

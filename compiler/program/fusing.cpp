@@ -4,6 +4,27 @@
 
 namespace sscc {
 
+std::vector<Ranks> ranks_by_body(const Programs& programs) {
+  std::vector<Ranks> ranks(programs.bodies.size());
+  for (const RankProgram& rank : programs.ranks) ranks[static_cast<size_t>(rank.body)].push_back(&rank);
+  return ranks;
+}
+
+bool are_equal_claims(const Ranks& ranks, int32_t a, int32_t b) {
+  return std::all_of(ranks.begin(), ranks.end(), [&](const RankProgram* rank) {
+    const Claim &x = rank->claims[static_cast<size_t>(a)], &y = rank->claims[static_cast<size_t>(b)];
+    return x.tensor == y.tensor && x.region == y.region && x.part == y.part;
+  });
+}
+
+std::string origins_of(llvm::ArrayRef<const Instruction*> instructions) {
+  std::string origins;
+  std::set<std::string> named;
+  for (const Instruction* i : instructions)
+    if (named.insert(i->origin).second) origins += (origins.empty() ? "" : ", ") + i->origin;
+  return origins;
+}
+
 void drop_unused_buffers(Body& body) {
   std::vector<char> used(static_cast<size_t>(body.buffers.size()), 0);
   auto each_view = [&](auto visit) {

@@ -11,16 +11,22 @@ bool is_signal(const Instruction& i) {
   return (i.opcode == Opcode::send && is_empty(i.ins[0])) || (i.opcode == Opcode::receive && is_empty(i.outs[0]));
 }
 
-std::pair<int64_t, int64_t> bytes_of_all_copies(const Body& body, const View& view) {
+std::pair<int64_t, int64_t> bytes_of_copy(const Body& body, const View& view, int64_t copy) {
   const Buffer& buffer = body.buffers[view.buffer];
   const auto size = static_cast<int64_t>(rt::size_of(buffer.dtype));
-  if (buffer.copies > 1) return {buffer.offset, buffer.offset + (buffer.copies - 1) * buffer.stride + buffer.elements * size};
   int64_t last = view.offset;
   for (size_t d = 0; d < view.dims.size(); ++d) {
     if (view.dims[d] == 0) return {0, 0};
     last += (view.dims[d] - 1) * view.strides[d];
   }
-  return {buffer.offset + view.offset * size, buffer.offset + (last + 1) * size};
+  const int64_t begin = buffer.offset + copy * buffer.stride;
+  return {begin + view.offset * size, begin + (last + 1) * size};
+}
+
+std::pair<int64_t, int64_t> bytes_of_all_copies(const Body& body, const View& view) {
+  const Buffer& buffer = body.buffers[view.buffer];
+  if (buffer.copies == 1) return bytes_of_copy(body, view, 0);
+  return {buffer.offset, buffer.offset + (buffer.copies - 1) * buffer.stride + buffer.elements * static_cast<int64_t>(rt::size_of(buffer.dtype))};
 }
 
 bool waits_for_sends(const Body& body, const ProgramSegment& segment, const Instruction& i) {

@@ -24,7 +24,9 @@ int64_t bytes_of(const Body& body, const View& view);
 int64_t bytes_of_call(const Body& body, const Instruction& communication);
 bool is_communication(Opcode opcode);
 bool is_signal(const Instruction& instruction);  // one end of an empty message
-// The bytes of the arena from the first to the last element, half-open. Of a buffer that has a copy for each of several micro-batches, all copies.
+// The bytes of the arena from the first to the last element, half-open; {0, 0} if there is none. Of a copy that micro-batches use.
+std::pair<int64_t, int64_t> bytes_of_copy(const Body& body, const View& view, int64_t copy);
+// Of all copies, in whole, where there are several.
 std::pair<int64_t, int64_t> bytes_of_all_copies(const Body& body, const View& view);
 // Does an instruction wait for a send, of its run of the segment or of an earlier slot?
 bool waits_for_sends(const Body& body, const ProgramSegment& segment, const Instruction& instruction);
