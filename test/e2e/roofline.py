@@ -13,7 +13,6 @@ Kernels of one name are one span of the trace, and so one row, with the sum of t
 - FLOPs: products (two for each multiplication), of attention those of all scores, masked or not; pointwise work counts as bytes alone
 """
 import collections
-import json
 import math
 import re
 
@@ -192,8 +191,3 @@ def text_of(rows, rest, narrowest=0.003):
     lines.append(f"  {100 * share:5.1f} % in {len(narrow)} rows below {100 * narrowest:.1f} % each; {100 * rest:.1f} % between kernels; "
                  "*: above 3 %, and below 70 % of its ceiling")
     return "\n".join(lines)
-
-
-def read_trace(path):
-    with open(path, encoding="utf-8") as file:
-        return json.load(file)
