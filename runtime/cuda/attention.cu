@@ -129,26 +129,6 @@ StridedWalk<operands> walk_of(const StridedLoop& loop, const int (&which)[operan
   return StridedWalk<operands>(chosen);
 }
 
-unsigned blocks_of(int64_t count) {
-  if (count >= largest_walk) throw std::logic_error("attention: too many tiles for a launch");
-  return static_cast<unsigned>(count);
-}
-
-// visit(piece, base) for pieces of the loop of at most `most` positions.
-template <class Visit>
-void for_each_chunk(const StridedLoop& loop, const StridedLoop::Offsets& base, int64_t most, const Visit& visit) {
-  if (length_of(loop) <= most) return visit(loop, base);
-  int d = 0;
-  while (loop.dims[d] == 1) ++d;
-  StridedLoop first = loop, second = loop;
-  first.dims[d] = loop.dims[d] / 2;
-  second.dims[d] = loop.dims[d] - first.dims[d];
-  StridedLoop::Offsets second_base = base;
-  for (int o = 0; o < loop.operands; ++o) second_base[static_cast<size_t>(o)] += first.dims[d] * loop.strides[o][d];
-  for_each_chunk(first, base, most, visit);
-  for_each_chunk(second, second_base, most, visit);
-}
-
 // Whether rows of the operand are 16-byte pieces that begin at multiples of 16 bytes.
 bool has_whole_pieces(const Tensor& tensor, const AttentionLoops& loops, int operand, const StridedLoop& rows, const StridedLoop& columns) {
   constexpr int64_t piece = 8;
@@ -228,7 +208,7 @@ void enqueue(const Call& call) {
 
   // A mask that several positions of the batch share is looked at once.
   loops.batch.operands = AtBatch::count;
-  for_each_chunk(loops.batch, StridedLoop::Offsets{}, most, [&](const StridedLoop& piece, const StridedLoop::Offsets& base) {
+  const auto give = [&](const StridedLoop& piece, const StridedLoop::Offsets& base) {
     StridedLoop batch = piece, masks;
     masks.operands = 1;
     int64_t count = 1;
@@ -273,7 +253,8 @@ void enqueue(const Call& call) {
       if (by_tensor_cores) return call.is_backward() ? attention_grad_by_tensor_cores(part, shape) : attention_by_tensor_cores(part, shape);
     }
     call.is_backward() ? attention_grad_strided(part, shape) : attention_strided(part, shape);
-  });
+  };
+  for_each_piece(loops.batch, StridedLoop::Offsets{}, give, most);
 }
 
 }  // namespace

@@ -12,10 +12,15 @@ namespace sscc::rt {
 inline constexpr uint32_t mask_tile = 64;  // queries and keys
 inline constexpr int attention_threads = 128;
 
+inline unsigned blocks_of(int64_t count) {
+  if (count >= largest_walk) throw std::logic_error("attention: too many tiles for a launch");
+  return static_cast<unsigned>(count);
+}
+
 // What is known of a tile's scores from the mask alone.
 template <class Real>
 struct MaskTile {
-  Real highest;  // no score is higher; of masks that are added: nothing that is added is
+  Real highest;  // from tile(): no score is higher. In the map, of masks that are added: nothing that is added is
   int has_effect;
 };
 

@@ -3,7 +3,6 @@
 //
 // Rows are queries (forward, dq) or keys (dk, dv); as in attention_tensor_core.cu, which is the same for what tensor cores can read.
 #include "attention.cuh"
-#include "device.h"
 #include "group.cuh"
 #include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/scalar_functions.h"
@@ -292,8 +291,8 @@ __global__ void __launch_bounds__(threads) backward_kernel(const __grid_constant
 // Blocks for tiles of rows and, beside them, for columns of results.
 dim3 grid_of(int64_t tiles, int64_t columns) {
   const int64_t parts = std::max<int64_t>(1, (columns + side - 1) / side);
-  if (tiles >= largest_walk || parts > 65535) throw std::logic_error("attention: too many tiles for a launch");
-  return dim3(static_cast<unsigned>(tiles), static_cast<unsigned>(parts));
+  if (parts > 65535) throw std::logic_error("attention: too many tiles for a launch");
+  return dim3(blocks_of(tiles), static_cast<unsigned>(parts));
 }
 
 }  // namespace

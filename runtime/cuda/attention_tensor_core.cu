@@ -243,7 +243,6 @@ __global__ void __launch_bounds__(attention_threads) forward_kernel(const __grid
   T* const q = dynamic_shared_memory<T>();
   T* const k = q + rows * depth;
   T* const v = k + 2 * columns * depth;
-  __shared__ float lowest_of_warps[warps];
 
   // With causal masks the last tiles of queries have the most to do: they begin.
   const uint32_t row_tiles = (a.queries.count + rows - 1) / rows, b = blockIdx.x / row_tiles;
@@ -338,11 +337,7 @@ __global__ void __launch_bounds__(attention_threads) forward_kernel(const __grid
       for (int h = 0; h < 2; ++h)
         if (thread_row + 16 * m + 8 * h < a.queries.count) lowest = min(lowest, largest[m][h]);
     }
-#pragma unroll
-    for (int distance = 16; distance > 0; distance /= 2) lowest = min(lowest, __shfl_xor_sync(0xffffffffu, lowest, distance));
-    if (lane == 0) lowest_of_warps[threadIdx.x / warp] = lowest;
-    __syncthreads();
-    for (int w = 0; w < warps; ++w) lowest = min(lowest, lowest_of_warps[w]);
+    lowest = joined_in_group(lowest, Smallest());
   }
   wait_for_copies<0>();
 
@@ -527,10 +522,8 @@ bool with_tiles(const AttentionShape& shape, const Visit& visit) {
 
 template <class Kernel, class Arguments>
 void launch_tiles(Kernel kernel, int64_t blocks, int parts, int64_t shared_bytes, const Arguments& arguments) {
-  if (blocks >= largest_walk) throw std::logic_error("attention: too many tiles for a launch");
   check(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize, static_cast<int>(shared_bytes)), "give a kernel shared memory");
-  launch(kernel, dim3(static_cast<unsigned>(blocks), static_cast<unsigned>(parts)), dim3(attention_threads), static_cast<size_t>(shared_bytes),
-         arguments);
+  launch(kernel, dim3(blocks_of(blocks), static_cast<unsigned>(parts)), dim3(attention_threads), static_cast<size_t>(shared_bytes), arguments);
 }
 
 }  // namespace

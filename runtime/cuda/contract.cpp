@@ -138,7 +138,7 @@ MatrixProduct product_of(const Matrices& found, const Stretch& batch, const Tens
 // False, and nothing done, if this is no contraction for products.
 bool by_products(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const Groups& groups, double scale, bool accumulate) {
   // Between products a sum is kept in `out`.
-  const bool one_k = out.dtype == DType::bf16 || out.dtype == DType::f16;
+  const bool one_k = is_small(out.dtype);
   std::optional<Matrices> found = find_matrices(groups, one_k);
   if (!found) return false;
   const Stretch batch = take_batch(found->outer);
@@ -197,7 +197,7 @@ bool by_one_product(const Tensor& out, const Tensor& pre, const Tensor& lhs, con
   if ((base.data && !lies_as(base, out)) || (aux.data && !lies_as(aux, out)) || (bias.data && !is_one_row(bias, out))) return false;
   const int last = out.rank - 1;
   if (bias.data && (found->n.length != out.dims[last] || (out.dims[last] > 1 && out.strides[last] != 1))) return false;
-  if (bias.data && bias.elements() * static_cast<int64_t>(size_of(out.dtype)) > static_cast<int64_t>(scratch_bytes)) return false;
+  if (bias.data && out.dims[last] * static_cast<int64_t>(size_of(out.dtype)) > static_cast<int64_t>(scratch_bytes)) return false;
   const ProductEpilogue epilogue{function, base.data, bias.data ? row_in_type(bias, out.dtype) : nullptr, aux.data};
   return enqueue(product_of(*found, {}, out, lhs), lhs.data, rhs.data, out.data, scale, false, epilogue);
 }
@@ -207,7 +207,7 @@ bool by_one_product(const Tensor& out, const Tensor& pre, const Tensor& lhs, con
 void contract(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const char* equation, double scale, bool accumulate) {
   const Groups groups = groups_of(out, lhs, rhs, equation);
   expect_type("contract", lhs.dtype, {rhs});
-  const bool widens = out.dtype == DType::f32 && (lhs.dtype == DType::bf16 || lhs.dtype == DType::f16);
+  const bool widens = out.dtype == DType::f32 && is_small(lhs.dtype);
   if (!widens) expect_type("contract", lhs.dtype, {out});
   if (out.elements() == 0) return;
   if (length_of(groups.k) == 0) {
@@ -224,9 +224,8 @@ void contract_epilogue(const Tensor& out, const Tensor& pre, const Tensor& lhs, 
   const Groups groups = groups_of(out, lhs, rhs, equation);
   const bool is_product = is_float(lhs.dtype) && lhs.dtype == rhs.dtype && length_of(groups.k) > 0;
   if (is_product && by_one_product(out, pre, lhs, rhs, base, bias, before, groups, scale, function)) return;
-  const Tensor& product = pre.data ? pre : out;
-  contract(product, lhs, rhs, equation, scale, false);
-  enqueue_epilogue(out, pre, product, base, bias, before, function);
+  contract(pre.data ? pre : out, lhs, rhs, equation, scale, false);
+  enqueue_epilogue(out, pre, base, bias, before, function);
 }
 
 }  // namespace sscc::rt

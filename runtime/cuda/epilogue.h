@@ -5,8 +5,7 @@
 
 namespace sscc::rt {
 
-// `product` is `out`, or `pre` where that is wanted.
-void enqueue_epilogue(const Tensor& out, const Tensor& pre, const Tensor& product, const Tensor& base, const Tensor& bias, const Tensor& before,
-                      Scalar function);
+// The product lies in `out`, or in `pre` where that is wanted.
+void enqueue_epilogue(const Tensor& out, const Tensor& pre, const Tensor& base, const Tensor& bias, const Tensor& before, Scalar function);
 
 }  // namespace sscc::rt

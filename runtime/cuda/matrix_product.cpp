@@ -24,7 +24,7 @@ cudaDataType_t blas_type(DType type) {
 }
 
 // Everything that the choice of a kernel depends on.
-using Key = std::array<int64_t, 22>;
+using Key = std::array<int64_t, 21>;
 
 // The largest power of two, up to 256, that the addresses of all products are multiples of.
 int64_t alignment_of(const void* memory, DType type, int64_t step, int64_t unit) {
@@ -73,7 +73,7 @@ std::optional<cublasLtEpilogue_t> epilogue_of(const ProductEpilogue& e) {
   }
 }
 
-// The memory that this call's epilogue uses. (What depends on it alone is not asked for again.)
+// The memory that this call's epilogue uses.
 void set_memory(cublasLtMatmulDesc_t operation, const ProductEpilogue& e) {
   if (e.bias) describe(operation, CUBLASLT_MATMUL_DESC_BIAS_POINTER, e.bias);
   if (e.aux) describe(operation, CUBLASLT_MATMUL_DESC_EPILOGUE_AUX_POINTER, e.aux);
@@ -154,7 +154,6 @@ bool enqueue(const MatrixProduct& p, const void* a, const void* b, void* c, doub
                 c_alignment,
                 device().tf32,
                 static_cast<int64_t>(epilogue.function),
-                epilogue.base != nullptr,
                 epilogue.bias != nullptr,
                 epilogue.aux != nullptr};
   auto found = choices.find(key);

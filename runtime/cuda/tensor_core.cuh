@@ -11,9 +11,9 @@
 #include "sscc_rt/small_floats.h"
 
 #ifdef SSCC_EMULATED_GPU
-#include <algorithm>
 #include <array>
 #include <deque>
+#include <utility>
 #include <vector>
 #endif
 

@@ -71,7 +71,7 @@ class Watchdog {
   const std::function<std::optional<std::string>()> failure_;
   const std::function<void()> break_off_;
   PinnedPool memory_;
-  uint32_t* const words_;  // of each stream: how many calls of the step it has passed, counted over all streams
+  uint32_t* const words_;  // of each stream: the number of the step's last call that it has passed; 0: none
 
   std::mutex mutex_;  // of what follows
   std::condition_variable stop_changed_;

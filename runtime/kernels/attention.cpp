@@ -281,7 +281,7 @@ struct Forward {
   Column<Real> log_sums;
   const Mask<Real>& mask;
   double scale;
-  int64_t queries, keys;
+  int64_t keys;
 
   // One block of queries.
   struct Task {
@@ -536,7 +536,6 @@ void attention(const Tensor& out, const Tensor& log_sums, const Tensor& q, const
                              {log_sums, loops, 4},
                              of_scores,
                              rule.scale,
-                             queries,
                              keys};
     const int64_t blocks = blocks_of(queries, query_block);
     parallel_ranges(batches * blocks, 1, [&](int64_t begin, int64_t end) {

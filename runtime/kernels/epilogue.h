@@ -38,9 +38,13 @@ struct EpilogueGradient {
   }
 };
 
-// `product` is `out`, or `pre` where that is wanted. `anything`: memory that the loop may read, for operands that are missing.
-inline void apply_epilogue(const Tensor& out, const Tensor& pre, const Tensor& product, const Tensor& base, const Tensor& bias, const Tensor& before,
-                           Scalar function, void* anything) {
+// Where the product is written: in the place of the value that the function is of, if that is wanted.
+inline const Tensor& place_of_product(const Tensor& out, const Tensor& pre) { return pre.data ? pre : out; }
+
+// `anything`: memory that the loop may read, for operands that are missing.
+inline void apply_epilogue(const Tensor& out, const Tensor& pre, const Tensor& base, const Tensor& bias, const Tensor& before, Scalar function,
+                           void* anything) {
+  const Tensor& product = place_of_product(out, pre);
   for_any_float_type("contract_epilogue", out.dtype, [&](auto t) {
     using T = decltype(t);
     using Value = Arithmetic<T>;

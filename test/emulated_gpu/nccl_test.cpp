@@ -67,6 +67,7 @@ bool on_ranks(int size, const std::function<void(Member&)>& work) {
   for (int rank = 0; rank < size; ++rank) {
     children.push_back(fork());
     if (children.back() > 0) continue;
+    alarm(60);  // where one fails the others may wait for it
     int status = 1;
     try {
       Member member(id, size, rank);

@@ -194,6 +194,7 @@ TEST_CASE("the watchdog says which call of a graph the GPU has not passed") {
   const pid_t child = fork();
   REQUIRE(child >= 0);
   if (child == 0) {
+    alarm(30);  // what is tested is that it does not wait for ever
     dup2(ends[1], STDERR_FILENO);
     const auto hosts = std::move(make_thread_transports(1, 10).front());
     const CommunicationStream first, second;

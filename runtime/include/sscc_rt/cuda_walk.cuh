@@ -80,12 +80,12 @@ struct StridedWalk {
   }
 };
 
-// Calls launch(piece, base) for loops of fewer than largest_walk elements that make up `loop`; operand o of a piece begins base[o] elements further.
+// Calls launch(piece, base) for loops of at most `most` elements that make up `loop`; operand o of a piece begins base[o] elements further.
 template <class Launch>
-void for_each_piece(const StridedLoop& loop, const StridedLoop::Offsets& base, const Launch& launch) {
+void for_each_piece(const StridedLoop& loop, const StridedLoop::Offsets& base, const Launch& launch, int64_t most = largest_walk - 1) {
   const int64_t elements = loop.rows() * loop.row_length();
   if (elements == 0) return;
-  if (elements < largest_walk) {
+  if (elements <= most) {
     launch(loop, base);
     return;
   }
@@ -97,8 +97,8 @@ void for_each_piece(const StridedLoop& loop, const StridedLoop::Offsets& base, c
   second.dims[d] = loop.dims[d] - first.dims[d];
   StridedLoop::Offsets second_base = base;
   for (int o = 0; o < loop.operands; ++o) second_base[static_cast<size_t>(o)] += first.dims[d] * loop.strides[o][d];
-  for_each_piece(first, base, launch);
-  for_each_piece(second, second_base, launch);
+  for_each_piece(first, base, launch, most);
+  for_each_piece(second, second_base, launch, most);
 }
 template <class Launch>
 void for_each_piece(const StridedLoop& loop, const Launch& launch) {

@@ -1,10 +1,11 @@
-// The kernels: one function for each opcode that computes, and sum_of_squares, which contracts values with themselves. Emitted programs and the interpreter call the same ones.
+// The kernels: one function for each opcode that computes, and sum_of_squares, which contracts values with themselves. Emitted programs and the
+// interpreter call the same ones.
 //
 // All operands are strided views; `accumulate` adds to what the output holds. Floating types f32 and f64 everywhere, and bf16 and f16, which are
-// computed in float: with them statistics (mean, rstd, lse, log_sums), losses, and scale and bias of norms are f32, and so may be any sum (of contract, reduce,
-// scatter_add) and the rows that gather reads. Integer and boolean types in pointwise, copy, gather indices. Sums are made in an order that depends on
-// shapes alone (not on the number of threads), so a run repeats bit by bit. Outputs never overlap inputs, except for pointwise and update, where an
-// output may be the very same view as an input.
+// computed in float: with them statistics (mean, rstd, lse, log_sums), losses, and scale and bias of norms are f32, and so may be any sum (of contract,
+// reduce, scatter_add) and the rows that gather reads. Integer and boolean types in pointwise, copy, gather indices. Sums are made in an order that
+// depends on shapes alone (not on the number of threads), so a run repeats bit by bit. Outputs never overlap inputs, except for pointwise and update,
+// where an output may be the very same view as an input.
 #pragma once
 
 #include <cstdint>

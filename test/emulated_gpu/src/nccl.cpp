@@ -10,7 +10,7 @@
 //
 // Processes meet in a folder below TMPDIR, whose name is the unique id. A member of a communicator leaves there, for each call, a file with what it
 // gives; a file appears as a whole, under its name, by rename. It is removed when everybody has read it: of a message, the receiver does that; of a
-// collective, whoever gave it, when all have ended a later call.
+// collective, whoever gave it, when all have ended a later call. The folder itself stays: whoever starts ranks removes their TMPDIR.
 #include <nccl.h>
 
 #include <cuda_bf16.h>
