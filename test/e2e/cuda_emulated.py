@@ -86,7 +86,7 @@ def compare_graphs(subject, steps=4):
     subject.records = False
     for graph, calls in zip(graphs, subject.train("", steps)):
         for what in ("loss", "grad_norm", "bytes_sent", "peak_memory_bytes"):
-            findings.equal(f"step {graph['step']}, as a graph and call by call: {what}", graph.get(what), calls.get(what))
+            findings.equal(f"step {graph['step']}, as a graph and call by call: {what}", graph[what], calls[what])
     return findings.report()
 
 

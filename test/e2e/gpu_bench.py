@@ -26,7 +26,7 @@ IS_CARRIED = os.path.exists(f"{HERE}/bench.json")
 # Where the harness looks for readers of tensors: beside this file in a carried folder.
 sys.path.insert(0, HERE)
 import roofline  # noqa: E402
-from gpu_check import Case, Report, Ways, machine  # noqa: E402
+from gpu_check import Case, Report, Ways, add_common, dispatch, machine  # noqa: E402
 from harness import ENVIRONMENT, ROOT, need, read_json, read_log, run, write_json  # noqa: E402
 from onnx_files import write_tensor  # noqa: E402
 from safetensors_files import read_safetensors, write_safetensors  # noqa: E402
@@ -422,21 +422,13 @@ def main():
     making.add_argument("folder")
     making.add_argument("--models", default="124M,1.5B", help=f"of {', '.join(SIZES)}, with a batch or without: 124M:32 (default %(default)s)")
     making.add_argument("--ranks", type=int, default=1, help="data parallel, so many times the batch; PyTorch is compared with one rank only")
-    making.add_argument("--sscc", default=f"{ROOT}/build/sscc")
-    making.add_argument("--arch", default="sm_90")
-    making.add_argument("--target", choices=["cuda", "cpu"], default="cuda")
     running = verbs.add_parser("run", help="build, run in turns, report")
-    running.add_argument("--minutes", type=float, default=10, help="nothing is begun after so long")
     running.add_argument("--models", help="some of those that were prepared, by name: 124M")
     running.add_argument("--steps", type=int, default=20, help=f"steps of a run that count, after {WARM} that do not (default %(default)s)")
     running.add_argument("--rounds", type=int, default=2, help="runs of each program (default %(default)s)")
     running.add_argument("--python", help="the Python that has PyTorch; else the first one found")
-    running.add_argument("--report", help="a JSON file for what was found")
-    running.add_argument("--runtime", help="a libsscc_rt.so made from the same sources; else the first model compiles it")
-    arguments = parser.parse_args()
-    if arguments.verb == "run" and not IS_CARRIED:
-        sys.exit("gpu-bench: `run` is for a folder that `prepare` has written")
-    return prepare(arguments) if arguments.verb == "prepare" else run_all(arguments)
+    add_common(making, running, "model")
+    return dispatch(parser, IS_CARRIED, prepare, run_all)
 
 
 if __name__ == "__main__":
