@@ -92,6 +92,35 @@ void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const 
 void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
                            int first_dim, bool accumulate);
 
+// Windows that slide over space. Operands have the dimensions [batch, channels, space...], one to three of space; of each, `large` has the positions
+// that windows see, `small` one position for each window: window y sees y * stride + k * dilation - pad of `large`, k in [0, kernel). What lies outside
+// of `large` is left out. How far the last window goes follows from the lengths; positions that no window sees may remain. A piece of a tensor has
+// another pad than the whole.
+constexpr int max_space = 3;
+struct Window {
+  int64_t kernel[max_space] = {1, 1, 1}, stride[max_space] = {1, 1, 1}, dilation[max_space] = {1, 1, 1}, pad[max_space] = {};
+  bool operator==(const Window&) const = default;
+};
+
+// The three products of convolution, each of two of `large` [n, g c, ..], `small` [n, g m, ..] and `weight` [g m, c, kernel..]; the number of groups g
+// is what the channels of large are to the second dimension of weight. All sum over what their result does not have:
+//   small[n, gm, y] (+)= sum over c, k of large[n, gc, window y at k] weight[gm, c, k]
+//   large[n, gc, x] (+)= sum over m and all y, k with window y at k = x
+//   weight[gm, c, k] (+)= sum over n, y
+// Types as contract's: one type, or small floats whose result is f32.
+void convolve(const Tensor& small, const Tensor& large, const Tensor& weight, const Window& window, bool accumulate);
+void convolve_transposed(const Tensor& large, const Tensor& small, const Tensor& weight, const Window& window, bool accumulate);
+void convolve_grad_weight(const Tensor& weight, const Tensor& large, const Tensor& small, const Window& window, bool accumulate);
+
+// small = the maximum over each window, not a number where one is; `taps` (u8, small's dims; data null: not wanted): the first k, in row-major order over
+// the kernel, that holds it. Kernels have at most 256 positions.
+void max_pool(const Tensor& small, const Tensor& taps, const Tensor& large, const Window& window);
+// large[x] (+)= the sum of small[y] over the windows y whose tap is at x.
+void max_pool_grad(const Tensor& large, const Tensor& small, const Tensor& taps, const Window& window, bool accumulate);
+// small = scale * the sum over each window; large (+)= scale * the sum over all windows that see it.
+void sum_pool(const Tensor& small, const Tensor& large, const Window& window, double scale);
+void sum_pool_grad(const Tensor& large, const Tensor& small, const Window& window, double scale, bool accumulate);
+
 // out[i..] = logits[i.., labels[i..] - index_offset] along `dim`, 0 where the label is ignored or lies in another piece.
 // `classes`: of the whole dimension; a label outside of [0, classes) is an error.
 void pick(const Tensor& out, const Tensor& logits, const Tensor& labels, int dim, int64_t index_offset, int64_t classes, int64_t ignore_index);
