@@ -157,6 +157,31 @@ std::string rule_text(const rt::AttentionRule& rule) {
   return text + "}";
 }
 
+// As much of a window as there are dimensions of space; what is as in most windows is left out.
+std::string window_text(const rt::Window& window, size_t space) {
+  std::string text;
+  const auto add = [&](const char* name, const int64_t(&values)[rt::max_space], int64_t otherwise) {
+    const llvm::ArrayRef<int64_t> used(values, space);
+    if (llvm::any_of(used, [&](int64_t value) { return value != otherwise; }))
+      text += (text.empty() ? "." : ", .") + std::string(name) + " = " + braces(Shape(used.begin(), used.end()));
+  };
+  add("kernel", window.kernel, 1);
+  add("stride", window.stride, 1);
+  add("dilation", window.dilation, 1);
+  add("pad", window.pad, 0);
+  return "Window{" + text + "}";
+}
+
+void print_windows(Call& call) {
+  const auto& [window, scale] = expression_of<WindowExpression>(call);
+  const Opcode opcode = call.instruction.opcode;
+  call.outs(opcode == Opcode::max_pool ? 2 : 1)
+      .ins(opcode == Opcode::max_pool || opcode == Opcode::sum_pool || opcode == Opcode::sum_pool_grad ? 1 : 2);
+  call.word(window_text(window, call.instruction.ins[0].dims.size() - 2));
+  if (opcode == Opcode::sum_pool || opcode == Opcode::sum_pool_grad) call.real(scale);
+  if (opcode != Opcode::max_pool && opcode != Opcode::sum_pool) call.accumulation();
+}
+
 void print_epilogue(Call& call) {
   const auto& e = expression_of<EpilogueExpression>(call);
   const llvm::ArrayRef<View> ins = call.instruction.ins;
@@ -266,6 +291,13 @@ void print_arguments(Call& call) {
     }
     case Opcode::layer_norm_grad: call.outs(1).ins(5).number(expression_of<NormExpression>(call).first_dim).accumulation(); break;
     case Opcode::layer_norm_grad_scale: call.outs(2).ins(4).number(expression_of<NormExpression>(call).first_dim).accumulation(); break;
+    case Opcode::convolve:
+    case Opcode::convolve_transposed:
+    case Opcode::convolve_grad_weight:
+    case Opcode::max_pool:
+    case Opcode::max_pool_grad:
+    case Opcode::sum_pool:
+    case Opcode::sum_pool_grad: print_windows(call); break;
     case Opcode::pad: {
       const auto& padding = expression_of<PadExpression>(call);
       call.outs(1).ins(1).list(padding.starts).list(padding.steps).accumulation();

@@ -42,4 +42,11 @@ void gather(Node& n);
 void shape(Node& n);
 void constant(Node& n);
 
+// import_windows.cpp
+void convolution(Node& n);
+void convolution_transposed(Node& n);
+void max_pool(Node& n);
+void average_pool(Node& n);
+void global_pool(Node& n, Join join);
+
 }  // namespace sscc::importers

@@ -27,6 +27,13 @@ const char* name_of(Kind kind) {
     case Kind::layer_norm: return "layer_norm";
     case Kind::layer_norm_grad: return "layer_norm_grad";
     case Kind::layer_norm_grad_scale: return "layer_norm_grad_scale";
+    case Kind::convolve: return "convolve";
+    case Kind::convolve_transposed: return "convolve_transposed";
+    case Kind::convolve_grad_weight: return "convolve_grad_weight";
+    case Kind::max_pool: return "max_pool";
+    case Kind::max_pool_grad: return "max_pool_grad";
+    case Kind::sum_pool: return "sum_pool";
+    case Kind::sum_pool_grad: return "sum_pool_grad";
     case Kind::pick: return "pick";
     case Kind::cross_entropy_grad: return "cross_entropy_grad";
     case Kind::update: return "update";
@@ -158,7 +165,8 @@ Region compute_region(const Module& module, const Op& op, int index, const Piece
       const int64_t axis_length = op.rule.axes[static_cast<size_t>(occurrence.axis)].length;
       Intervals& dim = dims[static_cast<size_t>(occurrence.dim)];
       const int64_t length = tensor.shape[static_cast<size_t>(occurrence.dim)];
-      dim = intersect(dim, spread(positions, occurrence.stride, axis_length, length));
+      const Intervals own = spread(positions, occurrence.stride, axis_length, length);
+      dim = intersect(dim, widened(own, occurrence.before, occurrence.after, length));
       break;
     }
   }

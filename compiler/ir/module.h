@@ -90,6 +90,13 @@ enum class Kind {
   layer_norm,
   layer_norm_grad,
   layer_norm_grad_scale,
+  convolve,
+  convolve_transposed,
+  convolve_grad_weight,
+  max_pool,
+  max_pool_grad,
+  sum_pool,
+  sum_pool_grad,
   pick,
   cross_entropy_grad,
   update,
@@ -124,6 +131,10 @@ struct NormAttributes {
   int first_dim = 0;
   double epsilon = 1e-5;
 };  // layer_norm*
+struct WindowAttributes {
+  rt::Window window;
+  double scale = 1;  // of sum_pool and its gradient
+};                   // convolve*, *_pool*
 struct ClassAttributes {
   int dim = 0;
   int64_t ignore_index = INT64_MIN;
@@ -133,7 +144,7 @@ struct UpdateAttributes {
 };                       // inputs: parameter, gradient, [moment1, [moment2]], [clip, [loss scale, steps taken]]
 struct NoAttributes {};  // reshape, expand (shape is the output's)
 using Attributes = std::variant<NoAttributes, PointwiseAttributes, ContractAttributes, ReduceAttributes, TransposeAttributes, SliceAttributes,
-                                DimAttributes, NormAttributes, ClassAttributes, UpdateAttributes>;
+                                DimAttributes, NormAttributes, WindowAttributes, ClassAttributes, UpdateAttributes>;
 
 // The axis rule of one operator (docs: PLAN_LANGUAGE section 1). An axis is an iteration axis; an occurrence says that it indexes, with a
 // stride in elements of that dimension, a dimension of an operand. (h d) is two occurrences on one dimension, strides d and 1.
@@ -149,6 +160,8 @@ struct Occurrence {
   int operand = 0;  // inputs 0.., then outputs
   int dim = 0;
   int64_t stride = 1;
+  // Windows: how many positions of the dimension a piece of the axis sees before and behind its own, as far as there are any.
+  int64_t before = 0, after = 0;
 };
 struct Rule {
   std::vector<Axis> axes;

@@ -65,7 +65,7 @@ std::string number(double value) {
 template <class List>
 std::string numbers(const List& list) {
   std::string text = "[";
-  for (size_t i = 0; i < list.size(); ++i) text += (i ? " " : "") + std::to_string(list[i]);
+  for (size_t i = 0; i < std::size(list); ++i) text += (i ? " " : "") + std::to_string(list[i]);
   return text + "]";
 }
 
@@ -95,6 +95,11 @@ struct AttributePrinter {
   std::string operator()(const SliceAttributes& a) const { return " starts=" + numbers(a.starts) + " steps=" + numbers(a.steps); }
   std::string operator()(const DimAttributes& a) const { return " dim=" + std::to_string(a.dim); }
   std::string operator()(const NormAttributes& a) const { return " first_dim=" + std::to_string(a.first_dim) + " epsilon=" + number(a.epsilon); }
+  std::string operator()(const WindowAttributes& a) const {
+    const rt::Window& w = a.window;
+    return " kernel=" + numbers(w.kernel) + " stride=" + numbers(w.stride) + " dilation=" + numbers(w.dilation) + " pad=" + numbers(w.pad) +
+           (a.scale != 1 ? " scale=" + number(a.scale) : "");
+  }
   std::string operator()(const ClassAttributes& a) const {
     return " dim=" + std::to_string(a.dim) + (a.ignore_index != INT64_MIN ? " ignore_index=" + std::to_string(a.ignore_index) : "");
   }

@@ -155,6 +155,13 @@ Intervals spread(const Intervals& piece, int64_t stride, int64_t factor, int64_t
   return Intervals(all);
 }
 
+Intervals widened(const Intervals& intervals, int64_t before, int64_t after, int64_t length) {
+  if (before == 0 && after == 0) return intervals;
+  llvm::SmallVector<Interval, 1> list;
+  for (const Interval& each : intervals.list()) list.push_back({std::max<int64_t>(0, each.begin - before), std::min(length, each.end + after)});
+  return Intervals(list);
+}
+
 // -- regions --------------------------------------------------------------------------------------------------------------------------------------
 
 struct Region::Hash {

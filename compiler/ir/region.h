@@ -60,6 +60,9 @@ class Intervals {
 // Positions p of [0, length) with ((p / stride) mod factor) in `piece`: how a piece of a factor looks in the whole dimension.
 Intervals spread(const Intervals& piece, int64_t stride, int64_t factor, int64_t length);
 
+// Each interval with `before` more positions in front of it and `after` behind it, of those in [0, length).
+Intervals widened(const Intervals& intervals, int64_t before, int64_t after, int64_t length);
+
 // A value, and cheap: equal regions share one immutable description (they are made once and kept), so copies and comparisons cost a pointer's.
 class Region {
  public:

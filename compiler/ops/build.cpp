@@ -268,6 +268,49 @@ std::pair<TensorId, TensorId> Builder::layer_norm_grad_scale(TensorId dy, Tensor
   return {dscale, dbias};
 }
 
+TensorId Builder::convolve(TensorId large, TensorId weight, const Shape& small, const rt::Window& window) {
+  const TensorId out = result(small, module_.tensors[large].dtype);
+  add(Kind::convolve, WindowAttributes{window}, {large, weight}, {out});
+  return out;
+}
+
+TensorId Builder::convolve_transposed(TensorId small, TensorId weight, const Shape& large, const rt::Window& window) {
+  const TensorId out = result(large, module_.tensors[small].dtype);
+  add(Kind::convolve_transposed, WindowAttributes{window}, {small, weight}, {out});
+  return out;
+}
+
+TensorId Builder::convolve_grad_weight(TensorId large, TensorId small, const Shape& weight, const rt::Window& window) {
+  const TensorId out = result(weight, module_.tensors[large].dtype);
+  add(Kind::convolve_grad_weight, WindowAttributes{window}, {large, small}, {out});
+  return out;
+}
+
+Builder::MaxPool Builder::max_pool(TensorId large, const Shape& small, const rt::Window& window) {
+  const TensorId out = result(small, module_.tensors[large].dtype);
+  const TensorId taps = result(small, DType::u8);
+  add(Kind::max_pool, WindowAttributes{window}, {large}, {out, taps});
+  return {out, taps};
+}
+
+TensorId Builder::max_pool_grad(TensorId small, TensorId taps, const Shape& large, const rt::Window& window) {
+  const TensorId out = result(large, module_.tensors[small].dtype);
+  add(Kind::max_pool_grad, WindowAttributes{window}, {small, taps}, {out});
+  return out;
+}
+
+TensorId Builder::sum_pool(TensorId large, const Shape& small, const rt::Window& window, double scale) {
+  const TensorId out = result(small, module_.tensors[large].dtype);
+  add(Kind::sum_pool, WindowAttributes{window, scale}, {large}, {out});
+  return out;
+}
+
+TensorId Builder::sum_pool_grad(TensorId small, const Shape& large, const rt::Window& window, double scale) {
+  const TensorId out = result(large, module_.tensors[small].dtype);
+  add(Kind::sum_pool_grad, WindowAttributes{window, scale}, {small}, {out});
+  return out;
+}
+
 TensorId Builder::pick(TensorId logits, TensorId labels, int dim, int64_t ignore_index) {
   const TensorId out = result(module_.tensors[labels].shape, module_.tensors[logits].dtype);
   add(Kind::pick, ClassAttributes{dim, ignore_index}, {logits, labels}, {out});

@@ -54,6 +54,17 @@ class Builder {
   Norm layer_norm(TensorId x, TensorId scale, TensorId bias, int first_dim, double epsilon);
   TensorId layer_norm_grad(TensorId dy, TensorId x, TensorId scale, TensorId mean, TensorId rstd, int first_dim);
   std::pair<TensorId, TensorId> layer_norm_grad_scale(TensorId dy, TensorId x, TensorId mean, TensorId rstd, int first_dim);
+  // With the shape of the result: it does not follow from those of the operands.
+  TensorId convolve(TensorId large, TensorId weight, const Shape& small, const rt::Window& window);
+  TensorId convolve_transposed(TensorId small, TensorId weight, const Shape& large, const rt::Window& window);
+  TensorId convolve_grad_weight(TensorId large, TensorId small, const Shape& weight, const rt::Window& window);
+  struct MaxPool {
+    TensorId small, taps;
+  };
+  MaxPool max_pool(TensorId large, const Shape& small, const rt::Window& window);
+  TensorId max_pool_grad(TensorId small, TensorId taps, const Shape& large, const rt::Window& window);
+  TensorId sum_pool(TensorId large, const Shape& small, const rt::Window& window, double scale);
+  TensorId sum_pool_grad(TensorId small, const Shape& large, const rt::Window& window, double scale);
   TensorId pick(TensorId logits, TensorId labels, int dim, int64_t ignore_index);
   TensorId cross_entropy_grad(TensorId logits, TensorId lse, TensorId labels, TensorId dloss, int dim, int64_t ignore_index);
   TensorId update(TensorId parameter, TensorId gradient, llvm::ArrayRef<TensorId> moments, TensorId clip, const rt::UpdateRule& rule);

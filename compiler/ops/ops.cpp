@@ -1,5 +1,7 @@
 #include "compiler/ops/ops.h"
 
+#include "compiler/ops/windows.h"
+
 namespace sscc {
 
 #define SSCC_OP(kind) extern const OpDefinition kind##_definition;
@@ -23,7 +25,7 @@ DType operand_type(const Module& module, const Op& op, int index) {
   if (rt::arithmetic_type(own) != DType::f32 || index >= static_cast<int>(op.inputs.size())) return own;
   const DType result = type_of(op.outputs[0]);
   if (definition(op.kind).is_layout || (op.kind == Kind::reduce && rt::is_small(result))) return result;
-  if (op.kind != Kind::contract) return own;
+  if (op.kind != Kind::contract && !is_convolution(op.kind)) return own;
   for (const TensorId id : {op.inputs[0], op.inputs[1], op.outputs[0]})
     if (rt::is_small(type_of(id))) return type_of(id);
   return own;

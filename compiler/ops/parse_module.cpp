@@ -307,6 +307,13 @@ class Parser {
       case Kind::layer_norm:
       case Kind::layer_norm_grad:
       case Kind::layer_norm_grad_scale: return NormAttributes();
+      case Kind::convolve:
+      case Kind::convolve_transposed:
+      case Kind::convolve_grad_weight:
+      case Kind::max_pool:
+      case Kind::max_pool_grad:
+      case Kind::sum_pool:
+      case Kind::sum_pool_grad: return WindowAttributes();
       case Kind::pick:
       case Kind::cross_entropy_grad: return ClassAttributes();
       case Kind::update: return UpdateAttributes();
@@ -363,6 +370,21 @@ class Parser {
   static bool set(NormAttributes& a, const std::string& key, Line& line) {
     if (key == "epsilon") return a.epsilon = line.real(), true;
     return key == "first_dim" && (a.first_dim = small(line.integer()), true);
+  }
+  static bool set(WindowAttributes& a, const std::string& key, Line& line) {
+    if (key == "scale") return a.scale = line.real(), true;
+    auto* const values = key == "kernel"     ? &a.window.kernel
+                         : key == "stride"   ? &a.window.stride
+                         : key == "dilation" ? &a.window.dilation
+                         : key == "pad"      ? &a.window.pad
+                                             : nullptr;
+    if (!values) return false;
+    const std::vector<int64_t> given = line.integers();
+    if (given.size() > std::size(*values)) throw Malformed{"more dimensions than kernels take"};
+    for (const int64_t value : given)
+      if (value < 0 || value > (int64_t{1} << 31)) throw Malformed{"no length of a window"};
+    std::copy(given.begin(), given.end(), *values);
+    return true;
   }
   static bool set(ClassAttributes& a, const std::string& key, Line& line) {
     if (key == "ignore_index") return a.ignore_index = line.integer(), true;

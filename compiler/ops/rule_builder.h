@@ -21,9 +21,9 @@ class RuleBuilder {
     rule_.axes.push_back({std::move(name), length, mark, -1});
     return static_cast<int>(rule_.axes.size()) - 1;
   }
-  // The axis indexes this dimension with a stride.
-  void at(int axis, int index, size_t dim, int64_t stride = 1) {
-    if (axis >= 0 && has(index) && shape(index)[dim] != 1) rule_.occurrences.push_back({axis, index, static_cast<int>(dim), stride});
+  // The axis indexes this dimension with a stride; a piece of it sees so many positions before and after its own, too.
+  void at(int axis, int index, size_t dim, int64_t stride = 1, int64_t before = 0, int64_t after = 0) {
+    if (axis >= 0 && has(index) && shape(index)[dim] != 1) rule_.occurrences.push_back({axis, index, static_cast<int>(dim), stride, before, after});
   }
   Rule take() { return std::move(rule_); }
 

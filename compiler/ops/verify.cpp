@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <set>
 
+#include "compiler/ops/windows.h"
 #include "compiler/support/strings.h"
 
 namespace sscc {
@@ -34,6 +35,13 @@ class Inspector {
       case Kind::layer_norm: return norm(in(0), {in(1)}, {out(1), out(2)}, {in(0), out(0)});
       case Kind::layer_norm_grad: return norm(in(1), {in(2)}, {in(3), in(4)}, {in(0), in(1), out(0)});
       case Kind::layer_norm_grad_scale: return norm(in(1), {out(0)}, {in(2), in(3)}, {in(0), in(1)});
+      case Kind::convolve:
+      case Kind::convolve_transposed:
+      case Kind::convolve_grad_weight:
+      case Kind::max_pool:
+      case Kind::max_pool_grad:
+      case Kind::sum_pool:
+      case Kind::sum_pool_grad: return windows(*window_operands(op_.kind));
       case Kind::pick: return classes(in(0), {in(1), out(0)});
       case Kind::cross_entropy_grad: return classes(in(0), {in(1), in(2), in(3)});
       case Kind::update: return all_equal({in(0), in(1), out(0)}, 0);
@@ -80,6 +88,13 @@ class Inspector {
       case Kind::layer_norm: return {2, 3, index_of<NormAttributes>()};
       case Kind::layer_norm_grad: return {5, 1, index_of<NormAttributes>()};
       case Kind::layer_norm_grad_scale: return {4, 1, index_of<NormAttributes>()};
+      case Kind::convolve:
+      case Kind::convolve_transposed:
+      case Kind::convolve_grad_weight: return {2, 1, index_of<WindowAttributes>()};
+      case Kind::max_pool: return {1, 2, index_of<WindowAttributes>()};
+      case Kind::max_pool_grad: return {2, 1, index_of<WindowAttributes>()};
+      case Kind::sum_pool:
+      case Kind::sum_pool_grad: return {1, 1, index_of<WindowAttributes>()};
       case Kind::pick: return {2, 1, index_of<ClassAttributes>()};
       case Kind::cross_entropy_grad: return {4, 1, index_of<ClassAttributes>()};
       case Kind::update: return {2, 1, index_of<UpdateAttributes>()};
@@ -211,6 +226,28 @@ class Inspector {
     if (has_bias && in(2) != in(1)) return operands();
     const bool has_bias_gradient = op_.kind == Kind::layer_norm_grad_scale && op_.outputs.size() > 1 && op_.outputs[1].valid();
     return has_bias_gradient && out(1) != out(0) ? operands() : "";
+  }
+
+  std::string windows(const WindowOperands& at) const {
+    const rt::Window& window = std::get<WindowAttributes>(op_.attributes).window;
+    const Dims large = shape(operand(op_, at.large)), small = shape(operand(op_, at.small));
+    if (large.size() < 3 || large.size() > 2 + static_cast<size_t>(rt::max_space) || small.size() != large.size() || small[0] != large[0])
+      return operands();
+    for (size_t d = 0; d < static_cast<size_t>(rt::max_space); ++d)
+      if (window.kernel[d] < 1 || window.stride[d] < 1 || window.dilation[d] < 1 || window.pad[d] < 0) return "no such window";
+    // Every window sees something, so that a maximum is one.
+    for (size_t d = 2; d < large.size(); ++d) {
+      const int64_t stride = window.stride[d - 2], pad = window.pad[d - 2], reach = (window.kernel[d - 2] - 1) * window.dilation[d - 2];
+      if (reach < pad || (small[d] - 1) * stride - pad >= large[d]) return "a window lies outside";
+    }
+    if (at.taps >= 0 && shape(operand(op_, at.taps)) != small) return operands();
+    if (at.weight < 0) return small[1] == large[1] ? "" : operands();
+    const Dims weight = shape(operand(op_, at.weight));
+    if (weight.size() != large.size() || weight[0] != small[1] || large[1] % weight[1] != 0 || small[1] % (large[1] / weight[1]) != 0)
+      return operands();
+    for (size_t d = 2; d < weight.size(); ++d)
+      if (weight[d] != window.kernel[d - 2]) return operands();
+    return "";
   }
 
   std::string classes(Dims scores, std::initializer_list<Dims> others) const {

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "compiler/ops/ops.h"
+#include "compiler/ops/windows.h"
 #include "compiler/passes/cut_step.h"
 #include "compiler/passes/pieces.h"
 #include "compiler/passes/requests.h"
@@ -165,7 +166,7 @@ class Divider {
     std::vector<Hit> found = hits(op, id, classes_, request);
     std::erase_if(found, [&](const Hit& hit) {
       const Mark mark = op.rule.axes[static_cast<size_t>(hit.axis)].mark;
-      return mark == Mark::frozen || mark == Mark::segment || mark == Mark::window || (mark == Mark::decomposed && !definition(op.kind).decompose);
+      return mark == Mark::frozen || mark == Mark::segment || (mark == Mark::decomposed && !definition(op.kind).decompose);
     });
     if (found.empty()) return;
     const Hit hit = found.size() == 1 ? found[0] : choose(id, found, p.divisions[0].rule);
@@ -278,7 +279,7 @@ class Divider {
       }
       split.pieces.insert(split.pieces.end(), pieces.begin(), pieces.end());
     }
-    if (is_looked_up(op, axis) && llvm::any_of(split.pieces, [&](const Intervals& piece) {
+    if (needs_ranges(op, axis) && llvm::any_of(split.pieces, [&](const Intervals& piece) {
           return !spread(piece, split.stride, split.length, op.rule.axes[static_cast<size_t>(axis)].length).is_single();
         }))
       return false;
@@ -286,14 +287,19 @@ class Divider {
     return true;
   }
 
-  // Do indices select along this axis? Its pieces must be ranges: an index is compared with their bounds.
-  static bool is_looked_up(const Op& op, int axis) {
+  // Must pieces of this axis be ranges? Where indices select along it they are compared with the bounds of pieces; windows slide over one range.
+  static bool needs_ranges(const Op& op, int axis) {
+    const auto indexes = [&](int index, int first, int last) {
+      return llvm::any_of(op.rule.occurrences,
+                          [&](const Occurrence& o) { return o.axis == axis && o.operand == index && first <= o.dim && o.dim <= last; });
+    };
+    if (const auto windows = window_operands(op.kind)) return indexes(windows->small, 2, rt::max_rank);
     const int n = static_cast<int>(op.inputs.size());
     int table = -1, dim = -1;
     if (op.kind == Kind::gather) table = 0, dim = std::get<DimAttributes>(op.attributes).dim;
     if (op.kind == Kind::scatter_add) table = n, dim = std::get<DimAttributes>(op.attributes).dim;
     if (op.kind == Kind::pick || op.kind == Kind::cross_entropy_grad) table = 0, dim = std::get<ClassAttributes>(op.attributes).dim;
-    return llvm::any_of(op.rule.occurrences, [&](const Occurrence& o) { return o.axis == axis && o.operand == table && o.dim == dim; });
+    return indexes(table, dim, dim);
   }
 
   // -- rules by operator and dimension ------------------------------------------------------------------------------------------------------------
@@ -346,8 +352,7 @@ class Divider {
       return;
     }
     const Axis& a = op.rule.axes[static_cast<size_t>(axis)];
-    if (a.mark == Mark::frozen || a.mark == Mark::segment || a.mark == Mark::window ||
-        (a.mark == Mark::decomposed && !definition(op.kind).decompose)) {
+    if (a.mark == Mark::frozen || a.mark == Mark::segment || (a.mark == Mark::decomposed && !definition(op.kind).decompose)) {
       diagnostics_.error(Code::cannot_split, p.rule->where, "operator " + quoted(op.name) + " cannot be divided along axis " + quoted(a.name),
                          "its axes are " + names, op.name);
       return;

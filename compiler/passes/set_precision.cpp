@@ -119,6 +119,8 @@ class Precision {
     if (const TensorId of = tensor(id).gradient_of; of.valid()) return tensor(of).dtype;
     switch (op.kind) {
       case Kind::contract:
+      case Kind::convolve:
+      case Kind::convolve_transposed:
       case Kind::gather: return small_;
       case Kind::reduce:
       case Kind::pick:

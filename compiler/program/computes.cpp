@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "compiler/ops/windows.h"
 #include "compiler/support/strings.h"
 
 namespace sscc {
@@ -37,6 +38,13 @@ class Comparison {
       case Kind::layer_norm: return is(Opcode::layer_norm, norm());
       case Kind::layer_norm_grad: return is(Opcode::layer_norm_grad, norm());
       case Kind::layer_norm_grad_scale: return is(Opcode::layer_norm_grad_scale, norm());
+      case Kind::convolve: return is(Opcode::convolve, windows());
+      case Kind::convolve_transposed: return is(Opcode::convolve_transposed, windows());
+      case Kind::convolve_grad_weight: return is(Opcode::convolve_grad_weight, windows());
+      case Kind::max_pool: return is(Opcode::max_pool, windows());
+      case Kind::max_pool_grad: return is(Opcode::max_pool_grad, windows());
+      case Kind::sum_pool: return is(Opcode::sum_pool, windows());
+      case Kind::sum_pool_grad: return is(Opcode::sum_pool_grad, windows());
       case Kind::pad: return is(Opcode::pad, pad());
       case Kind::update: return is(Opcode::update, update());
       default: return is(Opcode::copy, "");  // layout operators, where they are not views
@@ -111,6 +119,22 @@ class Comparison {
     const auto* e = expression_of<NormExpression>(instruction_);
     const auto& a = std::get<NormAttributes>(op_.attributes);
     return e && e->first_dim == a.first_dim && e->epsilon == a.epsilon ? "" : "normalises otherwise than its operator";
+  }
+
+  std::string windows() const {
+    const auto* e = expression_of<WindowExpression>(instruction_);
+    const auto& a = std::get<WindowAttributes>(op_.attributes);
+    if (!e || e->scale != a.scale) return "is scaled otherwise than its operator";
+    const WindowOperands at = *window_operands(op_.kind);
+    const Region large = region_of(module_, op_, at.large, piece_), small = region_of(module_, op_, at.small, piece_);
+    rt::Window expected = a.window;
+    for (size_t d = 2; d < large.rank(); ++d) {
+      if (!large.dim(d).is_single() || !small.dim(d).is_single()) return "slides windows over what is in several places: " + large.to_string();
+      // Where the first window of the piece begins, before where the piece's own positions do.
+      const int64_t window_begin = small.dim(d).begin_position() * a.window.stride[d - 2] - a.window.pad[d - 2];
+      expected.pad[d - 2] = large.dim(d).begin_position() - window_begin;
+    }
+    return e->window == expected ? "" : "slides other windows than its operator";
   }
 
   std::string pad() const {

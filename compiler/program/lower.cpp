@@ -339,6 +339,7 @@ class Description {
     if (const auto* c = std::get_if<Communication>(&i.expression)) add(c->peer, c->group, c->transfer, c->root, c->crosses_micro_batches);
     if (const auto* x = std::get_if<IndexExpression>(&i.expression)) add(x->offset);
     if (const auto* c = std::get_if<Capture>(&i.expression)) add(c->regions);
+    if (const auto* w = std::get_if<WindowExpression>(&i.expression)) add(w->window.pad[0], w->window.pad[1], w->window.pad[2]);
     if (const auto* p = std::get_if<PadExpression>(&i.expression))
       for (int64_t s : p->starts) add(s);
   }

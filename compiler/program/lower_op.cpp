@@ -2,10 +2,28 @@
 #include <algorithm>
 
 #include "compiler/ops/ops.h"
+#include "compiler/ops/windows.h"
 #include "compiler/program/lower_rank.h"
 #include "compiler/support/check.h"
 
 namespace sscc {
+namespace {
+
+// The kernel of a kind with windows.
+Opcode opcode_of(Kind kind) {
+  switch (kind) {
+    case Kind::convolve: return Opcode::convolve;
+    case Kind::convolve_transposed: return Opcode::convolve_transposed;
+    case Kind::convolve_grad_weight: return Opcode::convolve_grad_weight;
+    case Kind::max_pool: return Opcode::max_pool;
+    case Kind::max_pool_grad: return Opcode::max_pool_grad;
+    case Kind::sum_pool: return Opcode::sum_pool;
+    case Kind::sum_pool_grad: return Opcode::sum_pool_grad;
+    default: SSCC_CHECK(false, std::string("no windows in ") + name_of(kind));
+  }
+}
+
+}  // namespace
 
 // Which of this rank's pieces of the operator piece `p` is: the same on all ranks that share a program.
 int32_t RankLowering::ordinal(OpId self, int32_t p) const {
@@ -329,6 +347,24 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
                                                  : Opcode::layer_norm_grad_scale;
       expression = NormExpression{a.first_dim, a.epsilon};
       can_add = o.kind != Kind::layer_norm;
+      break;
+    }
+    case Kind::convolve:
+    case Kind::convolve_transposed:
+    case Kind::convolve_grad_weight:
+    case Kind::max_pool:
+    case Kind::max_pool_grad:
+    case Kind::sum_pool:
+    case Kind::sum_pool_grad: {
+      const auto& a = std::get<WindowAttributes>(o.attributes);
+      const WindowOperands at = *window_operands(o.kind);
+      const Region large = region_of(module_, o, at.large, piece), small = region_of(module_, o, at.small, piece);
+      WindowExpression windows{a.window, a.scale};
+      for (size_t d = 2; d < large.rank(); ++d)
+        windows.window.pad[d - 2] += large.dim(d).begin_position() - small.dim(d).begin_position() * a.window.stride[d - 2];
+      opcode = opcode_of(o.kind);
+      expression = windows;
+      can_add = o.kind != Kind::max_pool && o.kind != Kind::sum_pool;
       break;
     }
     case Kind::pick:

@@ -19,6 +19,13 @@ const char* name_of(Opcode opcode) {
     case Opcode::layer_norm: return "layer_norm";
     case Opcode::layer_norm_grad: return "layer_norm_grad";
     case Opcode::layer_norm_grad_scale: return "layer_norm_grad_scale";
+    case Opcode::convolve: return "convolve";
+    case Opcode::convolve_transposed: return "convolve_transposed";
+    case Opcode::convolve_grad_weight: return "convolve_grad_weight";
+    case Opcode::max_pool: return "max_pool";
+    case Opcode::max_pool_grad: return "max_pool_grad";
+    case Opcode::sum_pool: return "sum_pool";
+    case Opcode::sum_pool_grad: return "sum_pool_grad";
     case Opcode::pick: return "pick";
     case Opcode::cross_entropy_grad: return "cross_entropy_grad";
     case Opcode::pad: return "pad";

@@ -66,6 +66,13 @@ enum class Opcode {
   layer_norm,
   layer_norm_grad,
   layer_norm_grad_scale,
+  convolve,
+  convolve_transposed,
+  convolve_grad_weight,
+  max_pool,
+  max_pool_grad,
+  sum_pool,
+  sum_pool_grad,
   pick,
   cross_entropy_grad,
   pad,
@@ -144,6 +151,10 @@ struct NormExpression {
   int first_dim = 0;
   double epsilon = 0;
 };
+struct WindowExpression {
+  rt::Window window;  // of the piece: its pad is from where its operands begin
+  double scale = 1;
+};
 struct PadExpression {
   Shape starts, steps;
 };
@@ -179,7 +190,7 @@ struct Instruction {
   llvm::SmallVector<View, 1> outs;
   llvm::SmallVector<View, 2> ins;
   std::variant<std::monostate, PointwiseExpression, ContractExpression, ReduceExpression, FillValue, IndexExpression, DimExpression, NormExpression,
-               EpilogueExpression, AttentionExpression, PadExpression, UpdateExpression, Communication, Capture>
+               WindowExpression, EpilogueExpression, AttentionExpression, PadExpression, UpdateExpression, Communication, Capture>
       expression;
   bool accumulate = false;
   std::string origin;  // the ONNX node (or parameter) this comes from; gradients: "grad of NODE"

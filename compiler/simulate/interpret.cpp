@@ -93,6 +93,23 @@ Call norm_call(const Instruction& instruction) {
   }
 }
 
+Call window_call(const Instruction& instruction) {
+  const auto& [window, scale] = std::get<WindowExpression>(instruction.expression);
+  const bool accumulate = instruction.accumulate;
+  switch (instruction.opcode) {
+    case Opcode::convolve: return [=](rt::Rank&, const Tensors& t, int) { rt::convolve(t.outs[0], t.ins[0], t.ins[1], window, accumulate); };
+    case Opcode::convolve_transposed:
+      return [=](rt::Rank&, const Tensors& t, int) { rt::convolve_transposed(t.outs[0], t.ins[0], t.ins[1], window, accumulate); };
+    case Opcode::convolve_grad_weight:
+      return [=](rt::Rank&, const Tensors& t, int) { rt::convolve_grad_weight(t.outs[0], t.ins[0], t.ins[1], window, accumulate); };
+    case Opcode::max_pool: return [=](rt::Rank&, const Tensors& t, int) { rt::max_pool(t.outs[0], t.outs[1], t.ins[0], window); };
+    case Opcode::max_pool_grad:
+      return [=](rt::Rank&, const Tensors& t, int) { rt::max_pool_grad(t.outs[0], t.ins[0], t.ins[1], window, accumulate); };
+    case Opcode::sum_pool: return [=](rt::Rank&, const Tensors& t, int) { rt::sum_pool(t.outs[0], t.ins[0], window, scale); };
+    default: return [=](rt::Rank&, const Tensors& t, int) { rt::sum_pool_grad(t.outs[0], t.ins[0], window, scale, accumulate); };
+  }
+}
+
 Call communication_call(const Instruction& instruction) {
   const auto c = std::get<Communication>(instruction.expression);
   switch (instruction.opcode) {
@@ -190,6 +207,13 @@ Call call_of(const Body& body, const Instruction& instruction) {
     case Opcode::layer_norm:
     case Opcode::layer_norm_grad:
     case Opcode::layer_norm_grad_scale: return norm_call(instruction);
+    case Opcode::convolve:
+    case Opcode::convolve_transposed:
+    case Opcode::convolve_grad_weight:
+    case Opcode::max_pool:
+    case Opcode::max_pool_grad:
+    case Opcode::sum_pool:
+    case Opcode::sum_pool_grad: return window_call(instruction);
     case Opcode::send:
     case Opcode::receive:
     case Opcode::all_reduce:

@@ -52,6 +52,13 @@ double flops_of(const AttentionExpression& e, const Instruction& i) {
   return i.opcode == Opcode::attention ? 2 * pairs * (summed + values) : 2 * pairs * (3 * summed + 2 * values);
 }
 
+// Two for each of the products that a position of `small` (sscc_rt/kernels.h) is the sum of, or is in.
+double flops_of_convolution(const Instruction& i) {
+  const View& small = i.opcode == Opcode::convolve ? i.outs[0] : i.opcode == Opcode::convolve_transposed ? i.ins[0] : i.ins[1];
+  const View& weight = i.opcode == Opcode::convolve_grad_weight ? i.outs[0] : i.ins[1];
+  return 2 * static_cast<double>(elements(small.dims)) * static_cast<double>(elements(weight.dims) / weight.dims[0]);
+}
+
 class Clock {
  public:
   Clock(const Programs& programs, const Cluster& cluster)
@@ -106,6 +113,8 @@ class Clock {
     if (const auto* e = std::get_if<EpilogueExpression>(&i.expression))
       flops = 2 * product_of(lengths_of(e->equation, llvm::ArrayRef<View>(i.ins).take_front(2)));
     if (const auto* e = std::get_if<AttentionExpression>(&i.expression)) flops = flops_of(*e, i);
+    if (i.opcode == Opcode::convolve || i.opcode == Opcode::convolve_transposed || i.opcode == Opcode::convolve_grad_weight)
+      flops = flops_of_convolution(i);
     const Cluster::Device& device = cluster_.device;
     if (is_communication(i.opcode)) return device.kernel_seconds;
     const DType precision = flops > 0 ? body.buffers[i.ins[0].buffer].dtype : DType::f32;
