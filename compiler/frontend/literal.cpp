@@ -9,11 +9,17 @@ namespace {
 
 constexpr int64_t largest = 1 << 20;  // elements of a literal: more is data, not shape arithmetic
 
+int64_t nearest_integer(double value) { return value >= 0x1p63 ? INT64_MAX : value < -0x1p63 ? INT64_MIN : static_cast<int64_t>(value); }
+
 template <class T>
 std::string pack(const std::vector<double>& values) {
   std::string bytes(values.size() * sizeof(T), '\0');
   for (size_t i = 0; i < values.size(); ++i) {
-    const T value = static_cast<T>(values[i]);
+    T value;
+    if constexpr (std::is_same_v<T, int64_t>)
+      value = nearest_integer(values[i]);
+    else
+      value = static_cast<T>(values[i]);
     std::memcpy(bytes.data() + i * sizeof(T), &value, sizeof(T));
   }
   return bytes;
@@ -58,6 +64,12 @@ std::optional<Literal> binary(const Literal& a, const Literal& b, double (*f)(do
 }
 
 }  // namespace
+
+std::vector<int64_t> Literal::integers() const {
+  std::vector<int64_t> result;
+  for (const double value : values) result.push_back(value >= 0x1p63 ? INT64_MAX : value < -0x1p63 ? INT64_MIN : static_cast<int64_t>(value));
+  return result;
+}
 
 std::string to_bytes(const Literal& literal) {
   switch (literal.dtype) {

@@ -11,10 +11,10 @@ namespace sscc {
 struct Literal {
   DType dtype = DType::f32;
   Shape shape;
-  std::vector<double> values;  // exact for integers up to 2^53, which shape arithmetic never exceeds
+  std::vector<double> values;  // exact for integers up to 2^53: shape arithmetic exceeds it only by INT64_MAX and the like, "to the end"
 
   bool is_scalar() const { return values.size() == 1; }
-  std::vector<int64_t> integers() const { return std::vector<int64_t>(values.begin(), values.end()); }
+  std::vector<int64_t> integers() const;  // what is beyond becomes the greatest or least one
 };
 
 // Element-wise bytes of a literal, little-endian, and back. None for a type that literals do not have.

@@ -40,6 +40,11 @@ std::string print_expression(const Instruction& i) {
     static const char* const masks[] = {"", " mask added", " mask replaces", " mask keeps"};
     return " " + e->equation + " scale " + llvm::formatv("{0}", e->rule.scale).str() + masks[static_cast<int>(e->rule.mask)];
   }
+  if (const auto* e = std::get_if<WindowExpression>(&i.expression)) {
+    const auto numbers = [&](const int64_t(&values)[rt::max_space]) { return to_string(Shape(values, values + i.ins[0].dims.size() - 2)); };
+    const rt::Window& w = e->window;
+    return " kernel " + numbers(w.kernel) + " stride " + numbers(w.stride) + " dilation " + numbers(w.dilation) + " pad " + numbers(w.pad);
+  }
   if (const auto* e = std::get_if<ReduceExpression>(&i.expression)) return " mask " + std::to_string(e->reduced);
   if (const auto* e = std::get_if<Communication>(&i.expression))
     return (e->group >= 0 ? " group#" + std::to_string(e->group) : " peer#" + std::to_string(e->peer)) + " transfer " + std::to_string(e->transfer);

@@ -78,7 +78,7 @@ class Generator {
     const size_t rank = s.size();
     if (rank == 0) return;
     TensorId y;
-    switch (coin(12)) {
+    switch (coin(14)) {
       case 0:
       case 1:
       case 2: y = linear(x); break;
@@ -121,6 +121,8 @@ class Generator {
         y = builder("ReduceSum").reduce(x, {d}, coin(2) == 0, coin(4) == 0 ? Join::max : Join::sum);
         break;
       }
+      case 11:
+      case 12: y = slide(x); break;
       default: {
         if (const TensorId other = partner(s, x); other.valid() && coin(2) == 0)
           y = builder("Mul").pointwise(Scalar::mul, {x, other});
@@ -153,6 +155,36 @@ class Generator {
     }
     out = labels.substr(0, labels.size() - 1) + "z";
     return builder("MatMul").contract(x, labels, w, labels.substr(labels.size() - 1) + "z", out);
+  }
+
+  // Convolution or pooling: windows that overlap, lie side by side or leave gaps, mostly such that their number divides the length.
+  TensorId slide(TensorId x) {
+    const Shape s = shape(x);
+    if (s.size() < 3) return {};
+    const int64_t kind = coin(5);
+    const bool widens = kind == 2;  // x has a position for each window
+    rt::Window w;
+    Shape other = {s[0], s[1]}, kernel;
+    for (size_t d = 2; d < s.size(); ++d) {
+      w.kernel[d - 2] = 1 + coin(3);
+      w.dilation[d - 2] = 1 + (coin(4) == 0);
+      const int64_t reach = (w.kernel[d - 2] - 1) * w.dilation[d - 2];
+      w.pad[d - 2] = coin(reach + 1);
+      w.stride[d - 2] = widens || s[d] % 2 == 0 ? 1 + coin(2) : 1;
+      int64_t length = widens ? s[d] * w.stride[d - 2] : s[d] / w.stride[d - 2];
+      const int64_t least = widens ? std::max<int64_t>(1, (s[d] - 1) * w.stride[d - 2] - w.pad[d - 2] + 1) : 1;
+      if (coin(5) == 0) length = std::max(least, length - 1);
+      other.push_back(length);
+      kernel.push_back(w.kernel[d - 2]);
+    }
+    if (kind == 3) return builder("MaxPool").max_pool(x, other, w).small;
+    if (kind == 4) return builder("AveragePool").sum_pool(x, other, w, 2);
+    const int64_t groups = s[1] % 2 == 0 && coin(3) == 0 ? 2 : 1, channels = 1 + coin(3);
+    Shape weight = widens ? Shape{s[1], channels} : Shape{channels * groups, s[1] / groups};
+    weight.append(kernel);
+    other[1] = channels * groups;
+    if (widens) return builder("ConvTranspose").convolve_transposed(x, parameter(weight), other, w);
+    return builder("Conv").convolve(x, parameter(weight), other, w);
   }
 
   TensorId bias(const Shape& s) {
