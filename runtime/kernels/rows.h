@@ -37,6 +37,16 @@ class RowShape {
     scratch.resize(static_cast<size_t>(length_));
     return scratch.data();
   }
+  // The same, for sums: what the row holds, or zeros.
+  template <class T>
+  T* open_sums(T* base, std::vector<T>& scratch, bool accumulate) const {
+    T* const sums = open(base, scratch);
+    if (accumulate)
+      read(base, scratch);
+    else
+      std::fill_n(sums, length_, T(0));
+    return sums;
+  }
   template <class T>
   void close(T* base, const std::vector<T>& scratch) const {
     if (is_contiguous()) return;

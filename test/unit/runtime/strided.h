@@ -59,7 +59,12 @@ class Array {
     return *this;
   }
   Array& constant(T value) {
-    each([&](T& element) { element = value; });
+    return set([&] { return value; });
+  }
+  // value(), called row-major.
+  template <class Value>
+  Array& set(const Value& value) {
+    each([&](T& element) { element = value(); });
     return *this;
   }
 
