@@ -3,6 +3,7 @@
 #include <numeric>
 
 #include "compiler/frontend/importers.h"
+#include "compiler/ops/windows.h"
 #include "compiler/support/strings.h"
 
 namespace sscc::importers {
@@ -185,6 +186,8 @@ void max_pool(Node& n) {
   if (std::accumulate(kernel->begin(), kernel->end(), int64_t{1}, std::multiplies<>()) > 256)
     throw UnsupportedNode{"MaxPool whose kernel has more than 256 positions"};
   const Shape small = with_space(n, n.shape(0)[1], windows.small());
+  for (size_t d = 0; d + 2 < small.size(); ++d)
+    if (!all_see(windows.window, d, small[d + 2], n.shape(0)[d + 2])) throw UnsupportedNode{"MaxPool with windows that see nothing but padding"};
   n.give(n.builder().named(n.output_name(0)).max_pool(n.tensor(0), small, windows.window).small);
 }
 

@@ -235,10 +235,10 @@ class Inspector {
       return operands();
     for (size_t d = 0; d < static_cast<size_t>(rt::max_space); ++d)
       if (window.kernel[d] < 1 || window.stride[d] < 1 || window.dilation[d] < 1 || window.pad[d] < 0) return "no such window";
-    // Every window sees something, so that a maximum is one.
     for (size_t d = 2; d < large.size(); ++d) {
       const int64_t stride = window.stride[d - 2], pad = window.pad[d - 2], reach = (window.kernel[d - 2] - 1) * window.dilation[d - 2];
       if (reach < pad || (small[d] - 1) * stride - pad >= large[d]) return "a window lies outside";
+      if (op_.kind == Kind::max_pool && !all_see(window, d - 2, small[d], large[d])) return "a window sees nothing";
     }
     if (at.taps >= 0 && shape(operand(op_, at.taps)) != small) return operands();
     if (at.weight < 0) return small[1] == large[1] ? "" : operands();

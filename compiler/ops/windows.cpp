@@ -31,6 +31,16 @@ std::optional<WindowOperands> window_operands(Kind kind) {
   }
 }
 
+bool all_see(const rt::Window& window, size_t d, int64_t windows, int64_t length) {
+  const int64_t stride = window.stride[d], dilation = window.dilation[d], pad = window.pad[d];
+  if ((windows - 1) * stride - pad >= length) return false;
+  for (int64_t begin = -pad, y = 0; begin < 0 && y < windows; begin += stride, ++y) {
+    const int64_t k = (-begin + dilation - 1) / dilation;  // the first that is not in front
+    if (k >= window.kernel[d] || begin + k * dilation >= length) return false;
+  }
+  return true;
+}
+
 namespace {
 
 const WindowAttributes& attributes_of(const Op& op) { return std::get<WindowAttributes>(op.attributes); }

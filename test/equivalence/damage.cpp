@@ -151,6 +151,14 @@ const std::vector<Damage>& damages() {
        [](Patient& p) {
          return change(p, p.find(has<ReduceExpression>()), [](Instruction& i) { std::get<ReduceExpression>(i.expression).scale *= 2; });
        }},
+      {"windows begin elsewhere",
+       [](Patient& p) {
+         return change(p, p.find(has<WindowExpression>()), [](Instruction& i) { std::get<WindowExpression>(i.expression).window.pad[0] += 1; });
+       }},
+      {"windows see less",
+       [](Patient& p) {
+         return change(p, p.find(has<WindowExpression>()), [](Instruction& i) { std::get<WindowExpression>(i.expression).window.dilation[0] += 1; });
+       }},
       {"a pointwise constant is changed",
        [](Patient& p) {
          return change(p, p.find(has<PointwiseExpression>()),

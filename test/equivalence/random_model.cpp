@@ -5,6 +5,7 @@
 #include <set>
 
 #include "compiler/ops/build.h"
+#include "compiler/ops/windows.h"
 #include "compiler/passes/passes.h"
 #include "sscc_rt/tensor_files.h"
 
@@ -177,6 +178,8 @@ class Generator {
       other.push_back(length);
       kernel.push_back(w.kernel[d - 2]);
     }
+    for (size_t d = 2; kind == 3 && d < s.size(); ++d)
+      if (!all_see(w, d - 2, other[d], s[d])) return {};
     if (kind == 3) return builder("MaxPool").max_pool(x, other, w).small;
     if (kind == 4) return builder("AveragePool").sum_pool(x, other, w, 2);
     const int64_t groups = s[1] % 2 == 0 && coin(3) == 0 ? 2 : 1, channels = 1 + coin(3);
