@@ -21,7 +21,7 @@ void launch_on(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, di
   std::apply(
       [&](Parameters&... each) {
         void* pointers[] = {&each...};
-        check(cudaLaunchKernel(kernel, grid, block, pointers, shared_bytes, stream), "launch a kernel");
+        check(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes, stream), "launch a kernel");
       },
       values);
 }
