@@ -59,4 +59,12 @@ if(CMAKE_CUDA_COMPILER)
   # The kernels' runtime, BLAS and sorting (CUB).
   add_library(sscc_cuda INTERFACE)
   target_link_libraries(sscc_cuda INTERFACE CUDA::cudart_static CUDA::cublasLt)
+  # Convolutions', where it is.
+  find_path(CUDNN_INCLUDE cudnn.h HINTS $ENV{CUDNN_ROOT}/include ${CUDAToolkit_INCLUDE_DIRS})
+  find_library(CUDNN_LIBRARY NAMES cudnn libcudnn.so.9 HINTS $ENV{CUDNN_ROOT}/lib ${CUDAToolkit_LIBRARY_DIR} ${CUDAToolkit_LIBRARY_DIR}/../lib)
+  if(CUDNN_INCLUDE AND CUDNN_LIBRARY)
+    add_library(sscc_cudnn INTERFACE)
+    target_include_directories(sscc_cudnn SYSTEM INTERFACE ${CUDNN_INCLUDE})
+    target_link_libraries(sscc_cudnn INTERFACE ${CUDNN_LIBRARY})
+  endif()
 endif()

@@ -3,7 +3,7 @@
 file(GLOB_RECURSE runtime RELATIVE ${RUNTIME} ${RUNTIME}/*.h ${RUNTIME}/*.cpp ${RUNTIME}/*.cuh ${RUNTIME}/*.cu)
 
 # What a target has no use for.
-set(without_cpu "^(cuda|device)/|\\.cuh$|sscc_rt/cuda|^src/(start_up|tcp_|local_processes)")
+set(without_cpu "^(cuda|cudnn|device)/|\\.cuh$|sscc_rt/cuda|^src/(start_up|tcp_|local_processes)")
 set(without_cuda "^src/(transport_mpi|launch_host|run_local)\\.cpp$|^kernels/.*\\.cpp$")
 set(kernels_of_cuda "^kernels/(strided_loop|contraction|attention_loops)\\.cpp$")   # what prepares a call is the same on both
 

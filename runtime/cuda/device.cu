@@ -89,9 +89,10 @@ void start_device(int ordinal) {
 void stop_device() {
   if (!the_device) return;
   // What fails here has failed before, and was reported there.
-  const Device d = *the_device;
-  the_device.reset();
+  const std::unique_ptr<Device> stopped = std::move(the_device);
+  Device& d = *stopped;
   if (d.stream) cudaStreamSynchronize(d.stream);
+  d.convolutions.reset();
   if (d.wrong) cudaFreeHost(d.wrong);
   for (void* memory : {static_cast<void*>(d.step), static_cast<void*>(d.scratch), static_cast<void*>(d.blas_workspace)}) cudaFree(memory);
   if (d.blas) cublasLtDestroy(d.blas);
@@ -116,8 +117,8 @@ double flops_per_second(DType precision) {
 }
 
 int64_t device_bytes_of_kernels() {
-  device();
-  return static_cast<int64_t>(blas_workspace_bytes + scratch_bytes + sizeof(int64_t));
+  const int64_t of_convolutions = device().convolutions ? device().convolutions->bytes() : 0;
+  return static_cast<int64_t>(blas_workspace_bytes + scratch_bytes + sizeof(int64_t)) + of_convolutions;
 }
 
 void throw_data_errors() {

@@ -5,7 +5,9 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
 
+#include "convolution_library.h"
 #include "sscc_rt/cuda.h"
 
 namespace sscc::rt {
@@ -26,13 +28,14 @@ struct Device {
   // For what one call keeps between its kernels. The next call may overwrite it: calls follow one another on the stream.
   std::byte* scratch = nullptr;
   WrongElement* wrong = nullptr;
-  int64_t* step = nullptr;  // t of update
+  int64_t* step = nullptr;                           // t of update
+  std::unique_ptr<ConvolutionLibrary> convolutions;  // null: there is none
 };
 
 // What cuBLAS recommends for compute capability 9.0.
 inline constexpr size_t blas_workspace_bytes = size_t{32} << 20;
 // Each kernel that needs scratch fits its work to this, or refuses it: partial sums (reduce.cu, layer_norm.cu, sum_of_squares.cu), sorted indices
-// (scatter_add.cu), what is known of tiles and rows (attention.cu), a bias in another type (contract.cpp).
+// (scatter_add.cu), what is known of tiles and rows (attention.cu), a bias in another type (contract.cpp), a result that cuDNN does not add to (../cudnn).
 inline constexpr size_t scratch_bytes = size_t{64} << 20;
 
 // Throws std::logic_error if none was started.

@@ -15,6 +15,9 @@
 #include "cuda_processor.h"
 #include "loopback.h"
 #include "sscc_rt/cuda.h"
+#ifdef SSCC_WITH_CUDNN
+#include "../cudnn/cudnn_convolutions.h"
+#endif
 #ifdef SSCC_WITH_NCCL
 #include "nccl_data_plane.h"
 #endif
@@ -166,6 +169,9 @@ int run_rank_on_gpu(const Launch& launch, const StartUp& start, Transport& hosts
   const RankInfo info = sscc_rank(hosts.rank());
   const ProgramInfo* program = load_program(launch.folder, info.program);
   start_device(choose_gpu(start, !launch.line.one_gpu.empty()));
+#ifdef SSCC_WITH_CUDNN
+  use_cudnn();
+#endif
   const std::unique_ptr<DeviceDataPlane> data = make_data_plane(hosts, info.constants, launch);
   const bool records = all_record(hosts, wants_graphs());
   const Platform platform{hosts, *data, [&](int64_t bytes, int64_t host_bytes) { return make_cuda_processor(bytes, host_bytes, *data, records); },

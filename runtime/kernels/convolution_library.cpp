@@ -76,8 +76,10 @@ memory::desc described(const Convolution& convolution, ConvolutionOperand which)
     if (d == 1 || d >= view.rank - convolution.space) append(view.dims[d], view.strides[d]);
   // A dimension of one position has any stride: here one beyond all others, so that none seem to overlap.
   int64_t beyond = 1;
-  for (size_t d = 0; d < dims.size(); ++d)
+  for (size_t d = 0; d < dims.size(); ++d) {
+    if (dims[d] > 1 && strides[d] <= 0) return {};
     if (dims[d] > 1) beyond = std::max(beyond, dims[d] * strides[d]);
+  }
   for (size_t d = 0; d < dims.size(); ++d)
     if (dims[d] == 1) strides[d] = beyond;
   return memory::desc(dims, memory::data_type::f32, strides, true);

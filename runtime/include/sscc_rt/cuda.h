@@ -1,8 +1,8 @@
 // The GPU of this process, as kernels, transports and the loop over steps of a CUDA rank program see it.
 //
 // One process has one GPU. The functions of kernels.h, as the library sscc_rt_cuda has them, take views of device memory, enqueue their work on the
-// compute stream and return: they neither allocate nor wait. Whatever they need beside their operands is allocated once, by start_device. What a
-// kernel finds wrong in data (an index out of range) is kept until throw_data_errors.
+// compute stream and return: they neither allocate nor wait. Whatever they need beside their operands is allocated once, by start_device; but cuDNN's
+// workspace, where a program has convolutions, by those that are called first. What a kernel finds wrong in data (an index out of range) is kept until throw_data_errors.
 //
 // Not safe to be called by several threads at once.
 #pragma once
@@ -29,7 +29,7 @@ void stop_device();
 
 // Where kernels run, one after the other. It does not wait for the legacy default stream.
 cudaStream_t compute_stream();
-// Device memory that start_device took: to be stated beside the arena.
+// Device memory that kernels have taken: to be stated beside the arena.
 int64_t device_bytes_of_kernels();
 // What the GPU could do at its highest clock: the measure of MFU. In float by its cores, without tensor cores (TF32 is off); in bf16 and f16 by its
 // tensor cores, without sparsity. 0 for a kind not known here.

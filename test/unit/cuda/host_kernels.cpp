@@ -22,6 +22,13 @@ extern "C" const rt::test::Kernels* host_kernels() {
                                          rt::cross_entropy_grad,
                                          rt::pad,
                                          rt::update,
-                                         rt::sum_of_squares};
+                                         rt::sum_of_squares,
+                                         rt::convolve,
+                                         rt::convolve_transposed,
+                                         rt::convolve_grad_weight,
+                                         rt::max_pool,
+                                         rt::max_pool_grad,
+                                         rt::sum_pool,
+                                         rt::sum_pool_grad};
   return &kernels;
 }

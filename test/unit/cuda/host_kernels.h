@@ -26,6 +26,13 @@ struct Kernels {
   decltype(&rt::pad) pad;
   decltype(&rt::update) update;
   decltype(&rt::sum_of_squares) sum_of_squares;
+  decltype(&rt::convolve) convolve;
+  decltype(&rt::convolve_transposed) convolve_transposed;
+  decltype(&rt::convolve_grad_weight) convolve_grad_weight;
+  decltype(&rt::max_pool) max_pool;
+  decltype(&rt::max_pool_grad) max_pool_grad;
+  decltype(&rt::sum_pool) sum_pool;
+  decltype(&rt::sum_pool_grad) sum_pool_grad;
 };
 
 }  // namespace sscc::rt::test

@@ -7,6 +7,9 @@
 #include <cstdio>
 
 #include "test/unit/cuda/mirror.h"
+#ifdef SSCC_WITH_CUDNN
+#include "runtime/cudnn/cudnn_convolutions.h"
+#endif
 
 namespace sscc::rt::test {
 
@@ -52,6 +55,9 @@ int main(int argc, char* argv[]) {
     return 77;
   }
   sscc::rt::start_device(0);
+#ifdef SSCC_WITH_CUDNN
+  sscc::rt::use_cudnn();
+#endif
   const int status = session.run();
   sscc::rt::stop_device();
   return status;

@@ -1,0 +1,212 @@
+// A convolution as a product of matrices that are nowhere in memory, for each group: a block makes a tile of the result, as in strided_contraction.cu.
+// `left` lies as it is; an element of `right` is where a column and an index of the sum together say, if there is such a position.
+//
+//   result    rows    columns      summed over    left      right
+//   small     m       n, y         c, kernel      weight    large at y * stride + k * dilation - pad
+//   large     c       n, x         m, kernel      weight    small at (x - k * dilation + pad) / stride, where that is whole
+//   weight    m       c, kernel    n, y           small     large at k * dilation + y * stride - pad
+#include <algorithm>
+#include <vector>
+
+#include "dispatch.cuh"
+#include "sscc_rt/cuda_launch.cuh"
+#include "strided_convolution.h"
+
+namespace sscc::rt {
+namespace {
+
+constexpr int side = 64;          // of a tile of the result
+constexpr int depth = 16;         // of a sum at a time
+constexpr int threads_side = 16;  // 16 x 16 threads, each with every 16th row and column of the tile
+constexpr int each = side / threads_side;
+
+template <class In, class Out>
+struct Arguments {
+  StridedWalk<2> rows;     // left, out
+  StridedWalk<5> columns;  // out, right beside space, position in space
+  StridedWalk<5> sums;     // left, right beside space, position in space
+  StridedWalk<3> groups;   // left, right, out
+  const In *left, *right;
+  Out* out;
+  int64_t origin[max_space];  // of positions
+  uint32_t lengths[max_space];
+  int64_t strides[max_space];
+  Divisor steps[max_space];  // positions that are no multiples are none
+  bool accumulate;
+  uint32_t column_tiles;
+};
+
+// Where the position lies in `right`, or -1: nowhere.
+template <class In, class Out>
+__device__ int64_t offset_of_position(const Arguments<In, Out>& a, const int64_t* position) {
+  int64_t offset = 0;
+#pragma unroll
+  for (int d = 0; d < max_space; ++d) {
+    if (position[d] < 0) return -1;
+    const auto at = static_cast<uint32_t>(position[d]);
+    const uint32_t index = a.steps[d].quotient(at);
+    if (index >= a.lengths[d] || index * a.steps[d].divisor != at) return -1;
+    offset += index * a.strides[d];
+  }
+  return offset;
+}
+
+template <class In, class Out>
+__global__ void __launch_bounds__(threads_side* threads_side) strided_kernel(const __grid_constant__ Arguments<In, Out> a) {
+  using Real = Arithmetic<In>;
+  __shared__ Real left[depth][side], right[depth][side];
+  const uint32_t row = blockIdx.x / a.column_tiles * side, column = blockIdx.x % a.column_tiles * side;
+  const uint32_t tx = threadIdx.x % threads_side, ty = threadIdx.x / threads_side;
+  // Loading, a thread stays in one row and one column.
+  const uint32_t loaded = threadIdx.x % side, first = threadIdx.x / side;
+  constexpr uint32_t step = threads_side * threads_side / side;
+  const bool has_row = row + loaded < a.rows.count, has_column = column + loaded < a.columns.count;
+  int64_t loaded_row[2] = {}, loaded_column[5] = {0, 0, a.origin[0], a.origin[1], a.origin[2]};
+  if (has_row) a.rows.advance(row + loaded, loaded_row);
+  if (has_column) a.columns.advance(column + loaded, loaded_column);
+
+  for (uint32_t g = blockIdx.y; g < a.groups.count; g += gridDim.y) {
+    int64_t base[3] = {};
+    a.groups.advance(g, base);
+    Real sums[each][each] = {};
+    for (uint32_t k = 0; k < a.sums.count; k += depth) {
+#pragma unroll 1
+      for (uint32_t d = first; d < depth; d += step) {
+        Real l = 0, r = 0;
+        if (k + d < a.sums.count) {
+          int64_t at[5] = {0, loaded_column[1], loaded_column[2], loaded_column[3], loaded_column[4]};
+          a.sums.advance(k + d, at);
+          if (has_row) l = static_cast<Real>(a.left[base[0] + loaded_row[0] + at[0]]);
+          const int64_t position = has_column ? offset_of_position(a, at + 2) : -1;
+          if (position >= 0) r = static_cast<Real>(a.right[base[1] + at[1] + position]);
+        }
+        left[d][loaded] = l;
+        right[d][loaded] = r;
+      }
+      __syncthreads();
+#pragma unroll 4
+      for (int d = 0; d < depth; ++d) {
+#pragma unroll
+        for (int i = 0; i < each; ++i) {
+#pragma unroll
+          for (int j = 0; j < each; ++j) sums[i][j] += left[d][ty + threads_side * i] * right[d][tx + threads_side * j];
+        }
+      }
+      __syncthreads();
+    }
+#pragma unroll
+    for (int i = 0; i < each; ++i) {
+#pragma unroll
+      for (int j = 0; j < each; ++j) {
+        const uint32_t to_row = row + ty + threads_side * i, to_column = column + tx + threads_side * j;
+        if (to_row >= a.rows.count || to_column >= a.columns.count) continue;
+        int64_t in_row[2] = {}, in_column[5] = {};
+        a.rows.advance(to_row, in_row);
+        a.columns.advance(to_column, in_column);
+        Out& to = a.out[base[2] + in_row[1] + in_column[0]];
+        to = static_cast<Out>(a.accumulate ? static_cast<Real>(to) + sums[i][j] : sums[i][j]);
+      }
+    }
+  }
+}
+
+// -- walks ----------------------------------------------------------------------------------------------------------------------------------------
+
+// Dimensions that are walked together, and the steps of each operand along them.
+template <int operands>
+class Dimensions {
+ public:
+  Dimensions& add(int64_t length, std::initializer_list<int64_t> steps) {
+    lengths_.push_back(length);
+    for (size_t o = 0; o < operands; ++o) strides_[o].push_back(steps.begin()[o]);
+    return *this;
+  }
+  StridedWalk<operands> walk() const {
+    const int64_t* strides[operands];
+    for (size_t o = 0; o < operands; ++o) strides[o] = strides_[o].data();
+    const StridedLoop loop = StridedLoop::make(lengths_, strides);
+    if (loop.rows() * loop.row_length() >= largest_walk) throw std::logic_error("convolve: 2^31 rows, columns or products, or more");
+    return StridedWalk<operands>(loop);
+  }
+
+ private:
+  std::vector<int64_t> lengths_, strides_[operands];
+};
+
+// `factors`: what one step along each dimension of space is in positions.
+void add_space(Dimensions<5>& dimensions, const int64_t* lengths, const int64_t* strides, const int64_t (&factors)[max_space]) {
+  for (int d = 0; d < max_space; ++d)
+    dimensions.add(lengths[d], {strides ? strides[d] : 0, 0, d == 0 ? factors[0] : 0, d == 1 ? factors[1] : 0, d == 2 ? factors[2] : 0});
+}
+
+template <class In, class Out>
+void convolve_as(const Convolution& convolution, bool accumulate) {
+  const auto& [large, small, weight] = std::tie(convolution.large, convolution.small, convolution.weight);
+  const int64_t *x = large.strides, *y = small.strides, *w = weight.strides;
+  const int64_t n = convolution.batch, m = convolution.m, c = convolution.c;
+  const bool to_large = convolution.result == ConvolutionOperand::large, to_small = convolution.result == ConvolutionOperand::small;
+  int64_t stride[max_space], dilation[max_space], one[max_space] = {1, 1, 1};
+  Arguments<In, Out> a{};
+  for (int d = 0; d < max_space; ++d) {
+    const WindowAxis& axis = convolution.axes[d];
+    stride[d] = axis.stride;
+    dilation[d] = to_large ? -axis.dilation : axis.dilation;
+    a.origin[d] = to_large ? axis.pad : -axis.pad;
+    a.lengths[d] = static_cast<uint32_t>(to_large ? axis.small : axis.large);
+    a.strides[d] = to_large ? y[2 + d] : x[2 + d];
+    a.steps[d] = Divisor(static_cast<uint32_t>(to_large ? axis.stride : 1));
+  }
+  Dimensions<5> columns, sums;
+  const Tensor *left = &weight, *right = &large;
+  if (to_small) {
+    a.rows = Dimensions<2>().add(m, {w[0], y[1]}).walk();
+    columns.add(n, {y[0], x[0], 0, 0, 0});
+    add_space(columns, small.dims + 2, y + 2, stride);
+    sums.add(c, {w[1], x[1], 0, 0, 0});
+    add_space(sums, weight.dims + 2, w + 2, dilation);
+    a.groups = Dimensions<3>().add(convolution.groups, {m * w[0], c * x[1], m * y[1]}).walk();
+  } else if (to_large) {
+    right = &small;
+    a.rows = Dimensions<2>().add(c, {w[1], x[1]}).walk();
+    columns.add(n, {x[0], y[0], 0, 0, 0});
+    add_space(columns, large.dims + 2, x + 2, one);
+    sums.add(m, {w[0], y[1], 0, 0, 0});
+    add_space(sums, weight.dims + 2, w + 2, dilation);
+    a.groups = Dimensions<3>().add(convolution.groups, {m * w[0], m * y[1], c * x[1]}).walk();
+  } else {
+    left = &small;
+    a.rows = Dimensions<2>().add(m, {y[1], w[0]}).walk();
+    columns.add(c, {w[1], x[1], 0, 0, 0});
+    add_space(columns, weight.dims + 2, w + 2, dilation);
+    sums.add(n, {y[0], x[0], 0, 0, 0});
+    add_space(sums, small.dims + 2, y + 2, stride);
+    a.groups = Dimensions<3>().add(convolution.groups, {m * y[1], c * x[1], m * w[0]}).walk();
+  }
+  a.columns = columns.walk();
+  a.sums = sums.walk();
+  a.left = static_cast<const In*>(left->data);
+  a.right = static_cast<const In*>(right->data);
+  a.out = static_cast<Out*>(convolution.out().data);
+  a.accumulate = accumulate;
+  const int64_t row_tiles = (int64_t{a.rows.count} + side - 1) / side, column_tiles = (int64_t{a.columns.count} + side - 1) / side;
+  if (row_tiles * column_tiles >= largest_walk) throw std::logic_error("convolve: too large a result");
+  a.column_tiles = static_cast<uint32_t>(column_tiles);
+  const dim3 grid(static_cast<unsigned>(row_tiles * column_tiles), std::min(a.groups.count, 65535u));
+  launch(strided_kernel<In, Out>, grid, threads_side * threads_side, 0, a);
+}
+
+}  // namespace
+
+void convolve_strided(const Convolution& convolution, bool accumulate) {
+  const DType out = convolution.out().dtype;
+  const DType in = convolution.result == ConvolutionOperand::large ? convolution.small.dtype : convolution.large.dtype;
+  for_any_float_type("convolve", in, [&](auto t) {
+    using In = decltype(t);
+    if (out == in)
+      convolve_as<In, In>(convolution, accumulate);
+    else
+      convolve_as<In, Arithmetic<In>>(convolution, accumulate);
+  });
+}
+
+}  // namespace sscc::rt
