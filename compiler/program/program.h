@@ -92,6 +92,10 @@ enum class Opcode {
   capture,
 };
 const char* name_of(Opcode opcode);
+// A product of two of large, small and weight (sscc_rt/kernels.h).
+constexpr bool is_convolution(Opcode opcode) {
+  return opcode == Opcode::convolve || opcode == Opcode::convolve_transposed || opcode == Opcode::convolve_grad_weight;
+}
 
 struct PointwiseExpression {
   std::vector<rt::ScalarStep> steps;

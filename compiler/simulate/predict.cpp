@@ -113,8 +113,7 @@ class Clock {
     if (const auto* e = std::get_if<EpilogueExpression>(&i.expression))
       flops = 2 * product_of(lengths_of(e->equation, llvm::ArrayRef<View>(i.ins).take_front(2)));
     if (const auto* e = std::get_if<AttentionExpression>(&i.expression)) flops = flops_of(*e, i);
-    if (i.opcode == Opcode::convolve || i.opcode == Opcode::convolve_transposed || i.opcode == Opcode::convolve_grad_weight)
-      flops = flops_of_convolution(i);
+    if (is_convolution(i.opcode)) flops = flops_of_convolution(i);
     const Cluster::Device& device = cluster_.device;
     if (is_communication(i.opcode)) return device.kernel_seconds;
     const DType precision = flops > 0 ? body.buffers[i.ins[0].buffer].dtype : DType::f32;
