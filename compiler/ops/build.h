@@ -49,11 +49,12 @@ class Builder {
   TensorId softmax(TensorId in, int dim);
   TensorId softmax_grad(TensorId y, TensorId dy, int dim);
   struct Norm {
-    TensorId y, mean, rstd;
+    TensorId y, rstd, mean;  // mean is invalid where the norm is not centred
   };
-  Norm layer_norm(TensorId x, TensorId scale, TensorId bias, int first_dim, double epsilon);
-  TensorId layer_norm_grad(TensorId dy, TensorId x, TensorId scale, TensorId mean, TensorId rstd, int first_dim);
-  std::pair<TensorId, TensorId> layer_norm_grad_scale(TensorId dy, TensorId x, TensorId mean, TensorId rstd, int first_dim);
+  // scale and bias may be invalid; a bias comes with a scale.
+  Norm norm(TensorId x, TensorId scale, TensorId bias, const NormAttributes& how);
+  TensorId norm_grad(TensorId dy, TensorId x, TensorId rstd, TensorId mean, TensorId scale, NormAttributes how);
+  std::pair<TensorId, TensorId> norm_grad_scale(TensorId dy, TensorId x, TensorId rstd, TensorId mean, bool has_bias, NormAttributes how);
   TensorId pick(TensorId logits, TensorId labels, int dim, int64_t ignore_index);
   TensorId cross_entropy_grad(TensorId logits, TensorId lse, TensorId labels, TensorId dloss, int dim, int64_t ignore_index);
   TensorId update(TensorId parameter, TensorId gradient, llvm::ArrayRef<TensorId> moments, TensorId clip, const rt::UpdateRule& rule);

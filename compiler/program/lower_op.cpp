@@ -320,17 +320,13 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
       opcode = Opcode::softmax_grad;
       expression = DimExpression{dim()};
       break;
-    case Kind::layer_norm:
-    case Kind::layer_norm_grad:
-    case Kind::layer_norm_grad_scale: {
-      const auto& a = std::get<NormAttributes>(o.attributes);
-      opcode = o.kind == Kind::layer_norm        ? Opcode::layer_norm
-               : o.kind == Kind::layer_norm_grad ? Opcode::layer_norm_grad
-                                                 : Opcode::layer_norm_grad_scale;
-      expression = NormExpression{a.first_dim, a.epsilon};
-      can_add = o.kind != Kind::layer_norm;
+    case Kind::norm:
+    case Kind::norm_grad:
+    case Kind::norm_grad_scale:
+      opcode = o.kind == Kind::norm ? Opcode::norm : o.kind == Kind::norm_grad ? Opcode::norm_grad : Opcode::norm_grad_scale;
+      expression = std::get<NormAttributes>(o.attributes);
+      can_add = o.kind != Kind::norm;
       break;
-    }
     case Kind::pick:
     case Kind::cross_entropy_grad: {
       const auto& a = std::get<ClassAttributes>(o.attributes);

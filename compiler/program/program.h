@@ -63,9 +63,9 @@ enum class Opcode {
   softmax_grad,
   attention,
   attention_grad,
-  layer_norm,
-  layer_norm_grad,
-  layer_norm_grad_scale,
+  norm,
+  norm_grad,
+  norm_grad_scale,
   pick,
   cross_entropy_grad,
   pad,
@@ -140,10 +140,7 @@ struct AttentionExpression {
   rt::AttentionRule rule;
   std::vector<FusedOp> ops;
 };
-struct NormExpression {
-  int first_dim = 0;
-  double epsilon = 0;
-};
+using NormExpression = NormAttributes;
 struct PadExpression {
   Shape starts, steps;
 };
