@@ -51,6 +51,20 @@ class RowShape {
   int64_t length_ = 0;
 };
 
+// The view, row-major: itself, or a copy in `memory`.
+template <class T>
+Tensor packed(const Tensor& view, std::vector<T>& memory) {
+  if (!view.data) return view;
+  Tensor result = view;
+  int64_t stride = 1;
+  for (int d = view.rank; d-- > 0;) {
+    result.strides[d] = stride;
+    stride *= view.dims[d];
+  }
+  result.data = const_cast<T*>(RowShape(view, 0, view.rank).read(static_cast<const T*>(view.data), memory));
+  return result;
+}
+
 // A view without one dimension.
 inline Tensor without(const Tensor& view, int dim) {
   Tensor result = view;
