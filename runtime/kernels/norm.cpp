@@ -429,12 +429,12 @@ class ScaleGradient {
     }
   }
 
-  template <class OfRstd, class OfMean>
-  static void add_row_to_sums(double* __restrict scale, double* __restrict bias, const T* d, const T* in, const T* r, const T* m, OfRstd of_r,
-                              OfMean of_m, int64_t n) {
+  // rstd_at(c), mean_at(c): of column c.
+  template <class RstdAt, class MeanAt>
+  static void add_row_to_sums(double* scale, double* bias, const T* d, const T* in, const RstdAt& rstd_at, const MeanAt& mean_at, int64_t n) {
 #pragma omp simd
     for (int64_t c = 0; c < n; ++c) {
-      scale[c] += static_cast<double>(d[c] * (in[c] - m[c * of_m]) * r[c * of_r]);
+      scale[c] += static_cast<double>(d[c] * (in[c] - mean_at(c)) * rstd_at(c));
       bias[c] += static_cast<double>(d[c]);
     }
   }
@@ -442,14 +442,19 @@ class ScaleGradient {
     results_.parallel_for_rows(64, [&](const auto& of_result, int64_t n) {
       std::vector<double> scale_sums(static_cast<size_t>(n)), bias_sums(static_cast<size_t>(n));
       double *scale = scale_sums.data(), *bias = bias_sums.data();
+      const int64_t of_r = results_.row_stride(2), of_m = results_.row_stride(3);
+      const bool has_statistics_of_rows = of_r == 0 && of_m == 0;
       summed_.for_rows(0, summed_.rows(), [&](const auto& of_row) {
+        const T *d = at<T>(dy_, of_result[0] + of_row[0]), *in = at<T>(x_, of_result[1] + of_row[1]);
+        const T *r = at<T>(rstd_, of_result[2] + of_row[2]), *m = at_or(zero<T>, mean_, of_result[3] + of_row[3]);
         for (int64_t row = 0; row < summed_.row_length(); ++row) {
-          const auto offset = [&](size_t i) { return of_result[i] + of_row[i] + row * summed_.row_stride(static_cast<int>(i)); };
-          const T *d = at<T>(dy_, offset(0)), *in = at<T>(x_, offset(1)), *r = at<T>(rstd_, offset(2)), *m = at_or(zero<T>, mean_, offset(3));
-          if (results_.row_stride(2) == 0 && results_.row_stride(3) == 0)
-            add_row_to_sums(scale, bias, d, in, r, m, Never(), Never(), n);
+          if (has_statistics_of_rows)
+            add_row_to_sums(
+                scale, bias, d, in, [rstd = *r](int64_t) { return rstd; }, [mean = *m](int64_t) { return mean; }, n);
           else
-            add_row_to_sums(scale, bias, d, in, r, m, results_.row_stride(2), results_.row_stride(3), n);
+            add_row_to_sums(
+                scale, bias, d, in, [=](int64_t c) { return r[c * of_r]; }, [=](int64_t c) { return m[c * of_m]; }, n);
+          d += summed_.row_stride(0), in += summed_.row_stride(1), r += summed_.row_stride(2), m += summed_.row_stride(3);
         }
       });
       for (int64_t c = 0; c < n; ++c) write(of_result, c, scale[c], bias[c]);
