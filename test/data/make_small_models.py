@@ -84,6 +84,19 @@ def norms():
     return graph
 
 
+def norms_of_inference():
+    """x[2, 4, 3] through a batch norm with given statistics and a group norm with a scale for each group, as opset 18 has it."""
+    graph = Graph("norms_of_inference", 18)
+    x = graph.input("x", FLOAT, [2, 4, 3])
+    scale = lambda name, seed, *shape: graph.initializer(name, 1 + reals(seed, *shape) / 2)
+    given = [scale("bn.weight", 1, 4), graph.initializer("bn.bias", reals(2, 4)), graph.initializer("bn.mean", reals(3, 4)), scale("bn.var", 4, 4)]
+    y = graph.node("BatchNormalization", "/bn/BatchNormalization", [x, *given])
+    weights = [scale("gn.weight", 5, 2), graph.initializer("gn.bias", reals(6, 2))]
+    graph.node("GroupNormalization", "/gn/GroupNormalization", [y, *weights], ["y"], num_groups=2)
+    graph.output("y", FLOAT, [2, 4, 3])
+    return graph
+
+
 def external_data(graph):
     """Another initializer, whose data lie in a file that is not there."""
     entry = lambda key, value: bytes_field(13, bytes_field(1, key) + bytes_field(2, value))
@@ -127,6 +140,7 @@ def main():
         "linear": linear().model("make_small_models.py"),
         "tied": tied().model("make_small_models.py"),
         "norms": norms().model("make_small_models.py"),
+        "norms_of_inference": norms_of_inference().model("make_small_models.py"),
         "symbolic": two_layers(batch="batch", name="symbolic").model("make_small_models.py"),
         "old_opset": two_layers(name="old_opset", opset=7).model("make_small_models.py"),
         "unknown_operator": unknown_operator().model("make_small_models.py"),

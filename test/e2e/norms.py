@@ -12,8 +12,8 @@ import tempfile
 
 import numpy as np
 
-from harness import ROOT, Findings, Subject, read_safetensors, relative, relative_l2
-from onnx_files import read_initializers, write_tensor
+from harness import ROOT, Findings, Subject, need, read_safetensors, relative, relative_l2, run
+from onnx_files import read_initializers, read_tensor, write_tensor
 
 STEPS = 3
 PLANS = {
@@ -94,6 +94,24 @@ def make_model(folder):
     return losses, first, w
 
 
+def compare_inference(findings, sscc, via):
+    """test/data/small/norms_of_inference.onnx: statistics that are given, scales of groups."""
+    for name, plan in {"one rank": {}, "channels 2": {"mesh": {"tp": 2}, "transform": [{"axis": "x:1", "split": "tp"}]}}.items():
+        with tempfile.TemporaryDirectory(prefix="sscc-norms-") as folder:
+            shutil.copy(f"{ROOT}/test/data/small/norms_of_inference.onnx", f"{folder}/model.onnx")
+            x = np.random.RandomState(7).uniform(-1, 2, (2, 4, 3)).astype(np.float32)
+            os.makedirs(f"{folder}/step_0")
+            write_tensor(f"{folder}/step_0/input_0.pb", "x", x)
+            subject = Subject(sscc, folder, folder, plan, recipe=False)
+            need(run(subject.command(via, "--data", folder, "--steps", 1, "--outputs", f"{folder}/outputs")))
+            w = {key: value.astype(np.float64) for key, value in read_initializers(f"{folder}/model.onnx").items()}
+            scale, bias, mean, variance = (w[f"bn.{what}"].reshape(4, 1) for what in ("weight", "bias", "mean", "var"))
+            y = ((x - mean) / np.sqrt(variance + 1e-5) * scale + bias).reshape(2, 2, 2, 3)
+            y, *_ = normalised(y, (2, 3), 1e-5, w["gn.weight"].reshape(2, 1, 1), w["gn.bias"].reshape(2, 1, 1))
+            got = read_tensor(f"{folder}/outputs/step_0/output_0.pb")
+            findings.bound(f"inference, {name}", relative_l2(got, y.reshape(2, 4, 3)), 1e-5)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sscc", required=True)
@@ -116,6 +134,7 @@ def main():
                 got = read_safetensors(f"{folder}/final")
                 states = [key for key in final if "running" in key]
                 findings.bound(f"{name}: state", max(relative_l2(got[key], final[key]) for key in states), 1e-5)
+    compare_inference(findings, arguments.sscc, arguments.via)
     return findings.report()
 
 
