@@ -139,9 +139,9 @@ class Weights {
 // -- sums and results along a row -----------------------------------------------------------------------------------------------------------------
 
 // Vectors of T add up a chunk; chunks are added up in double, for a group may be a channel of a whole batch. of_chunk(begin, length) is a sum of T.
+constexpr int64_t chunk = 4096;
 template <class Total, class OfChunk>
 Total total_of(int64_t n, const OfChunk& of_chunk) {
-  constexpr int64_t chunk = 4096;
   Total total{};
   for (int64_t begin = 0; begin < n; begin += chunk) total += of_chunk(begin, std::min(chunk, n - begin));
   return total;
@@ -243,23 +243,24 @@ class Norm {
   }
 
  private:
-  T rstd_of(double squares) const { return T(1) / std::sqrt(static_cast<T>(squares / groups_.count) + static_cast<T>(epsilon_)); }
+  T rstd_of(T variance) const { return T(1) / std::sqrt(variance + static_cast<T>(epsilon_)); }
 
   void make_group(const StridedLoop::Offsets& offset) const {
     thread_local std::vector<T> x_scratch, y_scratch;
     const int64_t n = groups_.elements.row_length();
     const T* x = groups_.read(1, at<const T>(x_, offset[1]), x_scratch);
     T* y = groups_.open(0, at<T>(y_, offset[0]), y_scratch);
-    const auto total = [&](const auto& of_chunk) {
-      double sum = 0;
+    const auto mean_of = [&](const auto& sum) {
+      if (groups_.size() <= chunk && groups_.elements.rank == 1) return sum(x, n) / static_cast<T>(n);  // most layer norms
+      double total = 0;
       groups_.for_each_run([&](const auto& run) {
         const T* in = x + run[1];
-        sum += total_of<double>(n, [&](int64_t begin, int64_t length) { return of_chunk(in + begin, length); });
+        total += total_of<double>(n, [&](int64_t begin, int64_t length) { return sum(in + begin, length); });
       });
-      return sum;
+      return static_cast<T>(total / groups_.count);
     };
-    const T mean = mean_.data ? static_cast<T>(total([](const T* in, int64_t length) { return sum_of(in, length); }) / groups_.count) : T(0);
-    const T rstd = rstd_of(total([&](const T* in, int64_t length) { return squares_of(in, mean, length); }));
+    const T mean = mean_.data ? mean_of([](const T* in, int64_t length) { return sum_of(in, length); }) : T(0);
+    const T rstd = rstd_of(mean_of([&](const T* in, int64_t length) { return squares_of(in, mean, length); }));
     with_step(groups_.elements.row_stride(2), [&](auto w) {
       groups_.for_each_run([&](const auto& run) {
         const int64_t weight = offset[2] + run[2];
@@ -286,7 +287,7 @@ class Norm {
       const T* in = x + element[1];
       for (int64_t i = 0; i < width; ++i) squares[i] += static_cast<double>((in[i] - mean[i]) * (in[i] - mean[i]));
     });
-    for (int64_t i = 0; i < width; ++i) rstd[i] = rstd_of(squares[i]);
+    for (int64_t i = 0; i < width; ++i) rstd[i] = rstd_of(static_cast<T>(squares[i] / groups_.count));
     with_step(groups_.kept.row_stride(2), [&](auto w) {
       groups_.for_each_element([&](const auto& element) {
         const int64_t weight = offset[2] + element[2];
