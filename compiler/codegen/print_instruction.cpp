@@ -45,6 +45,10 @@ class Call {
   Call& number(int64_t value) { return word(integer_literal(value)); }
   Call& real(double value) { return word(double_literal(value)); }
   Call& list(llvm::ArrayRef<int64_t> values) { return word(braces(values)); }
+  Call& dims(const std::string& what, DimMask mask) {
+    const llvm::SmallVector<int, 4> dims = dims_in(mask);
+    return word(what + "(" + braces(Shape(dims.begin(), dims.end())) + ")");
+  }
   // Operands that a kernel can do without may be missing at the end of the list.
   Call& operands(llvm::ArrayRef<View> views, size_t count) {
     for (size_t i = 0; i < count; ++i) word(i < views.size() ? text_of(views[i]) : "no_tensor");
@@ -129,6 +133,24 @@ void print_pointwise(Call& call) {
   call.outs(1).word(std::string("Scalar::") + rt::name_of(step.function)).operand_list(arguments);
   const bool has_constants = step.alpha != 0 || step.beta != 0;
   call.word(has_constants ? "{" + double_literal(step.alpha) + ", " + double_literal(step.beta) + "}" : "{}").accumulation();
+}
+
+void print_norm(Call& call) {
+  const auto& norm = expression_of<NormExpression>(call);
+  const auto what = [&]() -> Call& { return call.dims("over", norm.over).dims("along", norm.along); };
+  if (call.instruction.opcode == Opcode::norm) {
+    call.outs(3).ins(3);
+    what().real(norm.epsilon);
+    return;
+  }
+  if (call.instruction.opcode == Opcode::norm_grad_scale) {
+    call.outs(2).ins(4);
+  } else {
+    const llvm::ArrayRef<View> ins = call.instruction.ins;  // dy, x, rstd, [mean], [scale]
+    const size_t statistics = norm.centred ? 2 : 1;
+    call.outs(1).operands(ins.take_front(2 + statistics), 4).operands(ins.drop_front(2 + statistics), 1);
+  }
+  what().accumulation();
 }
 
 void print_update(Call& call) {
@@ -262,16 +284,7 @@ void print_arguments(Call& call) {
     case Opcode::pointwise: print_pointwise(call); break;
     case Opcode::reduce: {
       const auto& reduction = expression_of<ReduceExpression>(call);
-      Shape dims;
-      for (int d = 0; d < rt::max_rank; ++d) {
-        if (reduction.reduced >> d & 1) dims.push_back(d);
-      }
-      call.outs(1)
-          .ins(1)
-          .word("over(" + braces(dims) + ")")
-          .word(std::string("Join::") + word_of(reduction.join))
-          .real(reduction.scale)
-          .accumulation();
+      call.outs(1).ins(1).dims("over", reduction.reduced).word(std::string("Join::") + word_of(reduction.join)).real(reduction.scale).accumulation();
       break;
     }
     case Opcode::copy: call.outs(1).ins(1).accumulation(); break;
@@ -284,13 +297,9 @@ void print_arguments(Call& call) {
     case Opcode::softmax_grad: call.outs(1).ins(2).number(expression_of<DimExpression>(call).dim); break;
     case Opcode::attention:
     case Opcode::attention_grad: print_attention(call); break;
-    case Opcode::layer_norm: {
-      const auto& norm = expression_of<NormExpression>(call);
-      call.outs(3).ins(3).number(norm.first_dim).real(norm.epsilon);
-      break;
-    }
-    case Opcode::layer_norm_grad: call.outs(1).ins(5).number(expression_of<NormExpression>(call).first_dim).accumulation(); break;
-    case Opcode::layer_norm_grad_scale: call.outs(2).ins(4).number(expression_of<NormExpression>(call).first_dim).accumulation(); break;
+    case Opcode::norm:
+    case Opcode::norm_grad:
+    case Opcode::norm_grad_scale: print_norm(call); break;
     case Opcode::convolve:
     case Opcode::convolve_transposed:
     case Opcode::convolve_grad_weight:

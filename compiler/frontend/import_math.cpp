@@ -1,4 +1,4 @@
-// Importers: pointwise functions, contractions, reductions, normalisation, loss.
+// Importers: pointwise functions, contractions, reductions, loss.
 #include <algorithm>
 #include <cmath>
 
@@ -211,7 +211,7 @@ void einsum(Node& n) {
   n.give(result);
 }
 
-// -- reductions, normalisation --------------------------------------------------------------------------------------------------------------------
+// -- reductions, loss -----------------------------------------------------------------------------------------------------------------------------
 
 void reduce(Node& n, Join join, bool mean) {
   const size_t rank = n.shape(0).size();
@@ -250,42 +250,6 @@ void log_softmax(Node& n) {
   const int dim = n.axis(n.integer("axis", -1), n.shape(0).size());
   const TensorId lse = n.builder().reduce(n.tensor(0), {dim}, true, Join::logsumexp);
   emit(n, Scalar::sub, {n.tensor(0), lse});
-}
-
-void layer_norm(Node& n) {
-  const Shape shape = n.shape(0);
-  const int first = n.axis(n.integer("axis", -1), shape.size());
-  const Shape normalised(shape.begin() + first, shape.end());
-  for (size_t i = 1; i < 3; ++i)
-    if (n.has(i) && n.shape(i) != normalised) throw UnsupportedNode{"LayerNormalization whose scale or bias is broadcast"};
-  Builder b = n.builder();
-  b.named(n.output_name(0));
-  const Builder::Norm norm = b.layer_norm(n.tensor(0), n.tensor(1), n.has(2) ? n.tensor(2) : TensorId(), first, n.number("epsilon", 1e-5));
-  n.give(norm.y);
-  if (n.output_count() > 1) {
-    Shape kept(shape.begin(), shape.begin() + first);
-    kept.append(shape.size() - static_cast<size_t>(first), 1);
-    n.give(n.builder().named(n.output_name(1)).reshape(norm.mean, kept));
-    if (n.output_count() > 2) n.give(n.builder().named(n.output_name(2)).reshape(norm.rstd, kept));
-  }
-}
-
-// x / sqrt(mean(x^2) + epsilon) * scale
-void rms_norm(Node& n) {
-  const Shape shape = n.shape(0);
-  const int first = n.axis(n.integer("axis", -1), shape.size());
-  llvm::SmallVector<int, 4> dims;
-  double count = 1;
-  for (size_t d = static_cast<size_t>(first); d < shape.size(); ++d) {
-    dims.push_back(static_cast<int>(d));
-    count *= static_cast<double>(shape[d]);
-  }
-  const TensorId squared = n.builder().pointwise(Scalar::square, {n.tensor(0)});
-  const TensorId mean = n.builder().reduce(squared, dims, true, Join::sum, 1 / count);
-  const TensorId shifted = n.builder().pointwise(Scalar::scale_shift, {mean}, 1, n.number("epsilon", 1e-5));
-  const TensorId rstd = n.builder().pointwise(Scalar::rsqrt, {shifted});
-  const TensorId normal = n.builder().pointwise(Scalar::mul, {n.tensor(0), rstd});
-  emit(n, Scalar::mul, {normal, n.tensor(1)});
 }
 
 void cross_entropy(Node& n) {

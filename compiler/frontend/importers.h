@@ -23,10 +23,15 @@ void reduce(Node& n, Join join, bool mean);
 void arg_extreme(Node& n, Join extreme);
 void softmax(Node& n);
 void log_softmax(Node& n);
-void layer_norm(Node& n);
-void rms_norm(Node& n);
 void cross_entropy(Node& n);
 void check_labels(Node& n, TensorId a, const std::string& lhs, TensorId b, const std::string& rhs);
+
+// import_norm.cpp
+void layer_norm(Node& n);
+void rms_norm(Node& n);
+void instance_norm(Node& n);
+void group_norm(Node& n);
+void batch_norm(Node& n);
 
 // import_layout.cpp
 void reshape(Node& n);

@@ -24,9 +24,9 @@ const char* name_of(Kind kind) {
     case Kind::scatter_add: return "scatter_add";
     case Kind::softmax: return "softmax";
     case Kind::softmax_grad: return "softmax_grad";
-    case Kind::layer_norm: return "layer_norm";
-    case Kind::layer_norm_grad: return "layer_norm_grad";
-    case Kind::layer_norm_grad_scale: return "layer_norm_grad_scale";
+    case Kind::norm: return "norm";
+    case Kind::norm_grad: return "norm_grad";
+    case Kind::norm_grad_scale: return "norm_grad_scale";
     case Kind::convolve: return "convolve";
     case Kind::convolve_transposed: return "convolve_transposed";
     case Kind::convolve_grad_weight: return "convolve_grad_weight";

@@ -20,6 +20,7 @@
 #include <variant>
 #include <vector>
 
+#include "compiler/ir/dim_mask.h"
 #include "compiler/ir/region.h"
 #include "compiler/support/diagnostics.h"
 #include "compiler/support/ids.h"
@@ -87,9 +88,9 @@ enum class Kind {
   scatter_add,
   softmax,
   softmax_grad,
-  layer_norm,
-  layer_norm_grad,
-  layer_norm_grad_scale,
+  norm,
+  norm_grad,
+  norm_grad_scale,
   convolve,
   convolve_transposed,
   convolve_grad_weight,
@@ -128,9 +129,11 @@ struct DimAttributes {
   int dim = 0;
 };  // split, concat, gather, scatter_add, softmax(_grad): never negative
 struct NormAttributes {
-  int first_dim = 0;
+  DimMask over = 0, along = 0;  // dimensions that are normalised; dimensions of scale and bias
+  bool centred = true;          // false: by the root mean square; there is no mean
   double epsilon = 1e-5;
-};  // layer_norm*
+  bool operator==(const NormAttributes&) const = default;
+};  // norm: x, [scale, [bias]] -> y, rstd, [mean]; norm_grad: dy, x, rstd, [mean], [scale] -> dx; norm_grad_scale: dy, x, rstd, [mean] -> dscale, [dbias]
 struct WindowAttributes {
   rt::Window window;
   double scale = 1;  // of sum_pool and its gradient

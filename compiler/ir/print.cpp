@@ -94,7 +94,10 @@ struct AttributePrinter {
   std::string operator()(const TransposeAttributes& a) const { return " permutation=" + numbers(a.permutation); }
   std::string operator()(const SliceAttributes& a) const { return " starts=" + numbers(a.starts) + " steps=" + numbers(a.steps); }
   std::string operator()(const DimAttributes& a) const { return " dim=" + std::to_string(a.dim); }
-  std::string operator()(const NormAttributes& a) const { return " first_dim=" + std::to_string(a.first_dim) + " epsilon=" + number(a.epsilon); }
+  std::string operator()(const NormAttributes& a) const {
+    return " over=" + numbers(dims_in(a.over)) + " along=" + numbers(dims_in(a.along)) + (a.centred ? "" : " centred=0") +
+           " epsilon=" + number(a.epsilon);
+  }
   std::string operator()(const WindowAttributes& a) const {
     const rt::Window& w = a.window;
     return " kernel=" + numbers(w.kernel) + " stride=" + numbers(w.stride) + " dilation=" + numbers(w.dilation) + " pad=" + numbers(w.pad) +

@@ -238,34 +238,40 @@ TensorId Builder::softmax_grad(TensorId y, TensorId dy, int dim) {
   return out;
 }
 
-Builder::Norm Builder::layer_norm(TensorId x, TensorId scale, TensorId bias, int first_dim, double epsilon) {
-  const Shape shape = module_.tensors[x].shape;
-  const Shape leading(shape.begin(), shape.begin() + first_dim);
+Builder::Norm Builder::norm(TensorId x, TensorId scale, TensorId bias, const NormAttributes& how) {
+  const Shape shape = module_.tensors[x].shape, kept = lengths_in(~how.over, shape);
   const DType type = module_.tensors[x].dtype;
   Norm norm;
   norm.y = result(shape, type);
-  norm.mean = result(leading, type);
-  norm.rstd = result(leading, type);
-  llvm::SmallVector<TensorId, 3> inputs = {x, scale};
-  if (bias.valid()) inputs.push_back(bias);
-  add(Kind::layer_norm, NormAttributes{first_dim, epsilon}, inputs, {norm.y, norm.mean, norm.rstd});
+  norm.rstd = result(kept, type);
+  llvm::SmallVector<TensorId, 3> inputs = {x}, outputs = {norm.y, norm.rstd};
+  if (how.centred) outputs.push_back(norm.mean = result(kept, type));
+  for (const TensorId weight : {scale, bias})
+    if (weight.valid()) inputs.push_back(weight);
+  add(Kind::norm, how, inputs, outputs);
   return norm;
 }
 
-TensorId Builder::layer_norm_grad(TensorId dy, TensorId x, TensorId scale, TensorId mean, TensorId rstd, int first_dim) {
+TensorId Builder::norm_grad(TensorId dy, TensorId x, TensorId rstd, TensorId mean, TensorId scale, NormAttributes how) {
   const TensorId out = result(module_.tensors[x].shape, module_.tensors[x].dtype);
-  add(Kind::layer_norm_grad, NormAttributes{first_dim, 0}, {dy, x, scale, mean, rstd}, {out});
+  how.epsilon = 0;  // rstd has it
+  llvm::SmallVector<TensorId, 5> inputs = {dy, x, rstd};
+  for (const TensorId more : {mean, scale})
+    if (more.valid()) inputs.push_back(more);
+  add(Kind::norm_grad, how, inputs, {out});
   return out;
 }
 
-std::pair<TensorId, TensorId> Builder::layer_norm_grad_scale(TensorId dy, TensorId x, TensorId mean, TensorId rstd, int first_dim) {
-  const Shape& from = module_.tensors[x].shape;
-  const Shape shape(from.begin() + first_dim, from.end());
+std::pair<TensorId, TensorId> Builder::norm_grad_scale(TensorId dy, TensorId x, TensorId rstd, TensorId mean, bool has_bias, NormAttributes how) {
+  const Shape shape = lengths_in(how.along, module_.tensors[x].shape);
   const DType type = module_.tensors[x].dtype;
-  const TensorId dscale = result(shape, type);
-  const TensorId dbias = result(shape, type);
-  add(Kind::layer_norm_grad_scale, NormAttributes{first_dim, 0}, {dy, x, mean, rstd}, {dscale, dbias});
-  return {dscale, dbias};
+  how.epsilon = 0;
+  llvm::SmallVector<TensorId, 4> inputs = {dy, x, rstd};
+  if (mean.valid()) inputs.push_back(mean);
+  llvm::SmallVector<TensorId, 2> outputs = {result(shape, type)};
+  if (has_bias) outputs.push_back(result(shape, type));
+  add(Kind::norm_grad_scale, how, inputs, outputs);
+  return {outputs[0], has_bias ? outputs[1] : TensorId()};
 }
 
 TensorId Builder::convolve(TensorId large, TensorId weight, const Shape& small, const rt::Window& window) {

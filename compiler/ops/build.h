@@ -49,11 +49,12 @@ class Builder {
   TensorId softmax(TensorId in, int dim);
   TensorId softmax_grad(TensorId y, TensorId dy, int dim);
   struct Norm {
-    TensorId y, mean, rstd;
+    TensorId y, rstd, mean;  // mean is invalid where the norm is not centred
   };
-  Norm layer_norm(TensorId x, TensorId scale, TensorId bias, int first_dim, double epsilon);
-  TensorId layer_norm_grad(TensorId dy, TensorId x, TensorId scale, TensorId mean, TensorId rstd, int first_dim);
-  std::pair<TensorId, TensorId> layer_norm_grad_scale(TensorId dy, TensorId x, TensorId mean, TensorId rstd, int first_dim);
+  // scale and bias may be invalid; a bias comes with a scale.
+  Norm norm(TensorId x, TensorId scale, TensorId bias, const NormAttributes& how);
+  TensorId norm_grad(TensorId dy, TensorId x, TensorId rstd, TensorId mean, TensorId scale, NormAttributes how);
+  std::pair<TensorId, TensorId> norm_grad_scale(TensorId dy, TensorId x, TensorId rstd, TensorId mean, bool has_bias, NormAttributes how);
   // With the shape of the result: it does not follow from those of the operands.
   TensorId convolve(TensorId large, TensorId weight, const Shape& small, const rt::Window& window);
   TensorId convolve_transposed(TensorId small, TensorId weight, const Shape& large, const rt::Window& window);

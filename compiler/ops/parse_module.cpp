@@ -304,9 +304,9 @@ class Parser {
       case Kind::scatter_add:
       case Kind::softmax:
       case Kind::softmax_grad: return DimAttributes();
-      case Kind::layer_norm:
-      case Kind::layer_norm_grad:
-      case Kind::layer_norm_grad_scale: return NormAttributes();
+      case Kind::norm:
+      case Kind::norm_grad:
+      case Kind::norm_grad_scale: return NormAttributes();
       case Kind::convolve:
       case Kind::convolve_transposed:
       case Kind::convolve_grad_weight:
@@ -369,7 +369,13 @@ class Parser {
   static bool set(DimAttributes& a, const std::string& key, Line& line) { return key == "dim" && (a.dim = small(line.integer()), true); }
   static bool set(NormAttributes& a, const std::string& key, Line& line) {
     if (key == "epsilon") return a.epsilon = line.real(), true;
-    return key == "first_dim" && (a.first_dim = small(line.integer()), true);
+    if (key == "centred") return a.centred = line.integer() != 0, true;
+    if (key != "over" && key != "along") return false;
+    for (const int64_t d : line.integers()) {
+      if (d < 0 || d >= rt::max_rank) throw Malformed{"there is no such dimension"};
+      (key == "over" ? a.over : a.along) |= DimMask{1} << d;
+    }
+    return true;
   }
   static bool set(WindowAttributes& a, const std::string& key, Line& line) {
     if (key == "scale") return a.scale = line.real(), true;

@@ -5,6 +5,7 @@
 
 #include "compiler/ops/windows.h"
 #include "compiler/support/strings.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 namespace {
@@ -32,9 +33,9 @@ class Inspector {
       case Kind::scatter_add: return lookup(out(0), in(0), in(1));
       case Kind::softmax: return all_equal({in(0), out(0)}, dim());
       case Kind::softmax_grad: return all_equal({in(0), in(1), out(0)}, dim());
-      case Kind::layer_norm: return norm(in(0), {in(1)}, {out(1), out(2)}, {in(0), out(0)});
-      case Kind::layer_norm_grad: return norm(in(1), {in(2)}, {in(3), in(4)}, {in(0), in(1), out(0)});
-      case Kind::layer_norm_grad_scale: return norm(in(1), {out(0)}, {in(2), in(3)}, {in(0), in(1)});
+      case Kind::norm: return norm();
+      case Kind::norm_grad: return norm_grad();
+      case Kind::norm_grad_scale: return norm_grad_scale();
       case Kind::convolve:
       case Kind::convolve_transposed:
       case Kind::convolve_grad_weight:
@@ -85,9 +86,9 @@ class Inspector {
       case Kind::scatter_add: return {2, 1, index_of<DimAttributes>()};
       case Kind::softmax: return {1, 1, index_of<DimAttributes>()};
       case Kind::softmax_grad: return {2, 1, index_of<DimAttributes>()};
-      case Kind::layer_norm: return {2, 3, index_of<NormAttributes>()};
-      case Kind::layer_norm_grad: return {5, 1, index_of<NormAttributes>()};
-      case Kind::layer_norm_grad_scale: return {4, 1, index_of<NormAttributes>()};
+      case Kind::norm: return {1, 2 + statistics(), index_of<NormAttributes>()};
+      case Kind::norm_grad: return {3 + statistics(), 1, index_of<NormAttributes>()};
+      case Kind::norm_grad_scale: return {3 + statistics(), 1, index_of<NormAttributes>()};
       case Kind::convolve:
       case Kind::convolve_transposed:
       case Kind::convolve_grad_weight: return {2, 1, index_of<WindowAttributes>()};
@@ -213,19 +214,34 @@ class Inspector {
     return "";
   }
 
-  std::string norm(Dims x, std::initializer_list<Dims> weights, std::initializer_list<Dims> statistics, std::initializer_list<Dims> same) const {
-    const int first = std::get<NormAttributes>(op_.attributes).first_dim;
-    if (first < 0 || first >= static_cast<int>(x.size())) return "there is no such dimension";
-    for (const Dims each : weights)
-      if (each != x.drop_front(static_cast<size_t>(first))) return operands();
-    for (const Dims each : statistics)
-      if (each != x.take_front(static_cast<size_t>(first))) return operands();
-    for (const Dims each : same)
-      if (each != x) return operands();
-    const bool has_bias = op_.kind == Kind::layer_norm && op_.inputs.size() > 2 && op_.inputs[2].valid();
-    if (has_bias && in(2) != in(1)) return operands();
-    const bool has_bias_gradient = op_.kind == Kind::layer_norm_grad_scale && op_.outputs.size() > 1 && op_.outputs[1].valid();
-    return has_bias_gradient && out(1) != out(0) ? operands() : "";
+  // Beside rstd: a mean, or none.
+  size_t statistics() const {
+    const auto* a = std::get_if<NormAttributes>(&op_.attributes);
+    return a && a->centred ? 1 : 0;
+  }
+  using Operands = llvm::ArrayRef<TensorId>;
+  std::string norm() const {
+    if (op_.inputs.size() > 3 || op_.outputs.size() != 2 + statistics()) return operands();
+    return norm(in(0), Operands(op_.outputs).drop_front(), Operands(op_.inputs).drop_front(), {out(0)});
+  }
+  std::string norm_grad() const {
+    const Operands behind = Operands(op_.inputs).drop_front(2);
+    const size_t kept = 1 + statistics();
+    if (behind.size() > kept + 1 || op_.outputs.size() != 1) return operands();
+    return norm(in(1), behind.take_front(kept), behind.drop_front(kept), {in(0), out(0)});
+  }
+  std::string norm_grad_scale() const {
+    if (op_.inputs.size() != 3 + statistics() || op_.outputs.size() > 2) return operands();
+    return norm(in(1), Operands(op_.inputs).drop_front(2), op_.outputs, {in(0)});
+  }
+  std::string norm(Dims x, Operands kept, Operands along, std::initializer_list<Dims> full) const {
+    const auto& a = std::get<NormAttributes>(op_.attributes);
+    if (a.over == 0 || (a.over | a.along) >> x.size() != 0) return "there is no such dimension";
+    const auto has = [&](DimMask mask) {
+      return [&, lengths = lengths_in(mask, x)](TensorId id) { return id.valid() && shape(id) == Dims(lengths); };
+    };
+    const bool fits = llvm::all_of(kept, has(~a.over)) && llvm::all_of(along, has(a.along));
+    return fits && llvm::all_of(full, [&](Dims each) { return each == x; }) ? "" : operands();
   }
 
   std::string windows(const WindowOperands& at) const {

@@ -259,7 +259,8 @@ class Cutter {
       for (TensorId input : op.inputs) {
         if (!input.valid()) continue;
         if (auto it = late.find(input); it != late.end()) because = it->second;
-        if (!in_micro_batch(id) && is_cut(input)) return refuse(op, "divides it at other places");
+        if (!in_micro_batch(id) && is_cut(input))
+          return refuse(op, op.phase == Phase::update ? "takes its new value once a step" : "divides it at other places");
       }
       if (in_micro_batch(id)) {
         if (because.valid()) {

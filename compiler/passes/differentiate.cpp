@@ -1,4 +1,5 @@
-// The training step: loss, backward operators, gradient norm, clipping, one update for each trainable parameter. Nothing is divided yet.
+// The training step: loss, backward operators, gradient norm, clipping, one update for each trainable parameter, new values of state. Nothing is
+// divided yet.
 //
 // Gradients come by one sweep from the loss to the parameters. The gradient of a tensor that several operators read has one addend from each: it is
 // one tensor with several producers, never an Add. Softmax cross entropy is differentiated as a group (cross_entropy.cpp).
@@ -28,6 +29,7 @@ class Differentiation {
     sweep();
     if (diagnostics_.has_errors()) return;
     append_updates();
+    append_states();
   }
 
  private:
@@ -58,6 +60,7 @@ class Differentiation {
         Tensor& each = module_.tensors[TensorId(t)];
         each.trainable = each.role == Role::parameter && rt::is_float(each.dtype) && !each.shape.empty() && !each.next_version_of.valid();
       }
+    for (const Recipe::State& state : recipe_.states) tensor(by_name_.at(state.initializer)).trainable = false;
     for (const Tensor& each : module_.tensors)
       if (each.trainable && rt::is_small(each.dtype))
         diagnostics_.error(Code::unsupported, recipe_.loss.where,
@@ -316,6 +319,19 @@ class Differentiation {
       }
       Builder(module_, {tensor(p).name, "Update", Phase::update, OpId()}).update(p, known_gradient(p), state, clip, rule);
       module_.ops[module_.order.back()].layer = layer_of(readers[static_cast<size_t>(p.index)]);
+    }
+  }
+
+  // What the forward pass has made of its state takes the state's place when the step is over.
+  void append_states() {
+    for (const Recipe::State& state : recipe_.states) {
+      const TensorId old = by_name_.at(state.initializer);
+      Tensor next = tensor(old);
+      next.name = "next(" + next.name + ")";
+      next.weight.reset();
+      next.next_version_of = old;
+      const TensorId id = module_.tensors.add(std::move(next));
+      Builder(module_, {state.initializer, "Identity", Phase::update, OpId()}).into(id).pointwise(Scalar::identity, {by_name_.at(state.updated_by)});
     }
   }
 

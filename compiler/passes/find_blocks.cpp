@@ -66,7 +66,7 @@ class Blocks {
       Op& op = module_.ops[ops_[i]];
       for (const TensorId output : op.outputs) made[output] = i;
       if (op.kind == Kind::gather && module_.tensors[op.inputs[0]].role == Role::parameter) op.roles.push_back("embedding");
-      if (op.kind == Kind::layer_norm) op.roles.push_back("norm");
+      if (op.kind == Kind::norm) op.roles.push_back("norm");
       if (op.type == "SoftmaxCrossEntropyLoss") op.roles.push_back("loss");
       if (is_residual(op, readers)) {
         op.roles.push_back("residual");
@@ -83,7 +83,7 @@ class Blocks {
       }
       if (contractions < 2) continue;
       for (size_t i = begin; i < residuals[r]; ++i)
-        if (module_.ops[ops_[i]].kind != Kind::layer_norm) module_.ops[ops_[i]].roles.push_back(normalises ? "attention" : "mlp");
+        if (module_.ops[ops_[i]].kind != Kind::norm) module_.ops[ops_[i]].roles.push_back(normalises ? "attention" : "mlp");
     }
     // The head: the last contraction, behind all blocks.
     for (size_t i = ops_.size(); i-- > 0;) {

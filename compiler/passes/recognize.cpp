@@ -2,7 +2,8 @@
 //
 //   t = scale_shift(x, 0.7071); e = erf(t); u = scale_shift(e, 1, 1); v = mul(x, u); y = scale_shift(v, 0.5)      ->      y = gelu_erf(x)
 //   m = mean(x); d = sub(x, m); v = mean(square(d)); s = sqrt(scale_shift(v, 1, epsilon)); n = div(d, s); y = n * scale + bias
-//                                                                                                              ->      y = layer_norm(x, scale, bias)
+//                                                                                                              ->      y = norm(x, scale, bias)
+//   s = sqrt(scale_shift(mean(square(x)), 1, epsilon)); n = div(x, s); y = n * scale                           ->      y = norm(x, scale)
 //
 // Exporters write the same function in many ways. A product is therefore compared as what it is: a number times a list of factors, wherever its
 // multiplications stand. The richest form is looked for from the last operator backwards, and only results that nobody else reads may vanish.
@@ -39,7 +40,7 @@ class Recognizer {
     const std::vector<OpId> order = module_.order;
     for (size_t i = order.size(); i-- > 0;) {
       if (gone_.contains(order[i])) continue;
-      if (!gelu(order[i])) layer_norm(order[i]);
+      if (!gelu(order[i])) norm(order[i]);
     }
     std::erase_if(module_.order, [&](OpId id) { return gone_.contains(id); });
     for (const OpId id : module_.order) read_through_transposes(module_.ops[id]);
@@ -149,7 +150,7 @@ class Recognizer {
     return true;
   }
 
-  // -- LayerNorm ----------------------------------------------------------------------------------------------------------------------------------
+  // -- norms over the last dimensions -------------------------------------------------------------------------------------------------------------
 
   // The tensor whose mean over its last dimensions (kept, of length 1) this is.
   TensorId argument_of_mean(TensorId tensor, int& first_dim, int readers) {
@@ -176,13 +177,14 @@ class Recognizer {
            llvm::ArrayRef<int64_t>(weight.shape) == llvm::ArrayRef<int64_t>(shape).drop_front(static_cast<size_t>(first_dim));
   }
 
-  // sqrt(mean((x - mean(x))^2) + epsilon) with x - mean(x) = centred; or its reciprocal.
+  // root(mean(v^2) + epsilon), where v is x - mean(x), or x itself.
   struct Norm {
     TensorId x;
     int first_dim = 0;
+    bool is_centred = false;
     double epsilon = 0;
   };
-  bool is_deviation(TensorId tensor, TensorId centred, Scalar root, Norm& norm) {
+  bool is_deviation(TensorId tensor, TensorId v, Scalar root, Norm& norm) {
     const TensorId shifted = argument(tensor, root);
     if (!shifted.valid()) return false;
     const TensorId variance = argument_of_shift(shifted, norm.epsilon);
@@ -190,14 +192,29 @@ class Recognizer {
     const TensorId squares = argument_of_mean(variance, norm.first_dim, 1);
     if (!squares.valid()) return false;
     const Product square = product_of(squares);
-    if (square.scale != 1 || square.factors != std::vector<TensorId>(2, centred)) return false;
-    const Op* difference = maker(centred);
-    if (!pointwise(difference, Scalar::sub) || readers_[static_cast<size_t>(centred.index)] > 3) return false;
-    passed_.push_back(difference);
+    if (square.scale != 1 || square.factors != std::vector<TensorId>(2, v)) return false;
+    const TensorId x = argument_of_centring(v, norm.first_dim);
+    norm.is_centred = x.valid();
+    norm.x = norm.is_centred ? x : v;
+    return true;
+  }
+  // The x of v = x - mean(x), if that is what v is and nobody else reads it.
+  TensorId argument_of_centring(TensorId v, int over) {
+    const Op* difference = maker(v);
+    if (!pointwise(difference, Scalar::sub) || readers_[static_cast<size_t>(v.index)] > 3) return {};
     int first_dim = 0;
-    norm.x = difference->inputs[0];
-    const TensorId mean_of = argument_of_mean(difference->inputs[1], first_dim, 1);
-    return mean_of.valid() && mean_of == norm.x && first_dim == norm.first_dim;
+    const std::vector<const Op*> before = passed_;
+    const TensorId x = argument_of_mean(difference->inputs[1], first_dim, 1);
+    if (x.valid() && x == difference->inputs[0] && first_dim == over) {
+      passed_.push_back(difference);
+      return x;
+    }
+    passed_ = before;
+    return {};
+  }
+  bool is_inverse_deviation(TensorId tensor, TensorId v, Norm& norm) {
+    const TensorId deviation = argument(tensor, Scalar::reciprocal);
+    return deviation.valid() ? is_deviation(deviation, v, Scalar::sqrt, norm) : is_deviation(tensor, v, Scalar::rsqrt, norm);
   }
 
   bool is_normalised(TensorId tensor, Norm& norm) {
@@ -207,12 +224,12 @@ class Recognizer {
     if (pointwise(op, Scalar::div)) return is_deviation(op->inputs[1], op->inputs[0], Scalar::sqrt, norm);
     if (!pointwise(op, Scalar::mul)) return false;
     const std::vector<const Op*> before = passed_;
-    if (is_deviation(op->inputs[1], op->inputs[0], Scalar::rsqrt, norm)) return true;
+    if (is_inverse_deviation(op->inputs[1], op->inputs[0], norm)) return true;
     passed_ = before;
-    return is_deviation(op->inputs[0], op->inputs[1], Scalar::rsqrt, norm);
+    return is_inverse_deviation(op->inputs[0], op->inputs[1], norm);
   }
 
-  bool layer_norm(OpId root) {
+  bool norm(OpId root) {
     const Op& op = module_.ops[root];
     if (op.outputs.size() != 1) return false;
     const bool has_bias = pointwise(&op, Scalar::add);
@@ -226,8 +243,11 @@ class Recognizer {
         if (!is_normalised(product->inputs[1 - scale_at], norm) || !is_weight(product->inputs[scale_at], norm.x, norm.first_dim)) continue;
         if (has_bias && !is_weight(op.inputs[bias_at], norm.x, norm.first_dim)) continue;
         const TensorId scale = product->inputs[scale_at], bias = has_bias ? op.inputs[bias_at] : TensorId();
-        replace(root, "LayerNormalization",
-                [&](Builder& builder, TensorId result) { builder.into(result).layer_norm(norm.x, scale, bias, norm.first_dim, norm.epsilon); });
+        const size_t rank = module_.tensors[norm.x].shape.size();
+        const DimMask last = dims_between(static_cast<size_t>(norm.first_dim), rank);
+        replace(root, norm.is_centred ? "LayerNormalization" : "RMSNormalization", [&](Builder& builder, TensorId result) {
+          builder.into(result).norm(norm.x, scale, bias, {last, last, norm.is_centred, norm.epsilon});
+        });
         return true;
       }
       if (!has_bias) break;

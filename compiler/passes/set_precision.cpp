@@ -27,7 +27,7 @@ class Precision {
 
   void run() {
     for (const Op& op : module_.ops)
-      if (op.kind == Kind::layer_norm) stays_.insert(op.inputs.begin() + 1, op.inputs.end());  // scale and bias, computed or not
+      if (op.kind == Kind::norm) stays_.insert(op.inputs.begin() + 1, op.inputs.end());  // scale and bias, computed or not
     find_logarithms();
     for (OpId id : module_.order) {
       const Op& op = module_.ops[id];
@@ -124,8 +124,8 @@ class Precision {
       case Kind::gather: return small_;
       case Kind::reduce:
       case Kind::pick:
-      case Kind::layer_norm_grad_scale: return DType::f32;
-      case Kind::layer_norm: return output == 0 && is_small(op.inputs[0]) ? small_ : DType::f32;
+      case Kind::norm_grad_scale: return DType::f32;
+      case Kind::norm: return output == 0 && is_small(op.inputs[0]) ? small_ : DType::f32;
       case Kind::pointwise:
         if (op.phase == Phase::forward && is_only_summed(id)) return DType::f32;
         [[fallthrough]];

@@ -103,6 +103,7 @@ class Storage {
     for (OpId id : module_.order) {
       Op& o = op(id);
       if (o.phase != Phase::update || o.kind == Kind::update) continue;
+      if (const TensorId old = module_.tensors[o.outputs[0]].next_version_of; old.valid()) place_state(id, old);
       const TensorId parameter = module_.tensors[o.inputs[0]].gradient_of;
       if (!parameter.valid() || !updated_.contains(parameter)) continue;
       place_norm(o, updated_[parameter]);
@@ -243,6 +244,14 @@ class Storage {
     else if (to_host || rule_for(parameter, StoreRule::What::parameters))
       join_in_each_micro_batch(id, updated, to_host);
     updated_[parameter] = std::move(updated);
+  }
+
+  // State that the forward pass makes has its new value wherever it is at home.
+  void place_state(OpId id, TensorId old) {
+    Homes& homes = module_.homes[old];
+    if (homes.empty()) homes.push_back({0, Region(module_.tensors[old].shape)});  // nobody reads it
+    place_at(id, homes);
+    op(id).on_host = llvm::all_of(homes, [](const Home& home) { return home.on_host; });
   }
 
   // The scale of the loss (f16) is read by everybody who updates something, and kept there.

@@ -175,6 +175,11 @@ struct Recipe {
   std::vector<Label> labels;                           // empty: derived from the loss
   std::optional<std::vector<std::string>> parameters;  // trainable; none: every floating initializer of rank >= 1 but constants
   std::vector<std::string> constants;
+  // An initializer that the forward pass updates: after the step it has the value of another tensor.
+  struct State {
+    std::string initializer, updated_by;
+  };
+  std::vector<State> states;
 };
 
 // Command-line settings that a plan's reading depends on: --set k=v in order.

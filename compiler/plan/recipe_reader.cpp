@@ -6,6 +6,7 @@
 
 #include "compiler/support/check.h"
 #include "compiler/support/strings.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace sscc {
 
@@ -50,7 +51,8 @@ Recipe RecipeReader::read(const JsonValue& value) {
     if (norm) recipe.clip_grad_norm = *norm;
   }
   read_tensor_names(value, recipe);
-  check_state_and_recycle(value);
+  read_states(value, recipe);
+  check_recycle(value);
   check_descriptive_keys(value);
   return recipe;
 }
@@ -234,19 +236,47 @@ void RecipeReader::read_labels(const JsonValue& value, Recipe& recipe) {
     if (auto label = read_tensor(item)) recipe.labels.push_back(*label);
 }
 
+// -- state ----------------------------------------------------------------------------------------------------------------------------------------
+
+void RecipeReader::read_states(const JsonValue& recipe, Recipe& result) {
+  const JsonValue* states = recipe.find("state");
+  if (!states || !expect_array(*states, "a list of objects with 'initializer' and 'updated_by'")) return;
+  for (const JsonValue& entry : states->items)
+    if (auto state = read_state(entry, result)) result.states.push_back(std::move(*state));
+}
+
+std::optional<Recipe::State> RecipeReader::read_state(const JsonValue& entry, const Recipe& recipe) {
+  if (!expect_object(entry, language::state_entry, "an object with 'initializer' and 'updated_by'")) return {};
+  const Recipe::State state = {read_tensor_name(entry, "initializer"), read_tensor_name(entry, "updated_by")};
+  const TensorId initializer = find_tensor(state.initializer), updated_by = find_tensor(state.updated_by);
+  if (!initializer.valid() || !updated_by.valid()) return {};
+  const Tensor &old = module_.tensors[initializer], &next = module_.tensors[updated_by];
+  const auto refused = [&](const char* key, const std::string& message, const std::string& advice) {
+    error(Code::recipe_does_not_fit, at(*entry.find(key)), message, advice);
+    return std::nullopt;
+  };
+  if (!old.weight) return refused("initializer", quoted(old.name) + " is no initializer of the model", "state begins as an initializer");
+  if (next.producers.empty()) return refused("updated_by", "the model does not compute " + quoted(next.name), "name a result of an operator");
+  if (recipe.parameters && llvm::is_contained(*recipe.parameters, old.name))
+    return refused("initializer", quoted(old.name) + " stands in 'parameters' and in 'state'", "remove it from one of the two");
+  if (llvm::is_contained(recipe.constants, old.name))
+    return refused("initializer", quoted(old.name) + " stands in 'constants' and in 'state'", "remove it from one of the two");
+  if (llvm::any_of(recipe.states, [&](const Recipe::State& other) { return other.initializer == old.name; }))
+    return refused("initializer", quoted(old.name) + " stands in 'state' twice", "remove one of the two");
+  if (old.role == Role::constant) {  // its value may have become part of operators
+    refuse(Feature::discrete_state, at(*entry.find("initializer")));
+    return {};
+  }
+  const auto form_of = [](const Tensor& tensor) { return std::string(rt::name_of(tensor.dtype)) + "[" + to_string(tensor.shape) + "]"; };
+  if (form_of(old) != form_of(next))
+    return refused("updated_by", quoted(next.name) + " is " + form_of(next) + ", and " + quoted(old.name) + " is " + form_of(old),
+                   "a state and its next value are alike");
+  return state;
+}
+
 // -- what is checked and then refused, or only described ------------------------------------------------------------------------------------------
 
-void RecipeReader::check_state_and_recycle(const JsonValue& value) {
-  const JsonValue* state = value.find("state");
-  if (state && expect_array(*state, "a list of objects with 'initializer' and 'updated_by'") && !state->items.empty()) {
-    for (const JsonValue& entry : state->items) {
-      if (!expect_object(entry, language::state_entry)) continue;
-      if (const JsonValue* initializer = expect_key(entry, "initializer")) expect_string(*initializer);
-      if (const JsonValue* updated_by = expect_key(entry, "updated_by")) expect_string(*updated_by);
-    }
-    refuse(Feature::state, at_key(value, "state"));
-  }
-
+void RecipeReader::check_recycle(const JsonValue& value) {
   const JsonValue* recycle = value.find("recycle");
   if (!recycle || recycle->is(Kind::null) || !expect_object(*recycle, language::recycle, "an object with 'iterations' and 'feedback', or null"))
     return;

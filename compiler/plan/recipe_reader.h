@@ -23,7 +23,9 @@ class RecipeReader : private Reader {
   void read_optimizer(const JsonValue& value, Recipe& recipe);
   void read_labels(const JsonValue& value, Recipe& recipe);
   void read_tensor_names(const JsonValue& recipe, Recipe& result);
-  void check_state_and_recycle(const JsonValue& value);
+  void read_states(const JsonValue& recipe, Recipe& result);
+  std::optional<Recipe::State> read_state(const JsonValue& entry, const Recipe& recipe);
+  void check_recycle(const JsonValue& value);
   void check_descriptive_keys(const JsonValue& value);
   std::optional<Recipe::Label> read_tensor(const JsonValue& value);
   std::optional<Shape> read_shape(const JsonValue& value);

@@ -16,7 +16,7 @@ const Refusal refusals[] = {
     {Feature::divided_backward, "a backward pass in two parts, 'I' and 'W',", "use 'B'"},
     {Feature::compression, "'compress', which changes results,", "leave it out: values travel as they are"},
     {Feature::recycle, "'recycle' in a recipe", ""},
-    {Feature::state, "'state' in a recipe", ""},
+    {Feature::discrete_state, "an integer or a scalar as 'state'", ""},
 };
 
 const std::vector<std::string> schedules_done = {"gpipe", "1f1b"};

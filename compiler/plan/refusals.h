@@ -12,7 +12,7 @@ enum class Feature {
   divided_backward,
   compression,
   recycle,
-  state,
+  discrete_state,
 };
 
 struct Refusal {

@@ -35,9 +35,9 @@ class Comparison {
       case Kind::cross_entropy_grad: return is(Opcode::cross_entropy_grad, classes());
       case Kind::softmax: return is(Opcode::softmax, dimension());
       case Kind::softmax_grad: return is(Opcode::softmax_grad, dimension());
-      case Kind::layer_norm: return is(Opcode::layer_norm, norm());
-      case Kind::layer_norm_grad: return is(Opcode::layer_norm_grad, norm());
-      case Kind::layer_norm_grad_scale: return is(Opcode::layer_norm_grad_scale, norm());
+      case Kind::norm: return is(Opcode::norm, norm());
+      case Kind::norm_grad: return is(Opcode::norm_grad, norm());
+      case Kind::norm_grad_scale: return is(Opcode::norm_grad_scale, norm());
       case Kind::convolve: return is(Opcode::convolve, windows());
       case Kind::convolve_transposed: return is(Opcode::convolve_transposed, windows());
       case Kind::convolve_grad_weight: return is(Opcode::convolve_grad_weight, windows());
@@ -117,8 +117,7 @@ class Comparison {
 
   std::string norm() const {
     const auto* e = expression_of<NormExpression>(instruction_);
-    const auto& a = std::get<NormAttributes>(op_.attributes);
-    return e && e->first_dim == a.first_dim && e->epsilon == a.epsilon ? "" : "normalises otherwise than its operator";
+    return e && *e == std::get<NormAttributes>(op_.attributes) ? "" : "normalises otherwise than its operator";
   }
 
   std::string windows() const {

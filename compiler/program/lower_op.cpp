@@ -116,7 +116,8 @@ RankLowering::Output RankLowering::output(OpId self, int index, int32_t p, bool 
   if (!taken) return {new_value(id, region, "t:").view, false, false, index};
   Sum& sum = *taken;
   if (!sum.exists) {
-    sum.value = new_value(id, region, tensor(id).gradient_of.valid() ? "g:" : "t:");
+    const std::optional<View> at_home = home_of_new_version(id, region);
+    sum.value = at_home ? Value{region, *at_home, false, 0} : new_value(id, region, tensor(id).gradient_of.valid() ? "g:" : "t:");
     sum.exists = true;
     if (sum.over_micro_batches) fill(id, region, sum.value.view, 0);
   }
@@ -138,13 +139,13 @@ void RankLowering::finish_output(OpId self, const Output& out, int32_t p) {
   i.accumulate = true;
 }
 
-// A view serves as the output unless others add to it.
+// A view serves as the output unless others add to it, or it has a place of its own.
 void RankLowering::alias_output(OpId self, int index, int32_t p, View view) {
   const TensorId id = op(self).outputs[static_cast<size_t>(index)];
   Sum* const taken = sum_of(self, index, p);
   if (!taken) return;
   Sum& sum = *taken;
-  if (sum.members == 1 && !sum.over_micro_batches) {
+  if (sum.members == 1 && !sum.over_micro_batches && !home_of_new_version(id, sum.region)) {
     sum.exists = true;
     sum.value = {sum.region, std::move(view), false, 0};
     return;
@@ -226,6 +227,12 @@ void RankLowering::lower_concat(OpId self, int32_t p) {
 
 // -- updates --------------------------------------------------------------------------------------------------------------------------------------
 
+// What is at home here is changed in place: the step's reads are over.
+std::optional<View> RankLowering::home_of_new_version(TensorId id, const Region& region) {
+  const TensorId old = tensor(id).next_version_of;
+  return old.valid() && is_at_home(old, region) ? subview(home(old).view, home(old).region, region) : std::nullopt;
+}
+
 void RankLowering::lower_update(OpId self, int32_t p) {
   const Op& o = op(self);
   const Piece& piece = o.pieces[static_cast<size_t>(p)];
@@ -246,13 +253,10 @@ void RankLowering::lower_update(OpId self, int32_t p) {
     capture.expression = Capture{Capture::What::gradient, tensor(o.inputs[0]).name, add_region(o.inputs[0], region)};
   }
 
-  // What is at home here is changed in place: the step's reads are over.
   std::vector<View> ins, outs;
   for (size_t i = 0; i < o.inputs.size(); ++i) ins.push_back(i == 1 ? gradient : input(self, static_cast<int>(i), p));
   for (size_t i = 0; i < o.outputs.size(); ++i) {
-    const TensorId old = tensor(o.outputs[i]).next_version_of;
-    std::optional<View> view;
-    if (is_at_home(old, region)) view = subview(home(old).view, home(old).region, region);
+    std::optional<View> view = home_of_new_version(o.outputs[i], region);
     if (!view) view = new_value(o.outputs[i], region, "t:").view;
     outs.push_back(*view);
   }
@@ -338,17 +342,13 @@ void RankLowering::lower_kernel(OpId self, int32_t p) {
       opcode = Opcode::softmax_grad;
       expression = DimExpression{dim()};
       break;
-    case Kind::layer_norm:
-    case Kind::layer_norm_grad:
-    case Kind::layer_norm_grad_scale: {
-      const auto& a = std::get<NormAttributes>(o.attributes);
-      opcode = o.kind == Kind::layer_norm        ? Opcode::layer_norm
-               : o.kind == Kind::layer_norm_grad ? Opcode::layer_norm_grad
-                                                 : Opcode::layer_norm_grad_scale;
-      expression = NormExpression{a.first_dim, a.epsilon};
-      can_add = o.kind != Kind::layer_norm;
+    case Kind::norm:
+    case Kind::norm_grad:
+    case Kind::norm_grad_scale:
+      opcode = o.kind == Kind::norm ? Opcode::norm : o.kind == Kind::norm_grad ? Opcode::norm_grad : Opcode::norm_grad_scale;
+      expression = std::get<NormAttributes>(o.attributes);
+      can_add = o.kind != Kind::norm;
       break;
-    }
     case Kind::convolve:
     case Kind::convolve_transposed:
     case Kind::convolve_grad_weight:

@@ -111,6 +111,7 @@ class RankLowering {
   void lower_layout(OpId self, int32_t piece);
   void lower_kernel(OpId self, int32_t piece);
   void lower_update(OpId self, int32_t piece);
+  std::optional<View> home_of_new_version(TensorId id, const Region& region);
   void lower_concat(OpId self, int32_t piece);
   void capture_after(TensorId id);
 

@@ -16,9 +16,9 @@ const char* name_of(Opcode opcode) {
     case Opcode::softmax_grad: return "softmax_grad";
     case Opcode::attention: return "attention";
     case Opcode::attention_grad: return "attention_grad";
-    case Opcode::layer_norm: return "layer_norm";
-    case Opcode::layer_norm_grad: return "layer_norm_grad";
-    case Opcode::layer_norm_grad_scale: return "layer_norm_grad_scale";
+    case Opcode::norm: return "norm";
+    case Opcode::norm_grad: return "norm_grad";
+    case Opcode::norm_grad_scale: return "norm_grad_scale";
     case Opcode::convolve: return "convolve";
     case Opcode::convolve_transposed: return "convolve_transposed";
     case Opcode::convolve_grad_weight: return "convolve_grad_weight";

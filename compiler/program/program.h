@@ -63,9 +63,9 @@ enum class Opcode {
   softmax_grad,
   attention,
   attention_grad,
-  layer_norm,
-  layer_norm_grad,
-  layer_norm_grad_scale,
+  norm,
+  norm_grad,
+  norm_grad_scale,
   convolve,
   convolve_transposed,
   convolve_grad_weight,
@@ -151,10 +151,7 @@ struct AttentionExpression {
   rt::AttentionRule rule;
   std::vector<FusedOp> ops;
 };
-struct NormExpression {
-  int first_dim = 0;
-  double epsilon = 0;
-};
+using NormExpression = NormAttributes;
 struct WindowExpression {
   rt::Window window;  // of the piece: its pad is from where its operands begin
   double scale = 1;

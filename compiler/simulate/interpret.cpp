@@ -77,18 +77,19 @@ Call lookup_call(const Instruction& instruction) {
 }
 
 Call norm_call(const Instruction& instruction) {
-  const auto [dim, epsilon] = std::get<NormExpression>(instruction.expression);
+  const auto& norm = std::get<NormExpression>(instruction.expression);
+  const auto [over, along, epsilon] = std::tuple(norm.over, norm.along, norm.epsilon);
   const bool accumulate = instruction.accumulate;
   switch (instruction.opcode) {
-    case Opcode::layer_norm:
-      return [=](rt::Rank&, const Tensors& t, int) { rt::layer_norm(t.outs[0], t.outs[1], t.outs[2], t.ins[0], t.ins[1], t.ins[2], dim, epsilon); };
-    case Opcode::layer_norm_grad:
+    case Opcode::norm:
+      return [=](rt::Rank&, const Tensors& t, int) { rt::norm(t.outs[0], t.outs[1], t.outs[2], t.ins[0], t.ins[1], t.ins[2], over, along, epsilon); };
+    case Opcode::norm_grad:
       return [=](rt::Rank&, const Tensors& t, int) {
-        rt::layer_norm_grad(t.outs[0], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], dim, accumulate);
+        rt::norm_grad(t.outs[0], t.ins[0], t.ins[1], t.ins[2], t.ins[3], t.ins[4], over, along, accumulate);
       };
     default:
       return [=](rt::Rank&, const Tensors& t, int) {
-        rt::layer_norm_grad_scale(t.outs[0], t.outs[1], t.ins[0], t.ins[1], t.ins[2], t.ins[3], dim, accumulate);
+        rt::norm_grad_scale(t.outs[0], t.outs[1], t.ins[0], t.ins[1], t.ins[2], t.ins[3], over, along, accumulate);
       };
   }
 }
@@ -204,9 +205,9 @@ Call call_of(const Body& body, const Instruction& instruction) {
     case Opcode::scatter_add:
     case Opcode::pick:
     case Opcode::cross_entropy_grad: return lookup_call(instruction);
-    case Opcode::layer_norm:
-    case Opcode::layer_norm_grad:
-    case Opcode::layer_norm_grad_scale: return norm_call(instruction);
+    case Opcode::norm:
+    case Opcode::norm_grad:
+    case Opcode::norm_grad_scale: return norm_call(instruction);
     case Opcode::convolve:
     case Opcode::convolve_transposed:
     case Opcode::convolve_grad_weight:
@@ -271,11 +272,18 @@ void find_operands(const Body& body, llvm::ArrayRef<Instruction> call, Statement
       statement.outs.resize(2);
       break;
     case Opcode::attention_grad: statement.ins.resize(8); break;
-    case Opcode::layer_norm:
+    case Opcode::norm:
       statement.ins.resize(3);
       statement.outs.resize(3);
       break;
-    case Opcode::layer_norm_grad_scale: statement.outs.resize(2); break;
+    case Opcode::norm_grad:
+      if (!std::get<NormExpression>(first.expression).centred) statement.ins.insert(statement.ins.begin() + 3, Operand());
+      statement.ins.resize(5);
+      break;
+    case Opcode::norm_grad_scale:
+      statement.ins.resize(4);
+      statement.outs.resize(2);
+      break;
     default: break;
   }
 }

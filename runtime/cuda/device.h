@@ -34,7 +34,7 @@ struct Device {
 
 // What cuBLAS recommends for compute capability 9.0.
 inline constexpr size_t blas_workspace_bytes = size_t{32} << 20;
-// Each kernel that needs scratch fits its work to this, or refuses it: partial sums (reduce.cu, layer_norm.cu, sum_of_squares.cu), sorted indices
+// Each kernel that needs scratch fits its work to this, or refuses it: partial sums (reduce.cu, norm.cu, sum_of_squares.cu), sorted indices
 // (scatter_add.cu), what is known of tiles and rows (attention.cu), a bias in another type (contract.cpp), a result that cuDNN does not add to (../cudnn).
 inline constexpr size_t scratch_bytes = size_t{64} << 20;
 

@@ -61,6 +61,20 @@ class RowShape {
   int64_t length_ = 0;
 };
 
+// The view, row-major: itself, or a copy in `memory`.
+template <class T>
+Tensor packed(const Tensor& view, std::vector<T>& memory) {
+  if (!view.data) return view;
+  Tensor result = view;
+  int64_t stride = 1;
+  for (int d = view.rank; d-- > 0;) {
+    result.strides[d] = stride;
+    stride *= view.dims[d];
+  }
+  result.data = const_cast<T*>(RowShape(view, 0, view.rank).read(static_cast<const T*>(view.data), memory));
+  return result;
+}
+
 // A view without one dimension.
 inline Tensor without(const Tensor& view, int dim) {
   Tensor result = view;
@@ -78,21 +92,25 @@ inline Tensor leading(const Tensor& view, int count) {
   return result;
 }
 
-// Calls body(offsets) for each position of views of equal dims, on several threads; `row_elements`: how much work a position is.
+// Calls body(offsets) for each position of a loop, on several threads; `work`: how many elements a position stands for.
+template <class Body>
+void for_each_position(const StridedLoop& loop, int64_t work, const Body& body) {
+  loop.parallel_for_rows(std::max<int64_t>(1, 8192 / std::max<int64_t>(work, 1)), [&](const auto& begin, int64_t n) {
+    auto offsets = begin;
+    for (int64_t i = 0; i < n; ++i) {
+      body(offsets);
+      for (int k = 0; k < loop.operands; ++k) offsets[static_cast<size_t>(k)] += loop.row_stride(k);
+    }
+  });
+}
+// The same for views of equal dims.
 template <class Body>
 void for_each_row(std::initializer_list<Tensor> views, int64_t row_elements, const Body& body) {
   const int64_t* strides[max_operands];
   size_t count = 0;
   for (const Tensor& view : views) strides[count++] = view.strides;
   const Tensor& first = *views.begin();
-  const StridedLoop loop = StridedLoop::make(std::span(first.dims, static_cast<size_t>(first.rank)), std::span(strides, count));
-  loop.parallel_for_rows(std::max<int64_t>(1, 8192 / std::max<int64_t>(row_elements, 1)), [&](const auto& begin, int64_t n) {
-    auto offsets = begin;
-    for (int64_t i = 0; i < n; ++i) {
-      body(offsets);
-      for (size_t k = 0; k < count; ++k) offsets[k] += loop.row_stride(static_cast<int>(k));
-    }
-  });
+  for_each_position(StridedLoop::make(std::span(first.dims, static_cast<size_t>(first.rank)), std::span(strides, count)), row_elements, body);
 }
 
 }  // namespace sscc::rt

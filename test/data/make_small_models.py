@@ -57,6 +57,46 @@ def tied():
     return graph
 
 
+def reals(seed, *shape):
+    return np.random.RandomState(seed).uniform(-1, 1, shape).astype(np.float32)
+
+
+def norms():
+    """x[8, 4, 3, 2] through a batch, an instance, a group and an RMS norm to a batch norm without space, and their error: the mean of squares."""
+    graph = Graph("norms", 23)
+    x, target = graph.input("x", FLOAT, [8, 4, 3, 2]), graph.input("target", FLOAT, [8, 6])
+    weights = lambda name, seed, *shape: [graph.initializer(f"{name}.weight", 1 + reals(seed, *shape) / 2), graph.initializer(f"{name}.bias", reals(seed + 1, *shape))]
+
+    def batch_norm(x, name, seed, channels, momentum):
+        running = [graph.initializer(f"{name}.running_mean", reals(seed + 2, channels)), graph.initializer(f"{name}.running_var", 1 + reals(seed + 3, channels) / 2)]
+        outputs = [f"/{name}/{output}" for output in ("y", "mean", "var")]
+        return graph.node("BatchNormalization", f"/{name}/BatchNormalization", [x, *weights(name, seed, channels), *running], outputs, momentum=momentum,
+                          epsilon=1e-3, training_mode=1)
+
+    y = graph.node("Tanh", "/Tanh", [batch_norm(x, "bn1", 1, 4, 0.75)])
+    y = graph.node("InstanceNormalization", "/in/InstanceNormalization", [y, *weights("in", 5, 4)], epsilon=1e-2)
+    y = graph.node("GroupNormalization", "/gn/GroupNormalization", [graph.node("Sin", "/Sin", [y]), *weights("gn", 7, 4)], num_groups=2, epsilon=1e-3)
+    y = graph.node("RMSNormalization", "/rms/RMSNormalization", [y, graph.initializer("rms.weight", 1 + reals(9, 3, 2) / 2)], axis=2, epsilon=1e-3)
+    y = graph.node("MatMul", "/fc/MatMul", [graph.node("Flatten", "/Flatten", [y], axis=1), graph.initializer("fc.weight", reals(10, 24, 6))])
+    error = graph.node("Sub", "/Sub", [batch_norm(y, "bn2", 11, 6, 0.5), target])
+    graph.node("ReduceMean", "/ReduceMean", [graph.node("Mul", "/Mul", [error, error])], ["loss"], keepdims=0)
+    graph.output("loss", FLOAT, [])
+    return graph
+
+
+def norms_of_inference():
+    """x[2, 4, 3] through a batch norm with given statistics and a group norm with a scale for each group, as opset 18 has it."""
+    graph = Graph("norms_of_inference", 18)
+    x = graph.input("x", FLOAT, [2, 4, 3])
+    scale = lambda name, seed, *shape: graph.initializer(name, 1 + reals(seed, *shape) / 2)
+    given = [scale("bn.weight", 1, 4), graph.initializer("bn.bias", reals(2, 4)), graph.initializer("bn.mean", reals(3, 4)), scale("bn.var", 4, 4)]
+    y = graph.node("BatchNormalization", "/bn/BatchNormalization", [x, *given])
+    weights = [scale("gn.weight", 5, 2), graph.initializer("gn.bias", reals(6, 2))]
+    graph.node("GroupNormalization", "/gn/GroupNormalization", [y, *weights], ["y"], num_groups=2)
+    graph.output("y", FLOAT, [2, 4, 3])
+    return graph
+
+
 def external_data(graph):
     """Another initializer, whose data lie in a file that is not there."""
     entry = lambda key, value: bytes_field(13, bytes_field(1, key) + bytes_field(2, value))
@@ -99,6 +139,8 @@ def main():
         "two_layers": whole,
         "linear": linear().model("make_small_models.py"),
         "tied": tied().model("make_small_models.py"),
+        "norms": norms().model("make_small_models.py"),
+        "norms_of_inference": norms_of_inference().model("make_small_models.py"),
         "symbolic": two_layers(batch="batch", name="symbolic").model("make_small_models.py"),
         "old_opset": two_layers(name="old_opset", opset=7).model("make_small_models.py"),
         "unknown_operator": unknown_operator().model("make_small_models.py"),
@@ -116,6 +158,8 @@ def main():
     recipes = {
         "two_layers": recipe(),
         "linear": {"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 0.5}},
+        "norms": {"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 0.1, "momentum": 0.9},
+                  "state": [{"initializer": f"{name}.running_{what}", "updated_by": f"/{name}/{what}"} for name in ("bn1", "bn2") for what in ("mean", "var")]},
         "tied": recipe(loss={"kind": "softmax_cross_entropy", "logits": "logits", "labels": "labels", "class_axis": 2}),
     }
     for name, content in recipes.items():

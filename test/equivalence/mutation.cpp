@@ -33,7 +33,7 @@ struct Good {
 };
 
 struct Fixture {
-  const char* model;  // below test/data
+  const char* model;  // below test/data: a folder, or what names of files in "small" begin with
   const char* plan;
 };
 
@@ -74,6 +74,8 @@ const Fixture fixtures[] = {
     {"models/gpt", R"({"mesh": {"d": 3}, "transform": [{"ops": "/layers.2/mlp/up/MatMul", "dim": "n", "split": {"time": 3}}],
                        "assign": [{"ops": "/layers.2/mlp/up/MatMul", "on": [2, 2, 1]}, {"ops": "/layers.0/*", "on": 1}]})"},
     {"models/gpt", R"({"mesh": {"tp": 2}, "transform": [{"ops": "/layers.*/attn/proj/MatMul", "dim": "k", "split": "tp"}]})"},
+    {"small/norms", R"({"mesh": {"dp": 2}, "transform": [{"axis": "x:0", "split": "dp"}]})"},
+    {"small/norms", R"({"mesh": {"a": 2, "b": 2}, "transform": [{"axis": "x:0", "split": "a"}, {"axis": "x:1", "split": "b"}]})"},
     {"models/triplane_ar", R"({"mesh": {"dp": 2}, "transform": [{"axis": "class_id:0", "split": "dp"}]})"},
     {"models/triplane_ar",
      R"({"mesh": {"dp": 2}, "transform": [{"axis": "class_id:0", "split": "dp"}, {"axis": "class_id:0", "split": {"time": 2}}]})"},
@@ -92,10 +94,12 @@ const std::string models = std::string(SSCC_SOURCE_DIR) + "/test/data/";
 
 bool compile_fixture(const Fixture& fixture, const Folder& folder, Good& good) {
   good.name = std::string(fixture.model) + " " + fixture.plan;
-  good.data = models + fixture.model;
+  const std::string path = models + fixture.model;
+  const bool is_folder = std::filesystem::is_directory(path);
+  good.data = is_folder ? path : "synthetic";
   Request request;
-  request.model = good.data + "/model.onnx";
-  request.recipe = good.data + "/train.json";
+  request.model = path + (is_folder ? "/model.onnx" : ".onnx");
+  request.recipe = path + (is_folder ? "/train.json" : ".train.json");
   request.plan = folder / "plan.json";
   request.needs_weights = true;
   std::ofstream(request.plan) << R"({"version": 1, )" << std::string(fixture.plan).substr(1);

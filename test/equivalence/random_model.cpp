@@ -24,13 +24,16 @@ class Generator {
     const int inputs = 1 + static_cast<int>(below(random_, 2));
     for (int i = 0; i < inputs; ++i) add_input(i);
     for (int i = 0; i < operators_; ++i) add_operator();
-    if (coin(5) == 0) attend();
+    const int64_t end = coin(5);
+    if (end == 0) attend();
+    if (end == 1) normalise();
     finish();
     find_blocks(module_);
     return std::move(module_);
   }
 
-  bool attends() const { return attends_; }
+  bool rounds() const { return rounds_; }
+  bool has_state() const { return has_state_; }
 
  private:
   static constexpr int64_t lengths[] = {2, 3, 4, 6, 8};
@@ -234,7 +237,29 @@ class Generator {
     const TensorId weights = builder("Softmax").softmax(scores, static_cast<int>(batch.size()) + 1);
     const TensorId out = builder("MatMul").contract(weights, batch + "qk", v, batch + "kw", batch + "qw");
     values_.push_back(coin(2) == 0 ? out : builder("Mul").pointwise(Scalar::mul, {out, bias(shape(out))}));
-    attends_ = true;
+    rounds_ = true;
+  }
+
+  // A norm over some dimensions of a value, for some with a statistic that goes from step to step. It stands at the end, as attention does.
+  void normalise() {
+    const TensorId x = value();
+    const Shape s = shape(x);
+    if (s.empty() || elements(s) > 512) return;
+    const int64_t sets = int64_t{1} << s.size();
+    const NormAttributes how = {static_cast<DimMask>(1 + coin(sets - 1)), static_cast<DimMask>(coin(sets)), coin(2) == 0, 0.25};
+    const Shape weights = lengths_in(how.along, s), kept = lengths_in(~how.over, s);
+    TensorId scale, bias;
+    if (!weights.empty() && coin(3) > 0) {
+      scale = parameter(weights);
+      if (coin(2) == 0) bias = parameter(weights);
+    }
+    const Builder::Norm norm = builder("Norm").norm(x, scale, bias, how);
+    values_.push_back(norm.y);
+    rounds_ = true;
+    if (kept.empty() || coin(2) == 0) return;
+    const TensorId old = builder("Mul").pointwise(Scalar::scale_shift, {add_parameter(module_, "running", kept, random_)}, 0.5, 0);
+    builder("Add").named("next running").pointwise(Scalar::add, {old, norm.rstd});
+    has_state_ = true;
   }
 
   TensorId masked(TensorId scores) {
@@ -329,7 +354,7 @@ class Generator {
   Module module_;
   int64_t batch_ = 0, positions_ = 0;
   int parameters_ = 0, constants_ = 0, nodes_ = 0, since_tamed_ = 0;
-  bool attends_ = false;
+  bool rounds_ = false, has_state_ = false;
   std::vector<TensorId> values_;
   std::vector<std::pair<TensorId, Shape>> matrices_;
   std::map<TensorId, int64_t> rows_;
@@ -394,9 +419,11 @@ Model random_model(Random& random, int operators) {
   model.module = generator.run();
   model.recipe = exact_recipe;
   if (!is_trainable(model.module, model.module.outputs[0])) model.recipe.clear();
-  if (generator.attends()) {
-    model.attends = true;
+  if (generator.rounds()) {
+    model.rounds = true;
     model.steps = 1;
+    if (!model.recipe.empty() && generator.has_state())
+      model.recipe.insert(1, R"("state": [{"initializer": "running", "updated_by": "next running"}], )");
     return model;
   }
   if (below(random, 8) == 0 && classify(model, random)) return model;

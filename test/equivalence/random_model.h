@@ -24,15 +24,15 @@ struct Model {
   int64_t steps = 2;
   std::optional<Shape> labels;  // of classes, where it is trained by cross entropy
   int64_t classes = 0;
-  bool attends = false;
-  bool is_exact() const { return !labels && !attends; }  // otherwise exponentials and logarithms are summed, in any order
+  bool rounds = false;                                  // ends with attention or a norm
+  bool is_exact() const { return !labels && !rounds; }  // otherwise what is summed, in any order, are no integers
 };
 
 // Trains output "loss" with momentum, all constants powers of two: exact in every step.
 extern const char* const exact_recipe;
 
 // A forward graph of `operators` operators or so, with shared inputs, residuals, shared weights, reshapes and several outputs; output "loss" is a scalar. Its
-// weights are in memory. Some are trained by cross entropy with ignored labels instead, some end with attention. Where gradients are clipped, or the optimizer divides, only the first step begins with integers: it is then the only one.
+// weights are in memory. Some are trained by cross entropy with ignored labels instead, some end with attention, or with a norm and its running state. Where gradients are clipped, or the optimizer divides, only the first step begins with integers: it is then the only one.
 Model random_model(Random& random, int operators);
 
 // A trainable parameter of -1, 0 and 1.

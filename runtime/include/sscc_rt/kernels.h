@@ -83,14 +83,17 @@ void attention_grad(const Tensor& dq, const Tensor& dk, const Tensor& dv, const 
                     const Tensor& log_sums, const Tensor& dout, const Tensor& mask, const Tensor& value, const char* equation,
                     const AttentionRule& rule);
 
-// Normalised over dimensions [first_dim, rank). mean, rstd: the leading dims. scale, bias: the normalised dims (bias.data may be null).
-void layer_norm(const Tensor& y, const Tensor& mean, const Tensor& rstd, const Tensor& x, const Tensor& scale, const Tensor& bias, int first_dim,
-                double epsilon);
-void layer_norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& scale, const Tensor& mean, const Tensor& rstd, int first_dim,
-                     bool accumulate);
-// dscale = sum dy (x - mean) rstd; dbias = sum dy, over the leading dimensions.
-void layer_norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& mean, const Tensor& rstd,
-                           int first_dim, bool accumulate);
+// y = (x - mean) rstd scale + bias, rstd = 1 / sqrt(variance + epsilon), over the dimensions of x in the bit mask `over`. mean and rstd have the other
+// dimensions, scale and bias those in the mask `along`, in order. mean with data null: rstd = 1 / sqrt(mean of squares + epsilon), and nothing is
+// subtracted. scale and bias with data null: there is none.
+//   layer norm: over = along = the last;   instance norm of [n, c, space..]: over space, along c;   batch norm: over n and space, along c
+void norm(const Tensor& y, const Tensor& rstd, const Tensor& mean, const Tensor& x, const Tensor& scale, const Tensor& bias, uint32_t over,
+          uint32_t along, double epsilon);
+void norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor& rstd, const Tensor& mean, const Tensor& scale, uint32_t over,
+               uint32_t along, bool accumulate);
+// dscale = sum of dy (x - mean) rstd; dbias = sum of dy, over the dimensions that are not in `along`. dbias with data null: not wanted.
+void norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy, const Tensor& x, const Tensor& rstd, const Tensor& mean,
+                     uint32_t over, uint32_t along, bool accumulate);
 
 // Windows that slide over space. Operands have the dimensions [batch, channels, space...], one to three of space; of each, `large` has the positions
 // that windows see, `small` one position for each window: window y sees y * stride + k * dilation - pad of `large`, k in [0, kernel). What lies outside

@@ -22,12 +22,13 @@ inline constexpr double infinity = std::numeric_limits<double>::infinity();
 inline constexpr double not_a_number = std::numeric_limits<double>::quiet_NaN();
 inline constexpr int64_t no_ignore_index = std::numeric_limits<int64_t>::min();
 
-// The dimensions of a reduction, as `reduce` takes them.
+// Dimensions as kernels take them: those that a reduction or a norm goes over, those that scale and bias of a norm have.
 constexpr uint32_t over(std::initializer_list<int> dims) {
   uint32_t bits = 0;
   for (const int dim : dims) bits |= uint32_t{1} << dim;
   return bits;
 }
+constexpr uint32_t along(std::initializer_list<int> dims) { return over(dims); }
 
 // An operand that is left out.
 inline constexpr Tensor no_tensor{};

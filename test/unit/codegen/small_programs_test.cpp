@@ -231,10 +231,14 @@ Programs every_opcode() {
   add(with(
       plain(Opcode::attention_grad, {result, other, result}, {matrix, matrix, matrix, result, sums, other, view_of(mask, {8, 8}), view_of(b, {})}),
       AttentionExpression{equation, masked, {}}));
-  add(with(plain(Opcode::layer_norm, {result, vector, row}, {matrix, row, row}), NormExpression{1, 1e-5}));
-  add(with(plain(Opcode::layer_norm, {result, vector, row}, {matrix, row}), NormExpression{1, 1e-5}));
-  add(with(plain(Opcode::layer_norm_grad, {result}, {matrix, other, row, row, row}), NormExpression{1, 0}));
-  add(with(plain(Opcode::layer_norm_grad_scale, {vector, row}, {matrix, other, row, row}), NormExpression{1, 0}, true));
+  const NormExpression of_rows{0b10, 0b10, true, 1e-5}, by_root_mean_square{0b10, 0b10, false, 1e-5};
+  add(with(plain(Opcode::norm, {result, vector, row}, {matrix, row, row}), of_rows));
+  add(with(plain(Opcode::norm, {result, vector, row}, {matrix, row}), of_rows));
+  add(with(plain(Opcode::norm, {result, vector}, {matrix}), by_root_mean_square));
+  add(with(plain(Opcode::norm_grad, {result}, {matrix, other, row, row, row}), of_rows));
+  add(with(plain(Opcode::norm_grad, {result}, {matrix, other, row, row}), by_root_mean_square));
+  add(with(plain(Opcode::norm_grad_scale, {vector, row}, {matrix, other, row, row}), of_rows, true));
+  add(with(plain(Opcode::norm_grad_scale, {vector}, {matrix, other, row}), by_root_mean_square));
   add(with(plain(Opcode::pick, {vector}, {matrix, ids}), IndexExpression{1, 0, 8, -100}));
   add(with(plain(Opcode::cross_entropy_grad, {result}, {matrix, row, ids, row}), IndexExpression{1, -1, 8, INT64_MIN}));
   add(with(plain(Opcode::pad, {result}, {view_of(a, {4, 8})}), PadExpression{{2, 0}, {1, 1}}));

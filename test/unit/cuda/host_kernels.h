@@ -18,9 +18,9 @@ struct Kernels {
   decltype(&rt::softmax_grad) softmax_grad;
   decltype(&rt::attention) attention;
   decltype(&rt::attention_grad) attention_grad;
-  decltype(&rt::layer_norm) layer_norm;
-  decltype(&rt::layer_norm_grad) layer_norm_grad;
-  decltype(&rt::layer_norm_grad_scale) layer_norm_grad_scale;
+  decltype(&rt::norm) norm;
+  decltype(&rt::norm_grad) norm_grad;
+  decltype(&rt::norm_grad_scale) norm_grad_scale;
   decltype(&rt::pick) pick;
   decltype(&rt::cross_entropy_grad) cross_entropy_grad;
   decltype(&rt::pad) pad;

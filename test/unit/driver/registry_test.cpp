@@ -160,10 +160,21 @@ std::vector<Case> cases() {
   add("gather_inner", [](Sample& s) { return s.finish({s.builder().gather(s.parameter({3, 6, 2}), s.integers({4}, 6), 1)}); });
   add("softmax", [](Sample& s) { return s.finish({s.builder().softmax(s.parameter({4, 6}), 1)}); });
   add("softmax_outer", [](Sample& s) { return s.finish({s.builder().softmax(s.parameter({3, 4, 2}), 1)}); });
-  add("layer_norm", [](Sample& s) { return s.finish({s.builder().layer_norm(s.parameter({4, 6}), s.parameter({6}), s.parameter({6}), 1, 1e-5).y}); });
-  add("layer_norm_plain", [](Sample& s) {
-    return s.finish({s.builder().layer_norm(s.parameter({2, 2, 6}), s.parameter({6}), TensorId(), 2, 1e-3).y});
-  });
+  const auto add_norm = [&](const char* name, Shape shape, NormAttributes how, int weights) {  // none, scale, scale and bias
+    add(name, [shape, how, weights](Sample& s) {
+      const TensorId x = s.parameter(shape);
+      TensorId of_shape[2];
+      for (int i = 0; i < weights; ++i) of_shape[i] = s.parameter(lengths_in(how.along, shape));
+      return s.finish({s.builder().norm(x, of_shape[0], of_shape[1], how).y});
+    });
+  };
+  add_norm("layer_norm", {4, 6}, {0b10, 0b10, true, 1e-5}, 2);
+  add_norm("layer_norm_plain", {2, 2, 6}, {0b100, 0b100, true, 1e-3}, 1);
+  add_norm("rms_norm", {3, 4}, {0b10, 0b10, false, 1e-3}, 1);
+  add_norm("instance_norm", {2, 3, 4}, {0b100, 0b010, true, 1e-3}, 2);
+  add_norm("batch_norm", {3, 2, 4}, {0b101, 0b010, true, 1e-3}, 2);
+  add_norm("group_norm", {2, 2, 3, 2}, {0b1100, 0b0110, true, 1e-3}, 2);
+  add_norm("norm_in_the_middle", {2, 4, 3}, {0b010, 0b110, false, 1e-3}, 0);
   // Windows that overlap, that lie side by side, that leave gaps, that fit to no division; groups.
   const auto window = [](std::initializer_list<int64_t> kernel, std::initializer_list<int64_t> stride, std::initializer_list<int64_t> pad,
                          int64_t dilation = 1) {

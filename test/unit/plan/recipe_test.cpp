@@ -130,11 +130,46 @@ TEST_CASE("mistakes in a recipe are refused where they stand, in the recipe's fi
   recipe_refused("{" + mse + "," + adam + R"(, "batch_separable": ^^0})", Code::wrong_type, "true or false");
 }
 
+TEST_CASE("state that is no state is refused") {
+  const auto state_refused = [](const std::string& entries, Code code, const std::string& words, const std::string& more = "") {
+    recipe_refused("{" + mse + "," + adam + more + R"(, "state": )" + entries + "}", code, words);
+  };
+  state_refused("^^{}", Code::wrong_type, "a list of objects");
+  state_refused("[^^3]", Code::wrong_type, "an object with 'initializer'");
+  state_refused(R"([{"initializer": "wte.weight", "updated_by": "logits", ^^"update": "b"}])", Code::unknown_key, "updated_by");
+  state_refused(R"([^^{"initializer": "wte.weight"}])", Code::missing_key, "'updated_by'");
+  state_refused(R"([{"initializer": ^^"wte.weigth", "updated_by": "logits"}])", Code::unknown_tensor, "did you mean 'wte.weight'?");
+  state_refused(R"([{"initializer": "wte.weight", "updated_by": ^^"logit"}])", Code::unknown_tensor, "did you mean 'logits'?");
+  state_refused(R"([{"initializer": ^^"logits", "updated_by": "logits"}])", Code::recipe_does_not_fit, "no initializer");
+  state_refused(R"([{"initializer": "wte.weight", "updated_by": ^^"wte.weight"}])", Code::recipe_does_not_fit, "does not compute 'wte.weight'");
+  state_refused(R"([{"initializer": "wte.weight", "updated_by": ^^"logits"}])", Code::recipe_does_not_fit, "'logits' is F32[8x32x256]");
+  const std::string entry = R"({"initializer": ^^"wte.weight", "updated_by": "logits"})";
+  state_refused("[" + entry + "]", Code::recipe_does_not_fit, "in 'parameters' and in 'state'", R"(, "parameters": ["wte.weight"])");
+  state_refused("[" + entry + "]", Code::recipe_does_not_fit, "in 'constants' and in 'state'", R"(, "constants": ["wte.weight"])");
+}
+
+TEST_CASE("state is what the forward pass makes of an initializer") {
+  SmallModel small;
+  small.tensor("running", {8, 32, 256}, Role::parameter);
+  const auto read = [&](const std::string& entries) {
+    RecipeReading reading;
+    reading.recipe = read_recipe_text("{" + mse + "," + adam + R"(, "state": [)" + entries + "]}", "train.json", small.module, reading.diagnostics);
+    return reading;
+  };
+  const std::string entry = R"({"initializer": "running", "updated_by": "logits"})";
+  const RecipeReading once = read(entry), twice = read(entry + "," + entry);
+  CHECK(once.diagnostics.all().empty());
+  REQUIRE(once.recipe.states.size() == 1);
+  CHECK(once.recipe.states[0].initializer == "running");
+  CHECK(once.recipe.states[0].updated_by == "logits");
+  REQUIRE(twice.diagnostics.all().size() == 1);
+  CHECK_THAT(to_text(twice.diagnostics.all()[0]), Catch::Contains("'running' stands in 'state' twice"));
+}
+
 TEST_CASE("what this version does not do with a recipe is refused by name") {
-  recipe_refused("{" + mse + "," + adam + R"(, ^^"state": [{"initializer": "a", "updated_by": "b"}]})", Code::unsupported, "'state'");
+  recipe_refused("{" + mse + "," + adam + R"(, "state": [{"initializer": ^^"scale", "updated_by": "logits"}]})", Code::unsupported, "'state'");
   recipe_refused("{" + mse + "," + adam + R"(, ^^"recycle": {"iterations": 3, "initial": "zeros", "gradient": "last", "feedback": []}})",
                  Code::unsupported, "'recycle'");
-  recipe_refused("{" + mse + "," + adam + R"(, "state": [{"initializer": "a", ^^"update": "b"}]})", Code::unknown_key, "updated_by");
   recipe_refused("{" + mse + "," + adam + R"(, "recycle": {"iterations": ^^0, "feedback": []}})", Code::wrong_type, "at least 1");
 }
 

@@ -242,47 +242,74 @@ TEST_CASE("softmax of very large and masked values") {
   CHECK(y.values() == std::vector<float>{0, 0.5f, 0.5f});
 }
 
-TEST_CASE("layer_norm and the gradients of scale and bias") {
-  const Dims lead = {3, 2}, inner = {4, 5}, dims = {3, 2, 4, 5};
-  const bool biased = GENERATE(false, true), adds = GENERATE(false, true);
-  Array<double> x(dims), y(dims), mean(lead), rstd(lead), scale(inner), bias(inner), dy(dims), dx(dims), dscale(inner), dbias(inner);
-  x.reals(-2, 2), scale.reals(0.5, 2), bias.reals(-1, 1), dy.reals(-1, 1), dscale.constant(10), dbias.constant(20);
-  layer_norm(y, mean, rstd, x, scale, biased ? bias.view() : Tensor{}, 2, 1e-5);
-  layer_norm_grad(dx, dy, x, scale, mean, rstd, 2, false);
-  const std::vector<double> once = dx.values();
-  layer_norm_grad(dx, dy, x, scale, mean, rstd, 2, true);
-  for (size_t i = 0; i < once.size(); ++i) CHECK(dx.values()[i] == 2 * once[i]);
-  layer_norm_grad(dx, dy, x, scale, mean, rstd, 2, false);
-  layer_norm_grad_scale(dscale, biased ? dbias.view() : Tensor{}, dy, x, mean, rstd, 2, adds);
-  for_each_index(lead, [&](const Dims& at) {
-    double sum = 0, squares = 0, g_sum = 0, gx_sum = 0;
-    const auto full = [&](const Dims& i) { return Dims{at[0], at[1], i[0], i[1]}; };
-    for_each_index(inner, [&](const Dims& i) { sum += x.at(full(i)); });
-    const double m = sum / 20;
-    for_each_index(inner, [&](const Dims& i) { squares += std::pow(x.at(full(i)) - m, 2); });
-    const double r = 1 / std::sqrt(squares / 20 + 1e-5);
-    CHECK(mean.at(at) == Approx(m));
-    CHECK(rstd.at(at) == Approx(r));
-    for_each_index(inner, [&](const Dims& i) {
-      const double g = dy.at(full(i)) * scale.at(i);
-      g_sum += g;
-      gx_sum += g * (x.at(full(i)) - m) * r;
-    });
-    for_each_index(inner, [&](const Dims& i) {
-      const double normal = (x.at(full(i)) - m) * r;
-      CHECK(y.at(full(i)) == Approx(normal * scale.at(i) + (biased ? bias.at(i) : 0)).epsilon(1e-12).margin(1e-13));
-      CHECK(dx.at(full(i)) == Approx(r * (dy.at(full(i)) * scale.at(i) - g_sum / 20 - normal * gx_sum / 20)).epsilon(1e-10).margin(1e-12));
-    });
+// The dimensions of a mask, of an index or of dims.
+Dims chosen(const Dims& all, uint32_t mask) {
+  Dims some;
+  for (size_t d = 0; d < all.size(); ++d)
+    if (mask >> d & 1) some.push_back(all[d]);
+  return some;
+}
+
+TEST_CASE("norms and their gradients, of whatever dimensions") {
+  const auto [dims, over, along] = GENERATE(table<Dims, uint32_t, uint32_t>({{{3, 2, 4, 5}, 0b1100, 0b1100},  // layer
+                                                                             {{3, 4, 2, 5}, 0b1100, 0b0010},  // instance
+                                                                             {{3, 4, 2, 5}, 0b1101, 0b0010},  // batch
+                                                                             {{6, 5}, 0b01, 0b10},            // batch, without space
+                                                                             {{3, 2, 4, 5}, 0b1100, 0b0110},  // group
+                                                                             {{2, 3, 5000}, 0b101, 0b010},    // batch, of much space
+                                                                             {{3, 4, 5}, 0b010, 0b110}}));
+  const bool is_centred = GENERATE(true, false), spread = GENERATE(true, false), adds = GENERATE(false, true);
+  const int weights = GENERATE(0, 1, 2);  // none, scale, scale and bias
+  const Dims lead = chosen(dims, ~over), inner = chosen(dims, along);
+  Array<double> x(dims, spread), y(dims, spread), mean(lead, spread), rstd(lead, spread), scale(inner, spread), bias(inner, spread), dy(dims, spread),
+      dx(dims, spread), dscale(inner, spread), dbias(inner, spread);
+  x.reals(-1, 3), scale.reals(0.5, 2), bias.reals(-1, 1), dy.reals(-1, 1), dx.constant(3), dscale.constant(10), dbias.constant(20);
+  const Tensor m = is_centred ? mean.view() : Tensor{}, gamma = weights > 0 ? scale.view() : Tensor{}, beta = weights > 1 ? bias.view() : Tensor{};
+  norm(y, rstd, m, x, gamma, beta, over, along, 1e-5);
+  norm_grad(dx, dy, x, rstd, m, gamma, over, along, adds);
+  norm_grad_scale(dscale, weights > 1 ? dbias.view() : Tensor{}, dy, x, rstd, m, over, along, adds);
+
+  struct Sums {
+    double count = 0, x = 0, squares = 0, g = 0, gx = 0;
+  };
+  std::map<Dims, Sums> groups;
+  const auto group = [&, over = over](const Dims& at) -> Sums& { return groups[chosen(at, ~over)]; };
+  const auto mean_at = [&](const Dims& at) { return is_centred ? group(at).x / group(at).count : 0; };
+  const auto rstd_at = [&](const Dims& at) { return 1 / std::sqrt(group(at).squares / group(at).count + 1e-5); };
+  const auto normal = [&](const Dims& at) { return (x.at(at) - mean_at(at)) * rstd_at(at); };
+  const auto g = [&, along = along](const Dims& at) { return dy.at(at) * (weights > 0 ? scale.at(chosen(at, along)) : 1); };
+  for_each_index(dims, [&](const Dims& at) { group(at).count += 1, group(at).x += x.at(at); });
+  for_each_index(dims, [&](const Dims& at) { group(at).squares += std::pow(x.at(at) - mean_at(at), 2); });
+  for_each_index(dims, [&](const Dims& at) { group(at).g += is_centred ? g(at) : 0, group(at).gx += g(at) * normal(at); });
+  std::map<Dims, std::pair<double, double>> of_weights;
+  for_each_index(dims, [&, along = along](const Dims& at) {
+    const Dims weight = chosen(at, along);
+    const double wanted = normal(at) * (weights > 0 ? scale.at(weight) : 1) + (weights > 1 ? bias.at(weight) : 0);
+    if (std::abs(y.at(at) - wanted) > 1e-11) FAIL_CHECK(y.at(at) << " is not " << wanted);
+    const Sums& sums = group(at);
+    const double gradient = rstd_at(at) * (g(at) - sums.g / sums.count - normal(at) * sums.gx / sums.count) + (adds ? 3 : 0);
+    if (std::abs(dx.at(at) - gradient) > 1e-11) FAIL_CHECK(dx.at(at) << " is not " << gradient);
+    of_weights[weight].first += dy.at(at) * normal(at);
+    of_weights[weight].second += dy.at(at);
   });
-  for_each_index(inner, [&](const Dims& i) {
-    double s = adds ? 10 : 0, b = adds ? 20 : 0;
-    for_each_index(lead, [&](const Dims& at) {
-      const Dims full = {at[0], at[1], i[0], i[1]};
-      s += dy.at(full) * (x.at(full) - mean.at(at)) * rstd.at(at);
-      b += dy.at(full);
-    });
-    CHECK(dscale.at(i) == Approx(s).epsilon(1e-12));
-    if (biased) CHECK(dbias.at(i) == Approx(b).epsilon(1e-12));
+  for_each_index(lead, [&](const Dims& at) {
+    const Sums& sums = groups[at];
+    CHECK(rstd.at(at) == Approx(1 / std::sqrt(sums.squares / sums.count + 1e-5)).epsilon(1e-12));
+    if (is_centred) CHECK(mean.at(at) == Approx(sums.x / sums.count).epsilon(1e-12));
+  });
+  for_each_index(inner, [&](const Dims& at) {
+    CHECK(dscale.at(at) == Approx(of_weights[at].first + (adds ? 10 : 0)).epsilon(1e-9));
+    if (weights > 1) CHECK(dbias.at(at) == Approx(of_weights[at].second + (adds ? 20 : 0)).epsilon(1e-9));
+  });
+}
+
+TEST_CASE("the variance of what lies far from zero, of a long channel") {
+  Array<float> x({2, 3, 70000}, false), y({2, 3, 70000}, false), mean({3}, false), rstd({3}, false);
+  x.integers(999, 1001);  // variance 2/3 or near it, and squares that a float would round by more
+  norm(y, rstd, mean, x, {}, {}, 0b101, 0b010, 0);
+  for_each_index({3}, [&](const Dims& at) {
+    CHECK(mean.at(at) == Approx(1000).epsilon(1e-5));
+    CHECK(rstd.at(at) == Approx(std::sqrt(1.5)).epsilon(5e-3));
   });
 }
 
@@ -406,11 +433,19 @@ TEST_CASE("results are the same bit by bit on any number of threads") {
     made(all, [&](const Tensor& out) { softmax(out, x, 2); });
     made(all, [&](const Tensor& out) { gather(out, table, indices, 0, 0, 500); });
     made({500, 96}, [&](const Tensor& out) { scatter_add(out, indices, x, 0, 0, 500, false); });
-    Array<float> mean({64, 33}, false), rstd({64, 33}, false), normal(all, false);
-    layer_norm(normal, mean, rstd, x, scale, Tensor{}, 2, 1e-5);
-    results.push_back(normal.memory());
-    made(all, [&](const Tensor& out) { layer_norm_grad(out, x, normal, scale, mean, rstd, 2, false); });
-    made({96}, [&](const Tensor& out) { layer_norm_grad_scale(out, Tensor{}, x, normal, mean, rstd, 2, false); });
+    const Dims channels = {33};
+    Array<float> of_channels(channels, false);
+    of_channels.constant(0.5);
+    for (const bool is_layer : {true, false}) {  // or of a batch
+      const uint32_t over = is_layer ? 0b100 : 0b101, along = is_layer ? 0b100 : 0b010;
+      const Dims kept = is_layer ? Dims{64, 33} : channels, weights = is_layer ? Dims{96} : channels;
+      Array<float> mean(kept, false), rstd(kept, false), normal(all, false);
+      const Tensor gamma = is_layer ? scale.view() : of_channels.view();
+      norm(normal, rstd, mean, x, gamma, Tensor{}, over, along, 1e-5);
+      results.push_back(normal.memory());
+      made(all, [&](const Tensor& out) { norm_grad(out, x, normal, rstd, mean, gamma, over, along, false); });
+      made(weights, [&](const Tensor& out) { norm_grad_scale(out, Tensor{}, x, normal, rstd, mean, over, along, false); });
+    }
     if (first.empty()) first = results;
     for (size_t i = 0; i < results.size(); ++i) {
       INFO("kernel " << i << " on " << count << " threads");
