@@ -1,5 +1,5 @@
-// Plans are made once for each shape and kept. What cuDNN can only overwrite, or only write in the type of its inputs, goes to scratch memory first and
-// is added or converted from there.
+// Plans are made once for each shape and kept. What cuDNN can only overwrite, or only write in the type of its inputs, goes to scratch memory first
+// and is added or converted from there.
 #include "cudnn_convolutions.h"
 
 #include <map>
@@ -50,10 +50,11 @@ class CudnnConvolutions : public ConvolutionLibrary {
 
  private:
   bool run(const Convolution& convolution, bool accumulate) {
-    const std::vector<int64_t> key = key_of(convolution, accumulate);
+    std::vector<int64_t> key = key_of(convolution, accumulate);
+    key.push_back(device().tf32);
     auto found = plans_.find(key);
     if (found == plans_.end()) {
-      found = plans_.emplace(key, make_plan(handle_, convolution, accumulate)).first;
+      found = plans_.emplace(key, make_plan(handle_, convolution, accumulate, device().tf32)).first;
       if (found->second.plan) enlarge_workspace(found->second.workspace_bytes);
     }
     const std::optional<Descriptor>& plan = found->second.plan;
