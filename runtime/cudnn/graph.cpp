@@ -3,8 +3,6 @@
 namespace sscc::rt {
 namespace {
 
-constexpr auto large_operand = ConvolutionOperand::large, small_operand = ConvolutionOperand::small;
-
 cudnnDataType_t type_of(DType type) {
   switch (type) {
     case DType::f32: return CUDNN_DATA_FLOAT;

@@ -20,10 +20,4 @@ std::optional<Graph> describe(const Convolution& convolution, bool accumulate);
 // What a graph depends on.
 std::vector<int64_t> key_of(const Convolution& convolution, bool accumulate);
 
-inline DType input_type(const Convolution& convolution) {
-  return convolution.result == ConvolutionOperand::large ? convolution.small.dtype : convolution.large.dtype;
-}
-
-constexpr ConvolutionOperand all_operands[] = {ConvolutionOperand::large, ConvolutionOperand::small, ConvolutionOperand::weight};
-
 }  // namespace sscc::rt

@@ -52,7 +52,7 @@ Plan make_plan(cudnnHandle_t handle, const Convolution& convolution, bool accumu
   made.graph = describe(convolution, accumulate);
   if (!made.graph) return made;
   made.graph->graph.set(CUDNN_ATTR_OPERATIONGRAPH_HANDLE, CUDNN_TYPE_HANDLE, handle);
-  if (made.graph->graph.finalize() == CUDNN_STATUS_SUCCESS) choose(handle, input_type(convolution) == DType::f32 && !allows_tf32, made);
+  if (made.graph->graph.finalize() == CUDNN_STATUS_SUCCESS) choose(handle, convolution.input_type() == DType::f32 && !allows_tf32, made);
   return made;
 }
 

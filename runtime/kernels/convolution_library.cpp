@@ -18,9 +18,6 @@ namespace {
 
 using dnnl::memory;
 
-constexpr auto large_operand = ConvolutionOperand::large, small_operand = ConvolutionOperand::small, weight_operand = ConvolutionOperand::weight;
-constexpr ConvolutionOperand all_operands[] = {large_operand, small_operand, weight_operand};
-
 const dnnl::engine& processor() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
@@ -89,7 +86,7 @@ memory::desc described(const Convolution& convolution, ConvolutionOperand which)
 
 struct Operand {
   memory::desc given, wanted;
-  dnnl::reorder move;  // to where it is wanted, of the result from there; nothing: it is there
+  dnnl::reorder move;  // nothing: it is where it is wanted
 };
 
 struct Plan {
@@ -113,14 +110,11 @@ std::vector<int64_t> key_of(const Convolution& convolution, bool accumulate) {
   return key;
 }
 
-Plan make_plan(const Convolution& convolution, bool accumulate) {
-  Plan plan, none;
+// The primitive, and how it wants its operands, which lie as it likes. False: there is none.
+bool choose(Plan& plan, const Convolution& convolution) {
   memory::desc any[3];
-  for (const ConvolutionOperand o : all_operands) {
-    plan[o].given = described(convolution, o);
-    if (plan[o].given.is_zero()) return none;
+  for (const ConvolutionOperand o : all_operands)
     any[static_cast<size_t>(o)] = memory::desc(plan[o].given.dims(), memory::data_type::f32, memory::format_tag::any);
-  }
   const auto& [large, small, weight] = any;
   memory::dims stride, dilation, pad, behind;
   for (int d = max_space - convolution.space; d < max_space; ++d) {
@@ -130,7 +124,6 @@ Plan make_plan(const Convolution& convolution, bool accumulate) {
     pad.push_back(axis.pad);
     behind.push_back(axis.seen() - axis.pad - axis.large);
   }
-
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
   const auto direct = dnnl::algorithm::convolution_direct;
@@ -140,50 +133,58 @@ Plan make_plan(const Convolution& convolution, bool accumulate) {
     plan[weight_operand].wanted = weight_desc;
     plan.scratchpad = chosen.scratchpad_desc();
   };
+
   using Forward = dnnl::convolution_forward;
   const Forward::primitive_desc forward(Forward::desc(dnnl::prop_kind::forward_training, direct, large, weight, small, stride, dilation, pad, behind),
                                         attributes, processor(), true);
-  if (!forward) return none;
-  switch (convolution.result) {
-    case small_operand: {
-      take(forward, forward.src_desc(), forward.dst_desc(), forward.weights_desc());
-      plan.primitive = Forward(forward);
-      break;
-    }
-    case large_operand: {
-      using Backward = dnnl::convolution_backward_data;
-      const Backward::primitive_desc chosen(Backward::desc(direct, large, weight, small, stride, dilation, pad, behind), attributes, processor(),
+  if (!forward) return false;
+  if (convolution.result == small_operand) {
+    take(forward, forward.src_desc(), forward.dst_desc(), forward.weights_desc());
+    plan.primitive = Forward(forward);
+  } else if (convolution.result == large_operand) {
+    using Backward = dnnl::convolution_backward_data;
+    const Backward::primitive_desc backward(Backward::desc(direct, large, weight, small, stride, dilation, pad, behind), attributes, processor(),
                                             forward, true);
-      if (!chosen) return none;
-      take(chosen, chosen.diff_src_desc(), chosen.diff_dst_desc(), chosen.weights_desc());
-      plan.primitive = Backward(chosen);
-      break;
-    }
-    case weight_operand: {
-      using Backward = dnnl::convolution_backward_weights;
-      const Backward::primitive_desc chosen(Backward::desc(direct, large, weight, small, stride, dilation, pad, behind), attributes, processor(),
+    if (!backward) return false;
+    take(backward, backward.diff_src_desc(), backward.diff_dst_desc(), backward.weights_desc());
+    plan.primitive = Backward(backward);
+  } else {
+    using Backward = dnnl::convolution_backward_weights;
+    const Backward::primitive_desc backward(Backward::desc(direct, large, weight, small, stride, dilation, pad, behind), attributes, processor(),
                                             forward, true);
-      if (!chosen) return none;
-      take(chosen, chosen.src_desc(), chosen.diff_dst_desc(), chosen.diff_weights_desc());
-      plan.primitive = Backward(chosen);
-      break;
-    }
+    if (!backward) return false;
+    take(backward, backward.src_desc(), backward.diff_dst_desc(), backward.diff_weights_desc());
+    plan.primitive = Backward(backward);
   }
+  return true;
+}
 
+// What brings an input to where it is wanted, or the result from there. False: oneDNN cannot.
+bool prepare_move(Operand& operand, bool is_result, bool adds) {
+  if (operand.given == operand.wanted && !adds) return true;
+  dnnl::primitive_attr attributes;
+  dnnl::post_ops sum;
+  sum.append_sum();
+  if (adds) attributes.set_post_ops(sum);
+  const memory::desc &from = is_result ? operand.wanted : operand.given, &to = is_result ? operand.given : operand.wanted;
+  const dnnl::reorder::primitive_desc move(processor(), from, processor(), to, attributes, true);
+  if (move) operand.move = dnnl::reorder(move);
+  return static_cast<bool>(move);
+}
+
+Plan make_plan(const Convolution& convolution, bool accumulate) {
+  Plan plan;
+  bool exists = true;
   for (const ConvolutionOperand o : all_operands) {
-    const bool is_result = o == convolution.result, adds = is_result && accumulate;
-    Operand& operand = plan[o];
-    if (operand.given == operand.wanted && !adds) continue;
-    dnnl::primitive_attr with_sum;
-    dnnl::post_ops sum;
-    sum.append_sum();
-    if (adds) with_sum.set_post_ops(sum);
-    const dnnl::reorder::primitive_desc move(processor(), is_result ? operand.wanted : operand.given, processor(),
-                                             is_result ? operand.given : operand.wanted, with_sum, true);
-    if (!move) return none;
-    operand.move = dnnl::reorder(move);
+    plan[o].given = described(convolution, o);
+    exists = exists && !plan[o].given.is_zero();
   }
-  return plan;
+  exists = exists && choose(plan, convolution);
+  for (const ConvolutionOperand o : all_operands) {
+    const bool is_result = o == convolution.result;
+    exists = exists && prepare_move(plan[o], is_result, is_result && accumulate);
+  }
+  return exists ? plan : Plan();
 }
 
 // Kept for the life of the process: a program has few convolutions, and calls them again and again. Ranks may be threads.

@@ -77,7 +77,7 @@ bool has_plan(const Descriptor& properties, const Convolution& convolution, bool
   if (heuristic.finalize() != CUDNN_STATUS_SUCCESS) return false;
   for (const Descriptor& configuration :
        heuristic.get_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, most_recommendations)) {
-    if (!is_wanted(configuration, input_type(convolution) == DType::f32)) continue;
+    if (!is_wanted(configuration, convolution.input_type() == DType::f32)) continue;
     const Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, properties);
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
