@@ -15,13 +15,13 @@ void convolve_as(const Convolution& convolution, bool accumulate) {
 }  // namespace
 
 void convolve(const Tensor& small, const Tensor& large, const Tensor& weight, const Window& window, bool accumulate) {
-  convolve_as(Convolution(ConvolutionOperand::small, large, small, weight, window), accumulate);
+  convolve_as(Convolution(small_operand, large, small, weight, window), accumulate);
 }
 void convolve_transposed(const Tensor& large, const Tensor& small, const Tensor& weight, const Window& window, bool accumulate) {
-  convolve_as(Convolution(ConvolutionOperand::large, large, small, weight, window), accumulate);
+  convolve_as(Convolution(large_operand, large, small, weight, window), accumulate);
 }
 void convolve_grad_weight(const Tensor& weight, const Tensor& large, const Tensor& small, const Window& window, bool accumulate) {
-  convolve_as(Convolution(ConvolutionOperand::weight, large, small, weight, window), accumulate);
+  convolve_as(Convolution(weight_operand, large, small, weight, window), accumulate);
 }
 
 }  // namespace sscc::rt

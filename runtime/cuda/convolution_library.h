@@ -1,5 +1,5 @@
-// What a program that has convolutions brings along for them (../cudnn), if it does; what it does not take, and all where there is none, is left to the
-// strided kernel.
+// What a program that has convolutions brings along for them (../cudnn). What it does not take, and all where there is none, is left to the strided
+// kernel.
 #pragma once
 
 #include "../kernels/convolution.h"

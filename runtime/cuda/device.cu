@@ -4,6 +4,7 @@
 #include <stdexcept>
 #include <string>
 
+#include "convolution_library.h"
 #include "sscc_rt/cuda_launch.cuh"
 #include "sscc_rt/kernels.h"
 #include "sscc_rt/rank.h"

@@ -7,7 +7,6 @@
 #include <cstdint>
 #include <memory>
 
-#include "convolution_library.h"
 #include "sscc_rt/cuda.h"
 
 namespace sscc::rt {
@@ -18,6 +17,8 @@ struct WrongElement {
   WrongData kind = WrongData::none;
   int64_t value = 0, bound = 0;  // bound: the dimension's length, the number of classes
 };
+
+class ConvolutionLibrary;  // convolution_library.h
 
 struct Device {
   int ordinal = 0;
@@ -35,7 +36,8 @@ struct Device {
 // What cuBLAS recommends for compute capability 9.0.
 inline constexpr size_t blas_workspace_bytes = size_t{32} << 20;
 // Each kernel that needs scratch fits its work to this, or refuses it: partial sums (reduce.cu, norm.cu, sum_of_squares.cu), sorted indices
-// (scatter_add.cu), what is known of tiles and rows (attention.cu), a bias in another type (contract.cpp), a result that cuDNN does not add to (../cudnn).
+// (scatter_add.cu), what is known of tiles and rows (attention.cu), a bias in another type (contract.cpp), a result that cuDNN
+// cannot write in its place (../cudnn).
 inline constexpr size_t scratch_bytes = size_t{64} << 20;
 
 // Throws std::logic_error if none was started.

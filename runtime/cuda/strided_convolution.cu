@@ -133,60 +133,41 @@ class Dimensions {
   std::vector<int64_t> lengths_, strides_[operands];
 };
 
-// `factors`: what one step along each dimension of space is in positions.
-void add_space(Dimensions<5>& dimensions, const int64_t* lengths, const int64_t* strides, const int64_t (&factors)[max_space]) {
-  for (int d = 0; d < max_space; ++d)
-    dimensions.add(lengths[d], {strides ? strides[d] : 0, 0, d == 0 ? factors[0] : 0, d == 1 ? factors[1] : 0, d == 2 ? factors[2] : 0});
-}
-
 template <class In, class Out>
 void convolve_as(const Convolution& convolution, bool accumulate) {
-  const auto& [large, small, weight] = std::tie(convolution.large, convolution.small, convolution.weight);
-  const int64_t *x = large.strides, *y = small.strides, *w = weight.strides;
-  const int64_t n = convolution.batch, m = convolution.m, c = convolution.c;
-  const bool to_large = convolution.result == ConvolutionOperand::large, to_small = convolution.result == ConvolutionOperand::small;
-  int64_t stride[max_space], dilation[max_space], one[max_space] = {1, 1, 1};
+  const ConvolutionOperand result = convolution.result;
+  const ConvolutionOperand left = result == weight_operand ? small_operand : weight_operand,
+                           right = result == large_operand ? small_operand : large_operand;
+  const Tensor &left_view = convolution[left], &right_view = convolution[right], &out_view = convolution.out();
+  const Tensor l = convolution.channels(left), r = convolution.channels(right), out = convolution.channels(result);
+  const int group = 1, row = result == large_operand ? 3 : 2, column = result == weight_operand ? 3 : 0, sum = convolution.summed();
+  Dimensions<5> columns, sums;
+  columns.add(out.dims[column], {out.strides[column], r.strides[column], 0, 0, 0});
+  sums.add(l.dims[sum], {l.strides[sum], r.strides[sum], 0, 0, 0});
+
   Arguments<In, Out> a{};
   for (int d = 0; d < max_space; ++d) {
     const WindowAxis& axis = convolution.axes[d];
-    stride[d] = axis.stride;
-    dilation[d] = to_large ? -axis.dilation : axis.dilation;
-    a.origin[d] = to_large ? axis.pad : -axis.pad;
-    a.lengths[d] = static_cast<uint32_t>(to_large ? axis.small : axis.large);
-    a.strides[d] = to_large ? y[2 + d] : x[2 + d];
-    a.steps[d] = Divisor(static_cast<uint32_t>(to_large ? axis.stride : 1));
+    const int64_t sign = result == large_operand ? -1 : 1;
+    // In positions, a step along an operand's space.
+    const auto add = [&](Dimensions<5>& dimensions, ConvolutionOperand which, const Tensor& view) {
+      const int64_t step = which == large_operand ? 1 : which == small_operand ? axis.stride : sign * axis.dilation;
+      dimensions.add(view.dims[2 + d], {view.strides[2 + d], 0, d == 0 ? step : 0, d == 1 ? step : 0, d == 2 ? step : 0});
+    };
+    add(columns, result, out_view);
+    add(sums, left, left_view);
+    a.origin[d] = -sign * axis.pad;
+    a.lengths[d] = static_cast<uint32_t>(right_view.dims[2 + d]);
+    a.strides[d] = right_view.strides[2 + d];
+    a.steps[d] = Divisor(static_cast<uint32_t>(result == large_operand ? axis.stride : 1));
   }
-  Dimensions<5> columns, sums;
-  const Tensor *left = &weight, *right = &large;
-  if (to_small) {
-    a.rows = Dimensions<2>().add(m, {w[0], y[1]}).walk();
-    columns.add(n, {y[0], x[0], 0, 0, 0});
-    add_space(columns, small.dims + 2, y + 2, stride);
-    sums.add(c, {w[1], x[1], 0, 0, 0});
-    add_space(sums, weight.dims + 2, w + 2, dilation);
-    a.groups = Dimensions<3>().add(convolution.groups, {m * w[0], c * x[1], m * y[1]}).walk();
-  } else if (to_large) {
-    right = &small;
-    a.rows = Dimensions<2>().add(c, {w[1], x[1]}).walk();
-    columns.add(n, {x[0], y[0], 0, 0, 0});
-    add_space(columns, large.dims + 2, x + 2, one);
-    sums.add(m, {w[0], y[1], 0, 0, 0});
-    add_space(sums, weight.dims + 2, w + 2, dilation);
-    a.groups = Dimensions<3>().add(convolution.groups, {m * w[0], m * y[1], c * x[1]}).walk();
-  } else {
-    left = &small;
-    a.rows = Dimensions<2>().add(m, {y[1], w[0]}).walk();
-    columns.add(c, {w[1], x[1], 0, 0, 0});
-    add_space(columns, weight.dims + 2, w + 2, dilation);
-    sums.add(n, {y[0], x[0], 0, 0, 0});
-    add_space(sums, small.dims + 2, y + 2, stride);
-    a.groups = Dimensions<3>().add(convolution.groups, {m * y[1], c * x[1], m * w[0]}).walk();
-  }
+  a.rows = Dimensions<2>().add(l.dims[row], {l.strides[row], out.strides[row]}).walk();
+  a.groups = Dimensions<3>().add(l.dims[group], {l.strides[group], r.strides[group], out.strides[group]}).walk();
   a.columns = columns.walk();
   a.sums = sums.walk();
-  a.left = static_cast<const In*>(left->data);
-  a.right = static_cast<const In*>(right->data);
-  a.out = static_cast<Out*>(convolution.out().data);
+  a.left = static_cast<const In*>(left_view.data);
+  a.right = static_cast<const In*>(right_view.data);
+  a.out = static_cast<Out*>(out_view.data);
   a.accumulate = accumulate;
   const int64_t row_tiles = (int64_t{a.rows.count} + side - 1) / side, column_tiles = (int64_t{a.columns.count} + side - 1) / side;
   if (row_tiles * column_tiles >= largest_walk) throw std::logic_error("convolve: too large a result");
@@ -199,7 +180,7 @@ void convolve_as(const Convolution& convolution, bool accumulate) {
 
 void convolve_strided(const Convolution& convolution, bool accumulate) {
   const DType out = convolution.out().dtype;
-  const DType in = convolution.result == ConvolutionOperand::large ? convolution.small.dtype : convolution.large.dtype;
+  const DType in = convolution.input_type();
   for_any_float_type("convolve", in, [&](auto t) {
     using In = decltype(t);
     if (out == in)

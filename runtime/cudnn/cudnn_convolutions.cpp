@@ -1,5 +1,5 @@
-// Plans are made once for each shape and kept. What cuDNN can only overwrite, or only write in the type of its inputs, goes to scratch memory first and
-// is added or converted from there.
+// Plans are made once for each shape and kept. What cuDNN can only overwrite, or only write in the type of its inputs, goes to scratch memory first
+// and is added or converted from there.
 #include "cudnn_convolutions.h"
 
 #include <map>
@@ -15,8 +15,8 @@ namespace {
 // The convolution with its result in scratch memory, dense and in the type of its inputs; nothing where it does not fit.
 std::optional<Convolution> in_scratch(const Convolution& convolution) {
   Convolution result = convolution;
-  Tensor& out = result.result == ConvolutionOperand::large ? result.large : result.result == ConvolutionOperand::small ? result.small : result.weight;
-  out.dtype = input_type(convolution);
+  Tensor& out = result[result.result];
+  out.dtype = convolution.input_type();
   out.data = device().scratch;
   int64_t elements = 1;
   for (int d = out.rank; d-- > 0; elements *= out.dims[d]) out.strides[d] = elements;
@@ -40,7 +40,7 @@ class CudnnConvolutions : public ConvolutionLibrary {
   bool enqueue(const Convolution& convolution, bool accumulate) override {
     if (convolution.out().dtype == DType::f64) return false;
     if (run(convolution, accumulate)) return true;
-    if (!accumulate && convolution.out().dtype == input_type(convolution)) return false;
+    if (!accumulate && convolution.out().dtype == convolution.input_type()) return false;
     const std::optional<Convolution> staged = in_scratch(convolution);
     if (!staged || !run(*staged, false)) return false;
     copy(convolution.out(), staged->out(), accumulate);
@@ -50,10 +50,11 @@ class CudnnConvolutions : public ConvolutionLibrary {
 
  private:
   bool run(const Convolution& convolution, bool accumulate) {
-    const std::vector<int64_t> key = key_of(convolution, accumulate);
+    std::vector<int64_t> key = key_of(convolution, accumulate);
+    key.push_back(device().tf32);
     auto found = plans_.find(key);
     if (found == plans_.end()) {
-      found = plans_.emplace(key, make_plan(handle_, convolution, accumulate)).first;
+      found = plans_.emplace(key, make_plan(handle_, convolution, accumulate, device().tf32)).first;
       if (found->second.plan) enlarge_workspace(found->second.workspace_bytes);
     }
     const std::optional<Descriptor>& plan = found->second.plan;

@@ -1,32 +1,25 @@
 // What cuDNN does for a convolution.
 #pragma once
 
-#include <cudnn.h>
-
-#include <optional>
-#include <vector>
-
-#include "../kernels/convolution.h"
-#include "descriptor.h"
+#include "graph.h"
 
 namespace sscc::rt {
 
 struct Plan {
-  std::vector<Descriptor> parts;   // what it was made of
-  std::optional<Descriptor> plan;  // nothing: cuDNN does not take the convolution
+  std::optional<Graph> graph;
+  std::optional<Descriptor> configuration, plan;  // nothing: cuDNN does not take the convolution
   int64_t workspace_bytes = 0;
 };
 
-// Everything that a plan depends on.
-std::vector<int64_t> key_of(const Convolution& convolution, bool accumulate);
+// Asks cuDNN, which takes a while.
+Plan make_plan(cudnnHandle_t handle, const Convolution& convolution, bool accumulate, bool allows_tf32);
 
-// Tensors' ids are the numbers of the operands. Asks cuDNN, which takes a while.
-Plan make_plan(cudnnHandle_t handle, const Convolution& convolution, bool accumulate);
+// Whether an engine sums what it is given, and in one order. `full_floats`: without tensor cores, where floats become TF32.
+bool is_wanted(const Descriptor& configuration, bool full_floats);
 
-inline DType input_type(const Convolution& convolution) {
-  return convolution.result == ConvolutionOperand::large ? convolution.small.dtype : convolution.large.dtype;
-}
+// Enough for engines that bring images of a large batch into another layout.
+constexpr int64_t most_workspace_bytes = int64_t{256} << 20;
 
-constexpr ConvolutionOperand all_operands[] = {ConvolutionOperand::large, ConvolutionOperand::small, ConvolutionOperand::weight};
+constexpr int64_t most_recommendations = 64;
 
 }  // namespace sscc::rt

@@ -9,8 +9,6 @@
 namespace sscc::rt {
 namespace {
 
-constexpr auto large_operand = ConvolutionOperand::large, small_operand = ConvolutionOperand::small, weight_operand = ConvolutionOperand::weight;
-
 // An operand from where a pair of channels has it.
 template <class T>
 struct Plane {
@@ -48,7 +46,7 @@ void by_loops(const Convolution& convolution, bool accumulate) {
   const RowShape out_space(out, 2, out.rank);
   Tensor channels[3];
   Plane<T> planes[3];
-  for (const ConvolutionOperand o : {large_operand, small_operand, weight_operand}) {
+  for (const ConvolutionOperand o : all_operands) {
     const auto i = static_cast<size_t>(o);
     channels[i] = convolution.channels(o);
     planes[i].step = channels[i].strides[summed];

@@ -8,6 +8,9 @@
 namespace sscc::rt {
 
 enum class ConvolutionOperand : uint8_t { large, small, weight };
+inline constexpr auto large_operand = ConvolutionOperand::large, small_operand = ConvolutionOperand::small,
+                      weight_operand = ConvolutionOperand::weight;
+inline constexpr ConvolutionOperand all_operands[] = {large_operand, small_operand, weight_operand};
 
 struct Convolution : Windows {
   ConvolutionOperand result;
@@ -25,23 +28,23 @@ struct Convolution : Windows {
     if (!fits) throw std::logic_error("convolve: operands do not fit");
   }
 
-  const Tensor& operator[](ConvolutionOperand which) const {
-    return which == ConvolutionOperand::large ? large : which == ConvolutionOperand::small ? small : weight;
-  }
+  const Tensor& operator[](ConvolutionOperand which) const { return which == large_operand ? large : which == small_operand ? small : weight; }
+  Tensor& operator[](ConvolutionOperand which) { return which == large_operand ? large : which == small_operand ? small : weight; }
   const Tensor& out() const { return (*this)[result]; }
   // An operand's channels as [batch, groups, m, c]; what it does not have is repeated.
   Tensor channels(ConvolutionOperand which) const {
     const Tensor& view = (*this)[which];
     const int64_t *s = view.strides, dims[] = {batch, groups, m, c};
     const int64_t strides[][4] = {{s[0], c * s[1], 0, s[1]}, {s[0], m * s[1], s[1], 0}, {0, m * s[0], s[0], s[1]}};
-    Tensor result = view;
-    result.rank = 4;
-    std::copy_n(dims, 4, result.dims);
-    std::copy_n(strides[static_cast<int>(which)], 4, result.strides);
-    return result;
+    Tensor channels = view;
+    channels.rank = 4;
+    std::copy_n(dims, 4, channels.dims);
+    std::copy_n(strides[static_cast<int>(which)], 4, channels.strides);
+    return channels;
   }
   // The one of these dimensions that is summed over, beside space.
-  int summed() const { return result == ConvolutionOperand::large ? 2 : result == ConvolutionOperand::small ? 3 : 0; }
+  int summed() const { return result == large_operand ? 2 : result == small_operand ? 3 : 0; }
+  DType input_type() const { return result == large_operand ? small.dtype : large.dtype; }
   // Multiplications.
   int64_t work() const { return batch * groups * m * c * axes[0].small * axes[1].small * axes[2].small * kernel_positions(); }
 };
@@ -49,10 +52,10 @@ struct Convolution : Windows {
 // Throws where types do not fit (kernels.h). False if there is nothing to be summed; the result is what it has to be, then.
 inline bool has_products(const Convolution& convolution, bool accumulate) {
   const Tensor& out = convolution.out();
-  const DType type = convolution.result == ConvolutionOperand::large ? convolution.small.dtype : convolution.large.dtype;
+  const DType type = convolution.input_type();
   if (!is_float(type)) no_kernel("convolve", type);
-  for (const Tensor* operand : {&convolution.large, &convolution.small, &convolution.weight})
-    if (operand != &out) expect_type("convolve", type, {*operand});
+  for (const ConvolutionOperand o : all_operands)
+    if (o != convolution.result) expect_type("convolve", type, {convolution[o]});
   if (out.dtype != arithmetic_type(type)) expect_type("convolve", type, {out});
   if (out.elements() == 0) return false;
   if (convolution.work() > 0) return true;

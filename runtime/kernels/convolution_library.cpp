@@ -18,9 +18,6 @@ namespace {
 
 using dnnl::memory;
 
-constexpr auto large_operand = ConvolutionOperand::large, small_operand = ConvolutionOperand::small, weight_operand = ConvolutionOperand::weight;
-constexpr ConvolutionOperand all_operands[] = {large_operand, small_operand, weight_operand};
-
 const dnnl::engine& processor() {
   static const dnnl::engine engine(dnnl::engine::kind::cpu, 0);
   return engine;
@@ -62,34 +59,45 @@ Convolution first_piece(Convolution convolution, int64_t pieces) {
   return convolution;
 }
 
+constexpr auto type = memory::data_type::f32;
+
+// visit(length, stride) for the dimensions that oneDNN sees: weights have their groups as one.
+template <class Visit>
+void for_each_dimension(const Convolution& convolution, ConvolutionOperand which, const Visit& visit) {
+  const Tensor& view = convolution[which];
+  const bool has_groups = which == weight_operand && convolution.groups > 1;
+  if (has_groups) visit(convolution.groups, convolution.m * view.strides[0]);
+  visit(has_groups ? convolution.m : view.dims[0], view.strides[0]);
+  visit(view.dims[1], view.strides[1]);
+  for (int d = view.rank - convolution.space; d < view.rank; ++d) visit(view.dims[d], view.strides[d]);
+}
+
+memory::dims dims_of(const Convolution& convolution, ConvolutionOperand which) {
+  memory::dims dims;
+  for_each_dimension(convolution, which, [&](int64_t length, int64_t) { dims.push_back(length); });
+  return dims;
+}
+
 // Nothing where oneDNN does not take such strides.
 memory::desc described(const Convolution& convolution, ConvolutionOperand which) {
-  const Tensor& view = convolution[which];
-  memory::dims dims, strides;
-  const auto append = [&](int64_t length, int64_t stride) {
-    dims.push_back(length);
-    strides.push_back(stride);
-  };
-  if (which == weight_operand && convolution.groups > 1) append(convolution.groups, convolution.m * view.strides[0]);
-  append(which == weight_operand ? convolution.m : view.dims[0], view.strides[0]);
-  for (int d = 1; d < view.rank; ++d)
-    if (d == 1 || d >= view.rank - convolution.space) append(view.dims[d], view.strides[d]);
   // A dimension of one position has any stride: here one beyond all others, so that none seem to overlap.
   int64_t beyond = 1;
-  for (size_t d = 0; d < dims.size(); ++d) {
-    if (dims[d] > 1 && strides[d] <= 0) return {};
-    if (dims[d] > 1) beyond = std::max(beyond, dims[d] * strides[d]);
-  }
-  for (size_t d = 0; d < dims.size(); ++d)
-    if (dims[d] == 1) strides[d] = beyond;
-  return memory::desc(dims, memory::data_type::f32, strides, true);
+  bool is_taken = true;
+  for_each_dimension(convolution, which, [&](int64_t length, int64_t stride) {
+    if (length == 1) return;
+    is_taken = is_taken && stride > 0;
+    beyond = std::max(beyond, length * stride);
+  });
+  memory::dims strides;
+  for_each_dimension(convolution, which, [&](int64_t length, int64_t stride) { strides.push_back(length == 1 ? beyond : stride); });
+  return is_taken ? memory::desc(dims_of(convolution, which), type, strides, true) : memory::desc();
 }
 
 // -- plans ----------------------------------------------------------------------------------------------------------------------------------------
 
 struct Operand {
   memory::desc given, wanted;
-  dnnl::reorder move;  // to where it is wanted, of the result from there; nothing: it is there
+  dnnl::reorder move;  // nothing: it is where it is wanted
 };
 
 struct Plan {
@@ -113,14 +121,28 @@ std::vector<int64_t> key_of(const Convolution& convolution, bool accumulate) {
   return key;
 }
 
-Plan make_plan(const Convolution& convolution, bool accumulate) {
-  Plan plan, none;
+// What oneDNN has for an operation; nothing: it has not. `of`: of a gradient, the operation that it is of.
+template <class Primitive, class... Arguments>
+typename Primitive::primitive_desc ask(const dnnl::primitive_attr& attributes, const Arguments&... arguments) {
+#if DNNL_VERSION_MAJOR >= 3
+  return {processor(), arguments..., attributes, true};
+#else
+  return {typename Primitive::desc(arguments...), attributes, processor(), true};
+#endif
+}
+template <class Primitive, class Of, class... Arguments>
+typename Primitive::primitive_desc ask_of(const Of& of, const dnnl::primitive_attr& attributes, const Arguments&... arguments) {
+#if DNNL_VERSION_MAJOR >= 3
+  return {processor(), arguments..., of, attributes, true};
+#else
+  return {typename Primitive::desc(arguments...), attributes, processor(), of, true};
+#endif
+}
+
+// The primitive, and how it wants its operands, which lie as it likes. False: there is none.
+bool choose(Plan& plan, const Convolution& convolution) {
   memory::desc any[3];
-  for (const ConvolutionOperand o : all_operands) {
-    plan[o].given = described(convolution, o);
-    if (plan[o].given.is_zero()) return none;
-    any[static_cast<size_t>(o)] = memory::desc(plan[o].given.dims(), memory::data_type::f32, memory::format_tag::any);
-  }
+  for (const ConvolutionOperand o : all_operands) any[static_cast<size_t>(o)] = memory::desc(dims_of(convolution, o), type, memory::format_tag::any);
   const auto& [large, small, weight] = any;
   memory::dims stride, dilation, pad, behind;
   for (int d = max_space - convolution.space; d < max_space; ++d) {
@@ -130,60 +152,64 @@ Plan make_plan(const Convolution& convolution, bool accumulate) {
     pad.push_back(axis.pad);
     behind.push_back(axis.seen() - axis.pad - axis.large);
   }
-
   dnnl::primitive_attr attributes;
   attributes.set_scratchpad_mode(dnnl::scratchpad_mode::user);
-  const auto direct = dnnl::algorithm::convolution_direct;
   const auto take = [&](const auto& chosen, const memory::desc& large_desc, const memory::desc& small_desc, const memory::desc& weight_desc) {
     plan[large_operand].wanted = large_desc;
     plan[small_operand].wanted = small_desc;
     plan[weight_operand].wanted = weight_desc;
     plan.scratchpad = chosen.scratchpad_desc();
   };
-  using Forward = dnnl::convolution_forward;
-  const Forward::primitive_desc forward(Forward::desc(dnnl::prop_kind::forward_training, direct, large, weight, small, stride, dilation, pad, behind),
-                                        attributes, processor(), true);
-  if (!forward) return none;
-  switch (convolution.result) {
-    case small_operand: {
-      take(forward, forward.src_desc(), forward.dst_desc(), forward.weights_desc());
-      plan.primitive = Forward(forward);
-      break;
-    }
-    case large_operand: {
-      using Backward = dnnl::convolution_backward_data;
-      const Backward::primitive_desc chosen(Backward::desc(direct, large, weight, small, stride, dilation, pad, behind), attributes, processor(),
-                                            forward, true);
-      if (!chosen) return none;
-      take(chosen, chosen.diff_src_desc(), chosen.diff_dst_desc(), chosen.weights_desc());
-      plan.primitive = Backward(chosen);
-      break;
-    }
-    case weight_operand: {
-      using Backward = dnnl::convolution_backward_weights;
-      const Backward::primitive_desc chosen(Backward::desc(direct, large, weight, small, stride, dilation, pad, behind), attributes, processor(),
-                                            forward, true);
-      if (!chosen) return none;
-      take(chosen, chosen.src_desc(), chosen.diff_dst_desc(), chosen.diff_weights_desc());
-      plan.primitive = Backward(chosen);
-      break;
-    }
-  }
 
-  for (const ConvolutionOperand o : all_operands) {
-    const bool is_result = o == convolution.result, adds = is_result && accumulate;
-    Operand& operand = plan[o];
-    if (operand.given == operand.wanted && !adds) continue;
-    dnnl::primitive_attr with_sum;
-    dnnl::post_ops sum;
-    sum.append_sum();
-    if (adds) with_sum.set_post_ops(sum);
-    const dnnl::reorder::primitive_desc move(processor(), is_result ? operand.wanted : operand.given, processor(),
-                                             is_result ? operand.given : operand.wanted, with_sum, true);
-    if (!move) return none;
-    operand.move = dnnl::reorder(move);
+  using Forward = dnnl::convolution_forward;
+  using LargeGradient = dnnl::convolution_backward_data;
+  using WeightGradient = dnnl::convolution_backward_weights;
+  const auto direct = dnnl::algorithm::convolution_direct;
+  const auto forward = ask<Forward>(attributes, dnnl::prop_kind::forward_training, direct, large, weight, small, stride, dilation, pad, behind);
+  if (!forward) return false;
+  if (convolution.result == small_operand) {
+    take(forward, forward.src_desc(), forward.dst_desc(), forward.weights_desc());
+    plan.primitive = Forward(forward);
+  } else if (convolution.result == large_operand) {
+    const auto backward = ask_of<LargeGradient>(forward, attributes, direct, large, weight, small, stride, dilation, pad, behind);
+    if (!backward) return false;
+    take(backward, backward.diff_src_desc(), backward.diff_dst_desc(), backward.weights_desc());
+    plan.primitive = LargeGradient(backward);
+  } else {
+    const auto backward = ask_of<WeightGradient>(forward, attributes, direct, large, weight, small, stride, dilation, pad, behind);
+    if (!backward) return false;
+    take(backward, backward.src_desc(), backward.diff_dst_desc(), backward.diff_weights_desc());
+    plan.primitive = WeightGradient(backward);
   }
-  return plan;
+  return true;
+}
+
+// What brings an input to where it is wanted, or the result from there. False: oneDNN cannot.
+bool prepare_move(Operand& operand, bool is_result, bool adds) {
+  if (operand.given == operand.wanted && !adds) return true;
+  dnnl::primitive_attr attributes;
+  dnnl::post_ops sum;
+  sum.append_sum();
+  if (adds) attributes.set_post_ops(sum);
+  const memory::desc &from = is_result ? operand.wanted : operand.given, &to = is_result ? operand.given : operand.wanted;
+  const dnnl::reorder::primitive_desc move(processor(), from, processor(), to, attributes, true);
+  if (move) operand.move = dnnl::reorder(move);
+  return static_cast<bool>(move);
+}
+
+Plan make_plan(const Convolution& convolution, bool accumulate) {
+  Plan plan;
+  bool exists = true;
+  for (const ConvolutionOperand o : all_operands) {
+    plan[o].given = described(convolution, o);
+    exists = exists && !plan[o].given.is_zero();
+  }
+  exists = exists && choose(plan, convolution);
+  for (const ConvolutionOperand o : all_operands) {
+    const bool is_result = o == convolution.result;
+    exists = exists && prepare_move(plan[o], is_result, is_result && accumulate);
+  }
+  return exists ? plan : Plan();
 }
 
 // Kept for the life of the process: a program has few convolutions, and calls them again and again. Ranks may be threads.

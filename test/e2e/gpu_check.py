@@ -29,6 +29,9 @@ from precision import BOUND, STEPS, compare_runs  # noqa: E402
 DEFAULT = ["mlp.1", "gpt.1", "gpt.dp2", "gpt.tp2", "gpt.tp2.vocabulary", "gpt.pp2.1f1b.mb4", "gpt.zero3.mb2", "gpt.ulysses4", "gpt.ring.dp4", "gpt.dp2.tp2.pp2",
            "triplane_ar.tp2", "gpt.1:bf16", "gpt.dp2.tp2.pp2:bf16", "gpt.zero3.mb2:bf16", "gpt.1:f16", "gpt.host.state"]
 
+# Tests of kernels, and what each is of. cuDNN's are a program of their own, since it does not start where cuDNN is not.
+KERNELS = {"test_cuda": "kernels against their references", "test_cudnn": "convolutions by cuDNN against their references"}
+
 
 # -- where sscc is --------------------------------------------------------------------------------------------------------------------------------
 
@@ -61,9 +64,9 @@ def prepare(arguments):
     for source in (__file__, f"{HERE}/golden.py", f"{HERE}/harness.py", f"{HERE}/precision.py", f"{ROOT}/tools/python/onnx_files.py", f"{ROOT}/tools/python/safetensors_files.py"):
         shutil.copy(source, f"{folder}/check")
     shutil.copy(f"{ROOT}/tools/gpu-check", folder)
-    kernels = os.path.join(os.path.dirname(os.path.abspath(arguments.sscc)), "test/unit/cuda/test_cuda")
-    if arguments.target == "cuda" and os.path.exists(kernels):
-        carry_kernels(folder, kernels, os.path.join(os.path.dirname(kernels), "libhost_kernels.so"))
+    built = os.path.join(os.path.dirname(os.path.abspath(arguments.sscc)), "test/unit/cuda")
+    if arguments.target == "cuda" and os.path.exists(f"{built}/test_cuda"):
+        carry_kernels(folder, *(f"{built}/{name}" for name in (*KERNELS, "libhost_kernels.so") if os.path.exists(f"{built}/{name}")))
     size = sum(os.path.getsize(os.path.join(path, file)) for path, _, files in os.walk(folder) for file in files)
     print(f"{folder}: {size / 2**20:.0f} MiB; there: {folder}/gpu-check run")
     return 0
@@ -75,7 +78,7 @@ def carry_kernels(folder, *binaries):
     with tarfile.open(f"{folder}/kernels.tar.xz", "w:xz", preset=3) as packed:
         for file in (*binaries, *sorted(libraries)):
             packed.add(os.path.realpath(file), f"kernels/{os.path.basename(file)}")
-    print("kernels: test_cuda, as this machine has compiled it")
+    print("kernels:", ", ".join(os.path.basename(file) for file in binaries[:-1]), "as this machine has compiled them")
 
 
 # -- where the GPU is -----------------------------------------------------------------------------------------------------------------------------
@@ -284,10 +287,12 @@ def run_all(arguments):
         with tarfile.open(f"{root}/kernels.tar.xz") as packed:
             packed.extractall(root)
 
-        def kernels():
-            done = run(["env", f"LD_LIBRARY_PATH={root}/kernels:" + os.environ.get("LD_LIBRARY_PATH", ""), f"{root}/kernels/test_cuda"], timeout=300)
+        def kernels(name):
+            done = run(["env", f"LD_LIBRARY_PATH={root}/kernels:" + os.environ.get("LD_LIBRARY_PATH", ""), f"{root}/kernels/{name}"], timeout=300)
             return ("ok" if done.returncode == 0 else "failed"), (done.stdout.strip().splitlines() or [done.stderr[-300:]])[-1]
-        report.check("kernels against their references", kernels)
+        for name, what in KERNELS.items():
+            if os.path.exists(f"{root}/kernels/{name}"):
+                report.check(what, lambda name=name: kernels(name))
     shared = [cases[name] for name in built if cases[name].ranks > 1]
     if shared:
         ways.find(shared[-1])

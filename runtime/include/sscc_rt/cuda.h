@@ -1,8 +1,9 @@
 // The GPU of this process, as kernels, transports and the loop over steps of a CUDA rank program see it.
 //
 // One process has one GPU. The functions of kernels.h, as the library sscc_rt_cuda has them, take views of device memory, enqueue their work on the
-// compute stream and return: they neither allocate nor wait. Whatever they need beside their operands is allocated once, by start_device; but cuDNN's
-// workspace, where a program has convolutions, by those that are called first. What a kernel finds wrong in data (an index out of range) is kept until throw_data_errors.
+// compute stream and return: they neither allocate nor wait. Whatever they need beside their operands is allocated once, by start_device; cuDNN's
+// workspace by the convolutions that are called first, which wait for it. What a kernel finds wrong in data (an index out of range) is kept until
+// throw_data_errors.
 //
 // Not safe to be called by several threads at once.
 #pragma once

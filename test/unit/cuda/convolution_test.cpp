@@ -1,4 +1,5 @@
 // The products of convolution: compiled with cuDNN and without.
+#include "runtime/cuda/convolution_library.h"
 #include "runtime/cuda/device.h"
 #include "test/unit/cuda/mirror.h"
 
@@ -89,6 +90,29 @@ TEST_CASE("convolution of nothing") {
   convolve_grad_weight(weight.device(), none_large, none_small, window, false);
   host_kernels()->fill(weight.host(), 0);
   CHECK(weight.difference() <= 1);
+}
+
+TEST_CASE("convolutions are recorded in graphs, once they were called") {
+  const Shape shape = shapes[1];
+  const bool adds = GENERATE(false, true);
+  Mirror large(DType::f16, shape.large_dims()), small(DType::f16, shape.small_dims()), weight(DType::f16, shape.weight_dims());
+  small.integers(-2, 2), weight.integers(-2, 2);
+  const auto call = [&] { convolve_transposed(large.device(), small.device(), weight.device(), shape.window(), adds); };
+  call();
+  large.integers(-9, 9);
+  cudaGraph_t graph = nullptr;
+  cudaGraphExec_t executable = nullptr;
+  check(cudaStreamBeginCapture(compute_stream(), cudaStreamCaptureModeThreadLocal), "record");
+  call();
+  check(cudaStreamEndCapture(compute_stream(), &graph), "record");
+  check(cudaGraphInstantiate(&executable, graph, 0), "record");
+  for (int i = 0; i < 2; ++i) {
+    check(cudaGraphLaunch(executable, compute_stream()), "launch a graph");
+    host_kernels()->convolve_transposed(large.host(), small.host(), weight.host(), shape.window(), adds);
+    CHECK(large.difference() <= 1);
+  }
+  cudaGraphExecDestroy(executable);
+  cudaGraphDestroy(graph);
 }
 
 TEST_CASE("sums of convolution repeat bit by bit") {
