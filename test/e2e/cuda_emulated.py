@@ -23,7 +23,8 @@ from gpu_check import outlives
 from harness import MODELS, ROOT, Findings, Subject, need, read_json, read_tensor, run
 from precision import BOUND, compare_runs
 
-CASES = ["mlp.1", "mlp.1:f16", "mlp.dp4@old_nccl", "gpt.1", "gpt.1:bf16", "gpt.dp2", "gpt.tp2", "gpt.tp2@loopback", "gpt.pp2.1f1b.mb4", "gpt.dp2.tp2.pp2:bf16"]
+CASES = ["mlp.1", "mlp.1:f16", "mlp.dp4@old_nccl", "gpt.1", "gpt.1:bf16", "gpt.dp2", "gpt.tp2", "gpt.tp2@loopback", "gpt.pp2.1f1b.mb4", "gpt.dp2.tp2.pp2:bf16",
+         "resnet_bn.1:bf16", "resnet_bn.space2.dp2"]
 SMALL_FLOAT_STEPS = 6
 
 

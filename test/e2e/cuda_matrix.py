@@ -29,13 +29,17 @@ def tensor(rule):
     return {"mesh": {"tp": 2}, "transform": [{**rule, "split": "tp"}]}
 
 
+def is_of_images(recipe):
+    return len(recipe["inputs"][0]["shape"]) > 3
+
+
 def plans(recipe):
     """By kind: the first that the model lets."""
     return {
         "one rank": [{}],
         "data 2": [{"mesh": {"dp": 2}, "transform": batch(recipe, "dp")}],
-        # The columns of every product of matrices, else of every weight.
-        "tensor 2": [tensor({"ops": {"type": kind}, "dim": "n"}) for kind in ("MatMul", "Gemm")] + [tensor({"axis": "*.weight:1"})],
+        # Rows of images, the columns of every product of matrices, else of every weight.
+        "space or tensor 2": [tensor({"axis": f"{recipe['inputs'][0]['name']}:2"})] * is_of_images(recipe) + [tensor({"ops": {"type": kind}, "dim": "n"}) for kind in ("MatMul", "Gemm")] + [tensor({"axis": "*.weight:1"})],
         "pipeline 2": [pipeline(batch(recipe, {"time": 2})[0], schedule="1f1b"), pipeline(schedule="gpipe")],
     }
 
@@ -69,7 +73,7 @@ def main():
         return SKIPPED
     sscc, folder = os.path.abspath(arguments.sscc), ALL_MODELS if os.path.isdir(ALL_MODELS) else MODELS
     failures, is_warm = 0, False
-    print(f"{'model':16} {'plan':12} {'programs':>8} {'seconds':>8} {'MB of bin':>10}   {arguments.arch}")
+    print(f"{'model':16} {'plan':18} {'programs':>8} {'seconds':>8} {'MB of bin':>10}   {arguments.arch}")
     for name in sorted(os.listdir(folder)):
         model = f"{folder}/{name}"
         if arguments.only not in name or not os.path.exists(f"{model}/model.onnx"):
@@ -85,10 +89,10 @@ def main():
                     compile_one(sscc, model, choices, arguments.arch)
                 is_warm = True
                 seconds, programs, size = compile_one(sscc, model, choices, arguments.arch)
-                print(f"{name:16} {kind:12} {programs:8} {seconds:8.1f} {size / 1e6:10.1f}", flush=True)
+                print(f"{name:16} {kind:18} {programs:8} {seconds:8.1f} {size / 1e6:10.1f}", flush=True)
             except AssertionError as error:
                 failures += 1
-                print(f"{name:16} {kind:12} FAILED\n{error}", flush=True)
+                print(f"{name:16} {kind:18} FAILED\n{error}", flush=True)
     return 1 if failures else 0
 
 

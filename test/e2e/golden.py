@@ -5,7 +5,7 @@
     test/e2e/golden.py --sscc build/sscc --via run|mpirun CASE [--keep DIR]
 
 Compared are five losses and the one after the last update, gradient norms, the gradients of the first step, the outputs of the first step, and
-the final parameters where the golden run has them, with the tolerances of the model's train.json. Further, bytes sent and peak memory as the
+the final parameters and state where the golden run has them, with the tolerances of the model's train.json. Further, bytes sent and peak memory as the
 run measured them must equal what `sscc check` says.
 """
 import argparse
@@ -184,6 +184,12 @@ CASES = {
     "triplane_ar.dp2.mb2": ("triplane_ar", batch(["codes:0"], 2, 2)),
     "triplane_ar.tp2": ("triplane_ar", {"mesh": {"tp": 2}, "transform": TENSOR}),
     "triplane_ar.pp3": ("triplane_ar", triplane(3)),
+    "resnet_bn.1": ("resnet_bn", {}),
+    "resnet_bn.dp4": ("resnet_bn", batch(["images:0"], 4)),
+    "resnet_bn.space2.dp2": ("resnet_bn", {"mesh": {"dp": 2, "sp": 2}, "transform": [split("images:0", "dp"), split("images:2", "sp")]}),
+    "resnet_bn.rows2.columns2": ("resnet_bn", {"mesh": {"h": 2, "w": 2}, "transform": [split("images:2", "h"), split("images:3", "w")]}),
+    "resnet_bn.channels": ("resnet_bn", {"mesh": {"tp": 2}, "transform": [{"ops": {"type": "Conv"}, "dim": "m", "split": "tp"}]}),
+    "resnet_bn.pp2": ("resnet_bn", {"mesh": {"pp": 2}, "assign": [{"stages": "pp", "balance": "flops"}]}),
     **{name: ("gpt", plan) for name, plan in ANY_LEGAL_PLAN.items()},
 }
 

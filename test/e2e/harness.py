@@ -13,7 +13,7 @@ sys.path.insert(0, f"{ROOT}/tools/python")
 from onnx_files import read_tensor  # noqa: E402
 from safetensors_files import read_safetensors  # noqa: E402
 
-MODELS = f"{ROOT}/test/data/models"   # copies of three of the models below
+MODELS = f"{ROOT}/test/data/models"   # copies of four of the models below
 ALL_MODELS = os.environ.get("SSCC_MODELS", os.path.join(os.path.dirname(ROOT), "shared", "models"))
 SKIPPED = 77   # ctest's SKIP_RETURN_CODE
 # Containers often run as root and have fewer processors than a test has ranks.
@@ -154,8 +154,12 @@ def compare_gradients(findings, path, model):
 
 
 def compare_parameters(findings, path, model):
-    """Parameters after five updates, where the golden run has them."""
+    """Parameters and state after five updates, where the golden run has them."""
     recipe, final = read_json(f"{model}/train.json"), read_safetensors(path)
+    if os.path.exists(f"{model}/state_final.npz"):
+        state = np.load(f"{model}/state_final.npz")
+        worst = max(relative_l2(final.get(name, np.zeros(0)), state[name]) for name in state.files)
+        findings.bound(f"{len(state.files)} final values of state", worst, recipe["tolerances"]["state_rel_l2"])
     golden = np.load(f"{model}/params_final.npz")
     worst = max(relative_l2(final.get(name, np.zeros(0)), golden[name]) for name in golden.files if name not in recipe["zero_gradient"])
     findings.bound(f"{len(golden.files)} final parameters", worst, recipe["tolerances"]["param_rel_l2"])

@@ -21,7 +21,8 @@ void launch_on(cudaStream_t stream, void (*kernel)(Parameters...), dim3 grid, di
   std::apply(
       [&](Parameters&... each) {
         void* pointers[] = {&each...};
-        check(cudaLaunchKernel(reinterpret_cast<const void*>(kernel), grid, block, pointers, shared_bytes, stream), "launch a kernel");
+        // CUDA 12's compiler does not deduce a function behind `const T*`.
+        check(cudaLaunchKernel<void(Parameters...)>(kernel, grid, block, pointers, shared_bytes, stream), "launch a kernel");
       },
       values);
 }

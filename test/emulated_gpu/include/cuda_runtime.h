@@ -32,15 +32,21 @@
 
 // -- launches -------------------------------------------------------------------------------------------------------------------------------------
 
+namespace emulated_gpu {
 template <class... Parameters>
-cudaError_t cudaLaunchKernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments, size_t shared_bytes, cudaStream_t stream) {
+cudaError_t launch_kernel(void (*kernel)(Parameters...), dim3 grid, dim3 block, void** arguments, size_t shared_bytes, cudaStream_t stream) {
   return [&]<size_t... i>(std::index_sequence<i...>) {
-    return emulated_gpu::enqueue_kernel(
-        {reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
-         [kernel, values = std::tuple<Parameters...>(*static_cast<Parameters*>(arguments[i])...)] { std::apply(kernel, values); }},
-        stream);
+    return enqueue_kernel({reinterpret_cast<const void*>(kernel), grid, block, shared_bytes,
+                           [kernel, values = std::tuple<Parameters...>(*static_cast<Parameters*>(arguments[i])...)] { std::apply(kernel, values); }},
+                          stream);
   }
   (std::index_sequence_for<Parameters...>());
+}
+}  // namespace emulated_gpu
+
+template <class Kernel>
+cudaError_t cudaLaunchKernel(Kernel* kernel, dim3 grid, dim3 block, void** arguments, size_t shared_bytes, cudaStream_t stream) {
+  return emulated_gpu::launch_kernel(kernel, grid, block, arguments, shared_bytes, stream);
 }
 
 struct cudaFuncAttributes {
