@@ -162,7 +162,7 @@ int run_check(CommandLine& line, Diagnostics& diagnostics) {
   print_times(line, c);
   if (!good) return print_diagnostics(line, diagnostics, true);
   print_diagnostics(line, diagnostics, false);
-  const CheckFacts facts = facts_of(c);
+  const CheckFacts facts = facts_of(c, line.target == "cuda" ? Target::cuda : Target::cpu);
   if (line.format == "json") std::cout << with_compile(check_json(c.programs, facts, diagnostics), clock.seconds(), peak_rss(), c.seconds);
   if (line.format == "text" && !line.quiet) std::cout << check_summary(c.programs, facts);
   return 0;
@@ -192,7 +192,7 @@ int run_compile(CommandLine& line, Diagnostics& diagnostics) {
     const std::vector<std::string> architectures = target == Target::cuda ? line.architectures : std::vector<std::string>();
     build({line.request.model, line.output, target, architectures, line.emit == "binary", line.jobs, line.force, SSCC_VERSION}, c, diagnostics);
     if (line.format == "json")
-      std::cout << with_compile(check_json(c.programs, facts_of(c), diagnostics), clock.seconds(), peak_rss(), c.seconds);
+      std::cout << with_compile(check_json(c.programs, facts_of(c, target), diagnostics), clock.seconds(), peak_rss(), c.seconds);
     else if (!line.quiet)
       std::cerr << "sscc: wrote " << line.output << " (" << c.programs.ranks.size() << " ranks, " << c.programs.bodies.size() << " programs)\n";
   }
@@ -219,7 +219,7 @@ int run_run(CommandLine& line, const std::vector<std::string>& flags, Diagnostic
   const int status = interpret(c.programs, options);
   if (status != 0) diagnostics.error(Code::environment_failed, {}, "the ranks ended with exit status " + std::to_string(status), "see stderr");
   if (line.format == "json")
-    std::cout << (status == 0 ? with_compile(check_json(c.programs, facts_of(c), diagnostics), seconds, peak_rss(), c.seconds)
+    std::cout << (status == 0 ? with_compile(check_json(c.programs, facts_of(c, Target::cpu), diagnostics), seconds, peak_rss(), c.seconds)
                               : refusal_json(diagnostics));
   return status;
 }

@@ -77,19 +77,11 @@ std::string cmake_architectures(const std::vector<std::string>& architectures) {
   return text;
 }
 
-bool has_convolutions(const Programs& programs) {
-  return llvm::any_of(programs.bodies, [](const Body& body) {
-    return llvm::any_of(body.segments, [](const ProgramSegment& segment) {
-      return llvm::any_of(segment.instructions, [](const Instruction& i) { return is_convolution(i.opcode); });
-    });
-  });
-}
-
 // What a template does not know: "@ranks@", "@architectures@", "@convolutions@".
 std::string filled_in(std::string text, const Programs& programs, const EmitOptions& options) {
   const std::pair<const char*, std::string> values[] = {{"@ranks@", std::to_string(programs.ranks.size())},
                                                         {"@architectures@", cmake_architectures(options.architectures)},
-                                                        {"@convolutions@", has_convolutions(programs) ? "ON" : "OFF"}};
+                                                        {"@convolutions@", llvm::any_of(programs.bodies, has_convolutions) ? "ON" : "OFF"}};
   for (const auto& [name, value] : values) {
     for (size_t at = text.find(name); at != std::string::npos; at = text.find(name, at)) text.replace(at, std::strlen(name), value);
   }

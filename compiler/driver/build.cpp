@@ -37,8 +37,9 @@ std::string hash_of_file(const std::string& path) {
 
 }  // namespace
 
-CheckFacts facts_of(const Compilation& c) {
+CheckFacts facts_of(const Compilation& c, Target target) {
   CheckFacts facts;
+  facts.is_for_gpus = target == Target::cuda;
   facts.equivalent = c.equivalent;
   facts.deadlock_free = c.deadlock_free;
   facts.makespan_seconds = c.prediction.makespan_seconds;
@@ -64,7 +65,7 @@ void build(const BuildRequest& request, const Compilation& c, const Diagnostics&
   options.onnx_hash = request.model == "-" ? "" : hash_of_file(request.model);
   options.plan_hash = hash_of_text(c.plan.text);
   options.cluster_hash = c.cluster.is_given() ? hash_of_text(c.cluster.text) : "";
-  options.check_json = [&, check = check_json(c.programs, facts_of(c), diagnostics)](const std::string& sources) {
+  options.check_json = [&, check = check_json(c.programs, facts_of(c, request.target), diagnostics)](const std::string& sources) {
     std::vector<std::pair<std::string, std::string>> hashes = {
         {"onnx", options.onnx_hash}, {"plan", options.plan_hash}, {"recipe", hash_of_text(c.recipe.text)}, {"sources", sources}};
     if (c.cluster.is_given()) hashes.emplace_back("cluster", options.cluster_hash);

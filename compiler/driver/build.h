@@ -10,7 +10,7 @@
 
 namespace sscc {
 
-CheckFacts facts_of(const Compilation& compilation);
+CheckFacts facts_of(const Compilation& compilation, Target target);
 
 // What is compiled for where nothing is said: cuda where there is nvcc.
 Target default_target();

@@ -245,6 +245,13 @@ struct Body {
   int64_t host_begin() const { return (arena_bytes + 63) / 64 * 64; }
 };
 
+inline bool has_convolutions(const Body& body) {
+  for (const ProgramSegment& segment : body.segments)
+    for (const Instruction& i : segment.instructions)
+      if (is_convolution(i.opcode)) return true;
+  return false;
+}
+
 struct Constants {
   std::vector<int32_t> peers;
   std::vector<std::vector<int32_t>> groups;  // ranks, in group order

@@ -5,6 +5,7 @@
 
 #include "compiler/program/traffic.h"
 #include "compiler/report/diagnostics_formats.h"
+#include "compiler/report/library_memory.h"
 #include "compiler/support/strings.h"
 
 namespace sscc {
@@ -56,7 +57,7 @@ std::string check_json(const Programs& programs, const CheckFacts& facts, const 
     const Body& body = programs.bodies[static_cast<size_t>(rank.body)];
     peak.push_back(body.arena_bytes);
     host.push_back(body.host_bytes);
-    library.push_back(0);  // the CPU target's libraries keep no device memory
+    library.push_back(facts.is_for_gpus ? library_bytes(body, rank) : 0);
     parameters.push_back(parameter_bytes(body));
     flops.push_back(rank.flops_per_step);
   }

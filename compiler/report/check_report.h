@@ -10,6 +10,7 @@ namespace sscc {
 
 struct CheckFacts {
   bool equivalent = false, deadlock_free = false;
+  bool is_for_gpus = false;
   double makespan_seconds = 0, bubble_fraction = 0;
   std::string device;            // which these times are of: "the reference device", or the cluster's name
   std::string reference_device;  // in figures; empty: a cluster was given

@@ -8,6 +8,7 @@
 #include <memory>
 
 #include "sscc_rt/cuda.h"
+#include "sscc_rt/workspaces.h"
 
 namespace sscc::rt {
 
@@ -32,13 +33,6 @@ struct Device {
   int64_t* step = nullptr;                           // t of update
   std::unique_ptr<ConvolutionLibrary> convolutions;  // null: there is none
 };
-
-// What cuBLAS recommends for compute capability 9.0.
-inline constexpr size_t blas_workspace_bytes = size_t{32} << 20;
-// Each kernel that needs scratch fits its work to this, or refuses it: partial sums (reduce.cu, norm.cu, sum_of_squares.cu), sorted indices
-// (scatter_add.cu), what is known of tiles and rows (attention.cu), a bias in another type (contract.cpp), a result that cuDNN
-// cannot write in its place (../cudnn).
-inline constexpr size_t scratch_bytes = size_t{64} << 20;
 
 // Throws std::logic_error if none was started.
 Device& device();

@@ -2,6 +2,8 @@
 // they are, and fits in the workspace.
 #include "plan.h"
 
+#include "sscc_rt/workspaces.h"
+
 namespace sscc::rt {
 namespace {
 
@@ -20,7 +22,7 @@ void choose(cudnnHandle_t handle, bool full_floats, Plan& made) {
       plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
       if (plan.finalize() != CUDNN_STATUS_SUCCESS) continue;
       made.workspace_bytes = plan.get<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1).at(0);
-      if (made.workspace_bytes > most_workspace_bytes) continue;
+      if (made.workspace_bytes > most_convolution_workspace_bytes) continue;
       made.configuration = std::move(configuration);
       made.plan = std::move(plan);
       return;

@@ -17,9 +17,6 @@ Plan make_plan(cudnnHandle_t handle, const Convolution& convolution, bool accumu
 // Whether an engine sums what it is given, and in one order. `full_floats`: without tensor cores, where floats become TF32.
 bool is_wanted(const Descriptor& configuration, bool full_floats);
 
-// Enough for engines that bring images of a large batch into another layout.
-constexpr int64_t most_workspace_bytes = int64_t{256} << 20;
-
 constexpr int64_t most_recommendations = 64;
 
 }  // namespace sscc::rt

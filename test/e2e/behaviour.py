@@ -17,7 +17,7 @@ import xml.etree.ElementTree
 
 import numpy as np
 
-from golden import ULYSSES, gpt
+from golden import ULYSSES, gpt, split
 from harness import ENVIRONMENT, MODELS, ROOT, Findings, Subject, compare_losses, compare_outputs, need, read_json, read_log, run, write_json
 from onnx_files import FLOAT, INT64, Graph, read_tensor, write_tensor
 
@@ -238,6 +238,28 @@ class Figures(Test):
         self.assertEqual((result["communication"]["bytes_per_step"], result["communication"]["messages_per_step"]), (0, 0))
         self.assertEqual(result["replicated_flops_fraction"], 0)
         self.assertEqual(result["schedule"]["bubble_fraction"], 0)
+
+    def test_bytes_of_halos(self):
+        """Rows of images over two ranks. Of what windows see beyond the border only the input lies in files."""
+        graph, weight = Graph("rows", 17), np.ones((4, 4, 3, 3), np.float32)
+        x = graph.input("x", FLOAT, [2, 4, 12, 8])
+        for name, stride in ("/a", 1), ("/b", 1), ("/c", 2):
+            x = graph.node("Conv", name, [x, graph.initializer(f"{name}.weight", weight)], pads=[1, 1, 1, 1], strides=[stride, stride])
+        graph.output(graph.node("MaxPool", "/d", [x], ["y"], kernel_shape=[2, 2], strides=[2, 2]), FLOAT, [2, 4, 3, 2])
+        with open(f"{self.folder}/model.onnx", "wb") as file:
+            file.write(graph.model("sscc"))
+        plan = {"mesh": {"sp": 2}, "transform": [split("x:2", {"over": "sp", "sizes": [2, 1]})]}
+        found = self.subject(self.folder, plan, recipe=False).check()["communication"]
+        # /b: a row of both ranks. /c: windows begin a row before what is theirs, so the lower rank needs one. /d: windows lie side by side.
+        row = 4 * 2 * 4 * 8
+        self.assertEqual(found["by_kind"], {"send": {"count": 3, "bytes": 3 * row}})
+
+    def test_memory_of_libraries(self):
+        for target, arguments in {"cpu": [], "cuda": ["--target", "cuda"]}.items():
+            subject = self.subject(f"{MODELS}/resnet_bn", {"mesh": {"dp": 2}, "transform": [split("images:0", "dp")]})
+            found = json.loads(need(run([subject.sscc, "check", *subject.words, *arguments, "--diagnostics-format", "json"])).stdout)["library_bytes"]
+            # The workspaces of kernels and of cuDNN are known; what the driver and NCCL take is not.
+            self.assertTrue(all(each == 0 if target == "cpu" else each > (32 + 64 + 256) << 20 for each in found), f"{target}: {found}")
 
     def test_1f1b_holds_less_than_gpipe(self):
         peak = {s: max(self.subject(GPT, gpt(s, micro_batches=8, pp=2)).check()["peak_memory_bytes"]) for s in ("gpipe", "1f1b")}

@@ -3,6 +3,7 @@
 #include <string_view>
 
 #include "runtime/cudnn/plan.h"
+#include "sscc_rt/workspaces.h"
 
 #if CUDNN_VERSION >= 90800
 
@@ -82,7 +83,7 @@ bool has_plan(const Descriptor& properties, const Convolution& convolution, bool
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_DEVICEPROP, properties);
     plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
     if (plan.finalize() != CUDNN_STATUS_SUCCESS) continue;
-    if (plan.get<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1).at(0) <= most_workspace_bytes) return true;
+    if (plan.get<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1).at(0) <= most_convolution_workspace_bytes) return true;
   }
   return false;
 }
