@@ -67,7 +67,7 @@ class ResNet:
     SIZES = {"resnet50": {"widths": [64, 128, 256, 512], "blocks": [3, 4, 6, 3], "image": 224, "classes": 1000, "batch": 256},
              "tiny_resnet": {"widths": [8, 16], "blocks": [1, 1], "image": 32, "classes": 8, "batch": 4}}
     WRITER, TORCH, OLDEST = "make_resnet", "torch_resnet_gpu", 1
-    UNIT, BATCH_AXIS, LEARNING_RATE = "image", "images:0", 0.02
+    UNIT, BATCH_AXIS, LEARNING_RATE = "image", "images:0", 0.005
 
     def __init__(self, size):
         self.size, self.units = size, size["batch"]
@@ -113,8 +113,8 @@ class ResNet:
     def weight(self, random, name, shape):
         if name.endswith(".bias"):
             return np.zeros(shape, np.float32)
-        if len(shape) == 1:
-            return np.ones(shape, np.float32)
+        if len(shape) == 1:   # of a norm
+            return np.full(shape, 0 if name.endswith("bn3.weight") else 1, np.float32)   # tools/make_resnet.py says why
         return normal(random, shape, 0.01 if name == "fc.weight" else math.sqrt(2 / (shape[0] * math.prod(shape[2:]))))
 
     def batch(self, random):

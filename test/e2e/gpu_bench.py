@@ -35,7 +35,7 @@ from safetensors_files import read_safetensors, write_safetensors  # noqa: E402
 # Dense FLOPs a second in bf16 and bytes a second as NVIDIA states them, by the name of the GPU; the first that fits.
 STATED = [("H200 NVL", 835e12, 4.8e12), ("H200|GH200", 989e12, 4.8e12), ("H100 PCIe", 756e12, 2.0e12), ("H100 NVL", 835e12, 3.9e12),
           ("H100", 989e12, 3.35e12), ("A100.*80G", 312e12, 2.0e12), ("A100", 312e12, 1.55e12)]
-STEPS_OF_DATA = 4
+STEPS_OF_DATA = 8
 WARM = 3            # steps at the start of each run that do not count: libraries choose, graphs and code are made
 TRACED = 6          # steps that a trace and a profile count
 AGREEMENT = 2e-2    # largest relative difference of a loss
