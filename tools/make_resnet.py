@@ -1,9 +1,9 @@
 #!/usr/bin/python3
 """Writes a ResNet as an ONNX file with its training recipe: bottleneck blocks whose stride stands in the 3x3 convolution (v1.5), batch norms in
 training mode with their running statistics as state of the recipe, the names that torchvision's models have. As it is, ResNet-50. Convolutions are
-drawn as He et al. do (normal, by what a position sends on), without floating-point functions: the same bytes on every machine. The last norm of a block
-begins with a scale of 0, so that the block begins as its shortcut: with 1, gradients grow from block to block, and rounding alone changes losses by
-hundredths within a few steps.
+drawn as He et al. do (normal, by what a position sends on), without floating-point functions: the same bytes on every machine. The last norm of a
+block begins with a scale of 0, so that the block begins as its shortcut: with 1, gradients grow from block to block, and rounding alone changes
+losses by hundredths within a few steps.
 
     tools/make_resnet.py -o DIR --batch 32
     tools/make_resnet.py -o DIR --widths 8,16 --blocks 1,1 --image 32 --classes 8 --batch 4
@@ -25,7 +25,7 @@ EXPANSION = 4   # a block's output is so many times as wide as its 3x3 convoluti
 
 
 class Network:
-    """The graph as it grows. Paths are those of modules: layer1.0.conv2 has the initializer layer1.0.conv2.weight and the node /layer1.0/conv2/Conv."""
+    """The graph as it grows. Paths are those of modules: layer1.0.conv2 has the weight layer1.0.conv2.weight and the node /layer1.0/conv2/Conv."""
 
     def __init__(self, external):
         self.graph = Graph("resnet", opset=15)
@@ -39,11 +39,11 @@ class Network:
     def convolution(self, path, x, width_in, width_out, kernel, stride=1):
         deviation = math.sqrt(2 / (width_out * kernel**2))
         weight = self.weights.normal(f"{path}.weight", (width_out, width_in, kernel, kernel), deviation)
-        return self.node("Conv", path, [x, weight], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4, dilations=[1, 1], group=1)
+        return self.node("Conv", path, [x, weight], kernel_shape=[kernel] * 2, strides=[stride] * 2, pads=[kernel // 2] * 4)
 
     def norm(self, path, x, width, scale=1):
         given = [self.weights.full(f"{path}.{name}", (width,), value) for name, value in (("weight", scale), ("bias", 0))]
-        running = [self.graph.initializer(f"{path}.{name}", np.full(width, value, np.float32)) for name, value in (("running_mean", 0), ("running_var", 1))]
+        running = [self.graph.initializer(f"{path}.running_{name}", np.full(width, value, np.float32)) for name, value in (("mean", 0), ("var", 1))]
         y = self.node("BatchNormalization", path, [x, *given, *running], ["running_mean", "running_var"], epsilon=1e-5, momentum=0.9, training_mode=1)
         self.state += [{"initializer": name, "updated_by": y.replace("output_0", name.rpartition(".")[2])} for name in running]
         return y

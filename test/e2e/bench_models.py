@@ -74,7 +74,8 @@ class ResNet:
 
     def __str__(self):
         size = self.size
-        return f"{'+'.join(map(str, size['blocks']))} blocks, {size['image']} x {size['image']} pixels, {size['classes']} classes, batch {size['batch']}"
+        blocks = "+".join(map(str, size["blocks"]))
+        return f"{blocks} blocks, {size['image']} x {size['image']} pixels, {size['classes']} classes, batch {size['batch']}"
 
     def options_of_torch(self):
         return []

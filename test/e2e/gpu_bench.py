@@ -208,7 +208,8 @@ class Model(Case):
                 median = statistics.median(seconds for each in runs for seconds in each["seconds"])
                 speed = self.kind.units / median / self.ranks * self.flops
                 found[name] = {"median_seconds": median, "whole_seconds": statistics.median(each["whole"] for each in runs),
-                               f"{self.kind.UNIT}s_per_second": self.kind.units / median, "tflop_per_second": 1e-12 * speed, "mfu": speed / peak if peak else None,
+                               f"{self.kind.UNIT}s_per_second": self.kind.units / median,
+                               "tflop_per_second": 1e-12 * speed, "mfu": speed / peak if peak else None,
                                "memory_bytes": runs[-1]["memory_bytes"], "steps": sum(len(each["seconds"]) for each in runs),
                                "losses": runs[-1]["losses"]}
         if "sscc" in found and "PyTorch" in found:

@@ -9,10 +9,10 @@ The work is read from the source of a rank program (src/program_K.cpp), which ha
 Kernels of one name are one span of the trace, and so one row, with the sum of their least times; rows of the same kernels with the same operands
 (one for each layer) are one row of the table. What is counted:
 
-- bytes: each operand once, an output that is also read twice; broadcast dimensions once; of a table that is gathered from or scattered to, its rows; of
-  what windows read, the positions that they see
-- FLOPs: products (two for each multiplication), of attention those of all scores, masked or not, of convolutions those with padding, too; pointwise work,
-  norms and pooling count as bytes alone
+- bytes: each operand once, an output that is also read twice; broadcast dimensions once; of a table that is gathered from or scattered to, its rows;
+  of what windows read, the positions that they see
+- FLOPs: products (two for each multiplication), of attention those of all scores, masked or not, of convolutions those with padding, too; pointwise
+  work, norms and pooling count as bytes alone
 """
 import collections
 import math

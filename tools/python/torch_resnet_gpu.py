@@ -1,5 +1,5 @@
-"""The model of tools/make_resnet.py in PyTorch as it trains fast on one GPU (torch_training.py), with images and filters that have their channels last
-in memory, algorithms of convolutions that cuDNN has tried, and fused SGD.
+"""The model of tools/make_resnet.py in PyTorch as it trains fast on one GPU (torch_training.py), with images and filters that have their channels
+last in memory, algorithms of convolutions that cuDNN has tried, and fused SGD.
 
     torch_resnet_gpu.py --recipe train.json --weights FOLDER --data DATA --steps N [--device cpu] [--eager] [--float]
 """

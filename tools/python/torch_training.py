@@ -1,5 +1,6 @@
-"""What programs share that train a model in PyTorch as it trains fast on one GPU: torch.compile, bf16 autocast over f32 weights. Each prints one JSON
-object: losses and seconds of all steps, by the device's own clock, each given before the one before has ended; the memory that was held; the version."""
+"""What programs share that train a model in PyTorch as it trains fast on one GPU: torch.compile, bf16 autocast over f32 weights. Each prints one
+JSON object: losses and seconds of all steps, by the device's own clock, each given before the one before has ended; the memory that was held; the
+version."""
 import argparse
 import glob
 import itertools
