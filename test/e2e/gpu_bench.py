@@ -262,6 +262,14 @@ def find_torch(wanted, target):
     return None, says
 
 
+def find_cudnn(torch):
+    """Where CMake is to look for cuDNN, unless it was told: in the package that PyTorch uses."""
+    done = run([torch, "-c", "import nvidia.cudnn; print(nvidia.cudnn.__path__[0])"])
+    folder = done.stdout.strip()
+    if done.returncode == 0 and os.path.isdir(folder):
+        ENVIRONMENT.setdefault("CUDNN_ROOT", folder)
+
+
 def host_ceilings():
     """Of one processor core or more, as NumPy uses them; small floats are computed in f32 there."""
     def fastest(work):
@@ -334,6 +342,8 @@ def run_all(arguments):
     ways, report, said = Ways(target), Report(arguments.minutes), machine(target)
     torch, version = find_torch(arguments.python, target)
     said["torch"] = version if torch else None
+    if torch and target == "cuda":
+        find_cudnn(torch)
     print(json.dumps(said) if torch else f"{json.dumps(said)}\nno PyTorch, so sscc alone: {version}")
     peak, ceilings, found = stated(said.get("gpu", ""))[0], None, {}
     runtime = arguments.runtime and os.path.abspath(arguments.runtime)
