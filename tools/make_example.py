@@ -15,37 +15,8 @@ import sys
 import numpy as np
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.realpath(__file__)), "python"))
+from initial_weights import Weights  # noqa: E402
 from onnx_files import FLOAT, INT64, Graph  # noqa: E402
-
-
-class Weights:
-    """Initial weights: uniform in a grid of 2^16 values, so that each is a product of two exact numbers."""
-
-    def __init__(self, graph, seed, external=None):
-        self.graph, self.random = graph, np.random.RandomState(seed)  # RandomState's stream is frozen
-        self.names = []
-        self.external, self.offset = external, 0
-
-    def uniform(self, name, shape, deviation):
-        if self.external:
-            return self.declare(name, shape)
-        grid = self.random.randint(0, 1 << 16, size=shape).astype(np.float32) - np.float32((1 << 15) - 0.5)
-        step = np.float32(deviation * 2 * math.sqrt(3) / (1 << 16))  # a uniform distribution of width w has deviation w / sqrt(12)
-        return self.add(name, grid * step)
-
-    def full(self, name, shape, value):
-        if self.external:
-            return self.declare(name, shape)
-        return self.add(name, np.full(shape, value, np.float32))
-
-    def declare(self, name, shape):
-        self.names.append(name)
-        self.offset = self.graph.external_initializer(name, shape, self.external, self.offset)
-        return name
-
-    def add(self, name, array):
-        self.names.append(name)
-        return self.graph.initializer(name, array)
 
 
 def linear(graph, weights, path, x, width_in, width_out, deviation):

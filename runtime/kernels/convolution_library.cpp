@@ -275,8 +275,7 @@ struct PartialSums {
 }  // namespace
 
 bool convolve_by_library(const Convolution& given, bool accumulate) {
-  thread_local const bool has_one_thread = (omp_set_num_threads(1), true);
-  static_cast<void>(has_one_thread);
+  omp_set_num_threads(1);  // each time: what is set within a parallel region is forgotten behind it
   Convolution convolution = given;
   if (!crop(convolution)) return false;
   const ConvolutionOperand result = convolution.result;

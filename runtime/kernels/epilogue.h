@@ -11,10 +11,10 @@ namespace sscc::rt {
 
 template <Scalar function, class Value>
 struct Epilogue {
-  bool has_base, has_bias;
+  Value has_base, has_bias;  // 1 or 0; as bool they would keep the loop from becoming vector code
 
   SSCC_HOST_DEVICE Value sum(Value product, Value base, Value bias) const {
-    return product + (has_base ? base : Value(0)) + (has_bias ? bias : Value(0));
+    return product + (has_base != 0 ? base : Value(0)) + (has_bias != 0 ? bias : Value(0));
   }
   SSCC_HOST_DEVICE void operator()(Value& out, Value product, Value base, Value bias) const {
     Value pre;
@@ -55,10 +55,11 @@ inline void apply_epilogue(const Tensor& out, const Tensor& pre, const Tensor& b
       return operand.data ? operand : missing;
     };
     const Tensor base_read = given(base, out.dtype), bias_read = given(bias, arithmetic_type(out.dtype));
+    const Value has_base = base.data != nullptr, has_bias = bias.data != nullptr;
     const Types<T> one;
     const Types<T, T, Value> sum;
     const auto run = [&]<Scalar f>() {
-      pointwise_loop(one, sum, {out}, {product, base_read, bias_read}, false, Epilogue<f, Value>{base.data != nullptr, bias.data != nullptr});
+      pointwise_loop(one, sum, {out}, {product, base_read, bias_read}, false, Epilogue<f, Value>{has_base, has_bias});
     };
     switch (function) {
       case Scalar::identity: return run.template operator()<Scalar::identity>();
@@ -66,10 +67,10 @@ inline void apply_epilogue(const Tensor& out, const Tensor& pre, const Tensor& b
       case Scalar::gelu_tanh:
         if (!pre.data) return run.template operator()<Scalar::gelu_tanh>();
         return pointwise_loop(Types<T, T>(), sum, {out, pre}, {product, base_read, bias_read}, false,
-                              Epilogue<Scalar::gelu_tanh, Value>{base.data != nullptr, bias.data != nullptr});
+                              Epilogue<Scalar::gelu_tanh, Value>{has_base, has_bias});
       case Scalar::gelu_tanh_grad:
         return pointwise_loop(one, Types<T, T, Value, T>(), {out}, {product, base_read, bias_read, before}, false,
-                              EpilogueGradient<Value>{{base.data != nullptr, bias.data != nullptr}});
+                              EpilogueGradient<Value>{{has_base, has_bias}});
       default: throw std::logic_error("contract_epilogue: no such function behind a product");
     }
   });

@@ -18,8 +18,7 @@ namespace {
 // oneDNN for float (about a tenth faster than OpenBLAS here), OpenBLAS for double, which oneDNN does not have.
 void multiply(bool a_transposed, bool b_transposed, int64_t m, int64_t n, int64_t k, double scale, const float* a, int64_t lda, const float* b,
               int64_t ldb, double beta, float* c, int64_t ldc) {
-  thread_local const bool has_one_thread = (omp_set_num_threads(1), true);
-  static_cast<void>(has_one_thread);
+  omp_set_num_threads(1);  // each time: what is set within a parallel region is forgotten behind it
   const auto stride = [](int64_t of_rows) { return std::max<int64_t>(of_rows, 1); };  // rows may be empty
   const dnnl_status_t status = dnnl_sgemm(a_transposed ? 'T' : 'N', b_transposed ? 'T' : 'N', m, n, k, static_cast<float>(scale), a, stride(lda), b,
                                           stride(ldb), static_cast<float>(beta), c, stride(ldc));

@@ -310,6 +310,19 @@ class Extremes(Test):
                 np.testing.assert_array_equal(read_tensor(f"{self.folder}/outputs/step_0/output_{i}.pb"), positions)
 
 
+class Threads(Test):
+    """Results do not depend on how many threads a rank gets, nor on whether it gets those that it asks for."""
+
+    def test_fewer_than_asked_for(self):
+        subject, losses = self.subject(GPT, {}), []
+        for environment in [], ["OMP_NUM_THREADS=4"], ["OMP_NUM_THREADS=4", "OMP_THREAD_LIMIT=1"]:
+            log = f"{self.folder}/log.jsonl"
+            need(run(["env", *environment, *subject.command("run", "--data", GPT, "--steps", "3", "--log", log)]))
+            losses.append([row["loss"] for row in read_log(log)])
+        self.assertEqual(losses[0], losses[1])
+        self.assertEqual(losses[0], losses[2])
+
+
 class Data(Test):
     """Data that are missing or do not fit are refused with exit status 1, by sscc run and by compiled programs."""
 

@@ -5,6 +5,7 @@
 """
 import glob
 import json
+import math
 import os
 import shutil
 import sys
@@ -12,8 +13,9 @@ import tempfile
 import unittest
 
 import roofline
+from bench_models import SIZES, describe
 from golden import batch, gpt
-from harness import ENVIRONMENT, MODELS, ROOT, SKIPPED, Subject, need, read_json, run, write_json
+from harness import ENVIRONMENT, MODELS, ROOT, SKIPPED, Subject, need, read_json, read_log, run, write_json
 
 SSCC = os.path.abspath(os.environ.get("SSCC", f"{ROOT}/build/sscc"))
 GPT, MLP = f"{MODELS}/gpt", f"{MODELS}/mlp"
@@ -177,6 +179,40 @@ class GpuBench(Test):
         self.assertEqual({"sscc", "PyTorch", "roofline", "of_pytorch_by_median"} & set(found), set())
         self.assertIs(found["pytorch_is_compiled"], False)
 
+    def test_resnet(self):
+        """Beside Debian's PyTorch, where it is: in bf16, as on a GPU, and in f32."""
+        python = "/usr/bin/python3"
+        has_torch = run([python, "-c", "import torch"]).returncode == 0
+        need(run([f"{ROOT}/tools/gpu-bench", "prepare", self.carried, "--sscc", SSCC, "--target", "cpu", "--models", "tiny_resnet"]))
+        need(self.gpu_bench("--python", python))
+        found = read_json(self.report)["models"]["tiny_resnet"]
+        kind = describe("tiny_resnet", found["size"])
+        self.assertAlmostEqual(found["sscc"]["images_per_second"], 4 / found["sscc"]["median_seconds"])
+        self.assertEqual(found["parameters"], sum(math.prod(shape) for shape in kind.shapes()))
+        # Nobody wants the gradient of the images.
+        filters, side = kind.convolutions()[0]
+        self.assertEqual(sum(row["flops"] for row in found["roofline"]), 4 * (kind.flops() - 2 * math.prod(filters) * side**2))
+        self.assertEqual("of_pytorch_by_median" in found, has_torch)
+
+        model, data = f"{self.folder}/model", f"{self.carried}/models/tiny_resnet"
+        need(run([f"{ROOT}/tools/make_resnet.py", "-o", model, "--widths=8,16", "--blocks=1,1", "--image=32", "--classes=8", "--batch=4"]))
+        subject = Subject(SSCC, self.folder, model, {})
+        need(run([*subject.command("run"), "--data", data, "--steps", "6", "--log", f"{model}/log.jsonl"]))
+        losses = [row["loss"] for row in read_log(f"{model}/log.jsonl")]
+        self.assertTrue(all(map(math.isfinite, losses)), losses)
+        if has_torch:
+            need(run([SSCC, *subject.words, "--target", "cpu", "-q", "--emit", "source", "-o", f"{model}/build"]))
+            words = ["--recipe", f"{model}/train.json", "--weights", f"{model}/build/weights", "--data", data, "--steps", "6"]
+            done = need(run([python, f"{ROOT}/tools/python/torch_resnet_gpu.py", *words, "--device", "cpu", "--eager", "--float"]))
+            for ours, theirs in zip(losses, json.loads(done.stdout)["losses"], strict=True):
+                self.assertAlmostEqual(ours, theirs, delta=2e-5 * theirs)
+
+    def test_size_of_resnet50(self):
+        kind = describe("resnet50", SIZES["resnet50"])
+        self.assertEqual(sum(math.prod(shape) for shape in kind.shapes()), 25557032)
+        self.assertAlmostEqual(kind.multiplications(), 4.09e9, delta=0.01 * 4.09e9)
+        self.assertEqual(kind.flops(), 6 * kind.multiplications())
+
     def test_work(self):
         source = r"""
   b,  // bf16[96], lives
@@ -200,6 +236,26 @@ void segment_epilogue(Rank& rank, int micro_batch) {
   rank.at("attention", micro_batch);
   attention_grad(view(buf::b, {2, 3}), view(buf::b, {5, 3}), view(buf::b, {5, 7}), view(buf::b, {2, 3}), view(buf::b, {5, 3}), view(buf::b, {5, 7}),
                  view(buf::b, {2, 7}), no_tensor, view(buf::b, {2, 7}), view(buf::w, {1, 5}), no_tensor, "xz,yz,yw,xy->xw", {.scale = 1});
+  rank.at("epilogue", micro_batch);
+  contract_epilogue(view(buf::b, {8, 12}), no_tensor, view(buf::b, {8, 3}), view(buf::b, {3, 12}), no_tensor, view(buf::w, {12}), no_tensor,
+                    "ab,bc->ac", 1.0, Scalar::relu);
+}
+void segment_windows(Rank& rank, int micro_batch) {
+  rank.at("convolve", micro_batch);
+  convolve(view(buf::b, {2, 6, 4, 4}), view(buf::b, {2, 3, 8, 8}), view(buf::b, {6, 3, 3, 3}),
+           Window{.kernel = {3, 3}, .stride = {2, 2}, .pad = {1, 1}}, overwrite);
+  rank.at("in groups", micro_batch);
+  convolve_transposed(view(buf::b, {2, 4, 8}), view(buf::b, {2, 6, 8}), view(buf::b, {6, 2, 1}), Window{}, accumulate);
+  rank.at("few are seen", micro_batch);
+  convolve_grad_weight(view(buf::w, {6, 3, 1, 1}), view(buf::b, {2, 3, 8, 8}), view(buf::b, {2, 6, 4, 4}), Window{.stride = {2, 2}}, overwrite);
+  rank.at("pooling", micro_batch);
+  max_pool(view(buf::b, {2, 3, 4}), no_tensor, view(buf::b, {2, 3, 8}), Window{.kernel = {2}, .stride = {2}});
+  sum_pool_grad(view(buf::w, {1, 1, 9}), view(buf::w, {1, 1, 4}), Window{.kernel = {3}, .stride = {2}}, 0.5, accumulate);
+  rank.at("norm", micro_batch);
+  norm(view(buf::b, {4, 3, 2}), view(buf::w, {3}), view(buf::w, {3}), view(buf::b, {4, 3, 2}), view(buf::w, {3}), view(buf::w, {3}), over({0, 2}),
+       along({1}), 1e-05);
+  norm_grad_scale(view(buf::w, {3}), view(buf::w, {3}), view(buf::b, {4, 3, 2}), view(buf::b, {4, 3, 2}), view(buf::w, {3}), view(buf::w, {3}),
+                  over({0, 2}), along({1}), accumulate);
 }
 """
         work = {place: [(kernel.name, kernel.bytes, kernel.flops, kernel.type) for kernel in kernels]
@@ -208,7 +264,13 @@ void segment_epilogue(Rank& rank, int micro_batch) {
             ("0F", 'a "product"'): [("contract", 2 * 4 * 96 + 2 * 24 + 2 * 12, 2 * 8 * 3 * 12, "bf16")],
             ("0F", "rows"): [("gather", 2 * 4 * 32 + 64, 0, None), ("scatter_add", 2 * 4 * 32 + 64 + 2 * 32, 0, None)],
             ("epilogue", "w"): [("update", 7 * 4 * 12, 0, None)],
-            ("epilogue", "attention"): [("attention_grad", 2 * (2 * (6 + 15 + 35) + 2 * 14) + 20, 2 * 2 * 5 * (3 * 3 + 2 * 7), "bf16")]})
+            ("epilogue", "attention"): [("attention_grad", 2 * (2 * (6 + 15 + 35) + 2 * 14) + 20, 2 * 2 * 5 * (3 * 3 + 2 * 7), "bf16")],
+            ("epilogue", "epilogue"): [("contract_epilogue", 2 * (96 + 24 + 36) + 48, 2 * 8 * 3 * 12, "bf16")],
+            ("windows", "convolve"): [("convolve", 2 * (192 + 384 + 162), 2 * 2 * 6 * 16 * 27, "bf16")],
+            ("windows", "in groups"): [("convolve_transposed", 2 * (2 * 64 + 96 + 12), 2 * 2 * 6 * 8 * 2, "bf16")],
+            ("windows", "few are seen"): [("convolve_grad_weight", 4 * 18 + 2 * (384 // 4 + 192), 2 * 2 * 6 * 16 * 3, "bf16")],
+            ("windows", "pooling"): [("max_pool", 2 * (24 + 48), 0, None), ("sum_pool_grad", 4 * (2 * 9 + 4), 0, None)],
+            ("windows", "norm"): [("norm", 2 * 48 + 4 * 12, 0, None), ("norm_grad_scale", 2 * 48 + 4 * (12 + 6), 0, None)]})
         ceilings = {"bytes_per_second": 1e6, "flops_per_second": {"bf16": 1e5}}
         spans = [("step 3", "step", 0, 1e6), ('a "product"', "0F", 0, 11520), ('a "product"', "0F", 1, 11520), ("rows", "0F", 0, 880),
                  ("loss", "0F", 0, 1e5)]

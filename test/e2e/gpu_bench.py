@@ -1,6 +1,6 @@
-"""How fast a GPU trains GPT-2: programs of sscc beside PyTorch, in turns, in one run; and each kernel beside what the GPU does at most.
+"""How fast a GPU trains GPT-2 and ResNet-50: programs of sscc beside PyTorch, in turns, in one run; and each kernel beside what the GPU does at most.
 
-    tools/gpu-bench prepare FOLDER [--arch sm_90] [--models 124M:16,1.5B:8] [--ranks 1]
+    tools/gpu-bench prepare FOLDER [--arch sm_90] [--models 124M:16,1.5B:8,resnet50:256] [--ranks 1]
     FOLDER/gpu-bench run [--minutes 10] [--report FILE]
 
 `prepare` is for a machine on which sscc is built; `run` for one with a GPU and without sscc. Weights are not carried: `run` draws them, the same for
@@ -26,15 +26,12 @@ IS_CARRIED = os.path.exists(f"{HERE}/bench.json")
 # Where the harness looks for readers of tensors: beside this file in a carried folder.
 sys.path.insert(0, HERE)
 import roofline  # noqa: E402
+from bench_models import SIZES, describe  # noqa: E402
 from gpu_check import Case, Report, Ways, add_common, dispatch, machine  # noqa: E402
 from harness import ENVIRONMENT, ROOT, need, read_json, read_log, run, write_json  # noqa: E402
 from onnx_files import write_tensor  # noqa: E402
 from safetensors_files import read_safetensors, write_safetensors  # noqa: E402
 
-# 50257 tokens, and some that are never used: a multiple of 64. The batch is of one rank.
-SIZES = {"124M": {"layers": 12, "hidden": 768, "heads": 12, "sequence": 1024, "vocabulary": 50304, "batch": 16},
-         "1.5B": {"layers": 48, "hidden": 1600, "heads": 25, "sequence": 1024, "vocabulary": 50304, "batch": 8},
-         "tiny": {"layers": 2, "hidden": 64, "heads": 4, "sequence": 32, "vocabulary": 128, "batch": 4}}
 # Dense FLOPs a second in bf16 and bytes a second as NVIDIA states them, by the name of the GPU; the first that fits.
 STATED = [("H200 NVL", 835e12, 4.8e12), ("H200|GH200", 989e12, 4.8e12), ("H100 PCIe", 756e12, 2.0e12), ("H100 NVL", 835e12, 3.9e12),
           ("H100", 989e12, 3.35e12), ("A100.*80G", 312e12, 2.0e12), ("A100", 312e12, 1.55e12)]
@@ -68,8 +65,9 @@ def prepare(arguments):
         emit(folder, name, size, arguments)
         print(f"{name}: {arguments.ranks} ranks, batch {size['batch']}")
     write_json(f"{folder}/check/bench.json", {"target": arguments.target, "sizes": sizes})
-    sources = [f"{HERE}/{name}.py" for name in ("gpu_bench", "gpu_check", "roofline", "golden", "harness", "precision")]
-    sources += [f"{ROOT}/tools/python/{name}.py" for name in ("onnx_files", "safetensors_files", "torch_gpt_gpu", "torch_ceilings")]
+    sources = [f"{HERE}/{name}.py" for name in ("gpu_bench", "bench_models", "gpu_check", "roofline", "golden", "harness", "precision")]
+    sources += [f"{ROOT}/tools/python/{name}.py" for name in
+                ("onnx_files", "safetensors_files", "torch_ceilings", "torch_training", *sorted({describe(*each).TORCH for each in sizes.items()}))]
     for source in sources:
         shutil.copy(source, f"{folder}/check")
     shutil.copy(f"{ROOT}/tools/gpu-bench", folder)
@@ -81,14 +79,15 @@ def prepare(arguments):
 def emit(folder, name, size, arguments):
     """The build folder of a model, without its parameters."""
     model, build = f"{folder}/models/{name}", f"{folder}/cases/{name}/build"
-    need(run([sys.executable, f"{ROOT}/tools/make_example.py", "-o", model, *(f"--{key}={value}" for key, value in size.items()),
-              "--learning-rate=3e-4", "--external=weights.bin"]))
+    kind = describe(name, size)
+    options = {**size, "learning-rate": kind.LEARNING_RATE, "external": "weights.bin"}
+    need(run([sys.executable, f"{ROOT}/tools/{kind.WRITER}.py", "-o", model, *(f"--{key}={word_of(value)}" for key, value in options.items())]))
     recipe = read_json(f"{model}/train.json")
     with open(f"{model}/weights.bin", "wb") as file:   # zeros that take no room
-        file.truncate(4 * sum(math.prod(shape) for shape in shapes_of(size)))
+        file.truncate(4 * sum(map(math.prod, kind.shapes())))
     plan = {"version": 1, "precision": "bf16"}
     if arguments.ranks > 1:
-        plan.update({"mesh": {"dp": arguments.ranks}, "transform": [{"axis": "input_ids:0", "split": "dp"}]})
+        plan.update({"mesh": {"dp": arguments.ranks}, "transform": [{"axis": kind.BATCH_AXIS, "split": "dp"}]})
     words = [f"{model}/model.onnx", "--train", f"{model}/train.json", "--plan", write_json(f"{model}/plan.json", plan), "--target", arguments.target]
     words += ["--arch", arguments.arch] if arguments.target == "cuda" else []
     os.makedirs(os.path.dirname(build))
@@ -98,16 +97,8 @@ def emit(folder, name, size, arguments):
     keep_constants(f"{build}/weights", set(recipe["parameters"]))
 
 
-def shapes_of(size):
-    """Shapes of all parameters."""
-    hidden = size["hidden"]
-    norm = [(hidden,), (hidden,)]
-
-    def linear(width_in, width_out):
-        return [(width_in, width_out), (width_out,)]
-
-    block = [*norm, *linear(hidden, 3 * hidden), *linear(hidden, hidden), *norm, *linear(hidden, 4 * hidden), *linear(4 * hidden, hidden)]
-    return [(size["vocabulary"], hidden), (size["sequence"], hidden), *(block * size["layers"]), *norm]
+def word_of(value):
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def keep_constants(weights, parameters):
@@ -128,40 +119,28 @@ def keep_constants(weights, parameters):
 class Model(Case):
     """A model that was emitted elsewhere, and a PyTorch that trains the same one, if there is any."""
 
-    def __init__(self, root, name, size, ways, torch):
+    def __init__(self, root, name, size, ways, torch, version):
+        """`torch`: a Python that has PyTorch of this version, or None."""
         super().__init__(root, name, name, ways)
-        self.size, self.torch = size, torch if self.ranks == 1 else None
-        self.tokens = size["batch"] * size["sequence"]
-        self.parameters = sum(math.prod(shape) for shape in shapes_of(size))
-        # 6N + 12 L h s, N without the positions, which multiply nothing.
-        self.flops = 6 * (self.parameters - size["sequence"] * size["hidden"]) + 12 * size["layers"] * size["hidden"] * size["sequence"]
+        self.kind = describe(name, size)
+        self.torch = torch if torch and self.ranks == 1 and int(version.partition(".")[0]) >= self.kind.OLDEST else None
+        self.parameters, self.flops = sum(map(math.prod, self.kind.shapes())), self.kind.flops()
         self.runs = {"sscc": [], "PyTorch": []}
         self.eager = [] if ways.gpus else ["--eager"]
 
     def draw(self):
-        """Initial weights as GPT-2's, and data: tokens of which few are frequent, and what follows each as label."""
-        size, of_weights, of_data = self.size, *(np.random.default_rng(seed) for seed in (1, 2))
-        narrow = 0.02 / math.sqrt(2 * size["layers"])
-
-        def array_of(name, shape):
-            if name.endswith(".bias"):
-                return np.zeros(shape, np.float32)
-            if ".ln_" in name or name.startswith("ln_f"):
-                return np.ones(shape, np.float32)
-            deviation = narrow if name.endswith(("attn.proj.weight", "mlp.down.weight")) else 0.02
-            return of_weights.standard_normal(shape, np.float32) * np.float32(deviation)
-
-        file = f"{self.build}/weights/parameters.safetensors"
+        """Initial weights and data."""
+        of_weights, of_data = (np.random.default_rng(seed) for seed in (1, 2))
+        file, parameters = f"{self.build}/weights/parameters.safetensors", set(read_json(f"{self.model}/train.json")["parameters"])
         if not os.path.exists(file):
-            tensors = [tensor for tensor in read_json(f"{self.build}/manifest.json")["tensors"] if tensor["kind"] == "parameter"]
-            write_safetensors(f"{file}.part", [(each["name"], each["dtype"], each["shape"], lambda each=each: array_of(each["name"], each["shape"]))
-                                               for each in tensors])
+            tensors = [tensor for tensor in read_json(f"{self.build}/manifest.json")["tensors"] if tensor["name"] in parameters]
+            write_safetensors(f"{file}.part", [(each["name"], each["dtype"], each["shape"],
+                                                lambda each=each: self.kind.weight(of_weights, each["name"], each["shape"])) for each in tensors])
             os.replace(f"{file}.part", file)
         for step in range(STEPS_OF_DATA):
-            drawn = (size["vocabulary"] * of_data.random((size["batch"], size["sequence"] + 1))**4).astype(np.int64)
             os.makedirs(f"{self.model}/step_{step}", exist_ok=True)
-            write_tensor(f"{self.model}/step_{step}/input_0.pb", "input_ids", drawn[:, :-1])
-            write_tensor(f"{self.model}/step_{step}/label_0.pb", "labels", drawn[:, 1:])
+            for (name, array), of in zip(self.kind.batch(of_data).items(), ("input", "label")):
+                write_tensor(f"{self.model}/step_{step}/{of}_0.pb", name, array)
         return "ok", f"{os.path.getsize(file) / 2**30:.2f} GiB"
 
     # -- runs
@@ -193,9 +172,9 @@ class Model(Case):
 
     def run_torch(self, steps):
         if not self.torch:
-            return "not there", "PyTorch" if self.ranks == 1 else "PyTorch on several GPUs"
-        words = [self.torch, f"{HERE}/torch_gpt_gpu.py", "--recipe", f"{self.model}/train.json", "--weights", f"{self.build}/weights",
-                 "--data", self.model, "--heads", self.size["heads"], "--steps", steps, *([] if self.ways.gpus else ["--device", "cpu"])]
+            return "not there", f"PyTorch {self.kind.OLDEST} or later" if self.ranks == 1 else "PyTorch on several GPUs"
+        words = [self.torch, f"{HERE}/{self.kind.TORCH}.py", "--recipe", f"{self.model}/train.json", "--weights", f"{self.build}/weights",
+                 "--data", self.model, "--steps", steps, *self.kind.options_of_torch(), *([] if self.ways.gpus else ["--device", "cpu"])]
         done = run([*words, *self.eager], timeout=900)
         if done.returncode and not self.eager:   # torch.compile wants a compiler and Python's headers
             print(f"PyTorch goes on without torch.compile: {(done.stderr.strip().splitlines() or [''])[-1]}")
@@ -209,7 +188,7 @@ class Model(Case):
 
     def words_of(self, each):
         median = statistics.median(each["seconds"])
-        return f"median step {1e3 * median:.2f} ms, {self.tokens / median:.0f} tokens/s"
+        return f"median step {1e3 * median:.2f} ms, {self.kind.units / median:.0f} {self.kind.UNIT}s/s"
 
     # -- what they say
 
@@ -220,16 +199,17 @@ class Model(Case):
 
     def figures(self, peak):
         """All that is reported but for kernels; `peak`: the GPU's FLOPs a second, or None."""
-        found = {"size": self.size, "ranks": self.ranks, "parameters": self.parameters, "flops_per_token": self.flops,
+        found = {"size": self.kind.size, "ranks": self.ranks, "parameters": self.parameters, f"flops_per_{self.kind.UNIT}": self.flops,
                  "loss_difference": self.difference(), "pytorch_is_compiled": not self.eager if self.runs["PyTorch"] else None}
         if found["loss_difference"] is not None and not found["loss_difference"] <= AGREEMENT:
             return found
         for name, runs in self.runs.items():
             if runs:
                 median = statistics.median(seconds for each in runs for seconds in each["seconds"])
-                speed = self.tokens / median / self.ranks * self.flops
+                speed = self.kind.units / median / self.ranks * self.flops
                 found[name] = {"median_seconds": median, "whole_seconds": statistics.median(each["whole"] for each in runs),
-                               "tokens_per_second": self.tokens / median, "tflop_per_second": 1e-12 * speed, "mfu": speed / peak if peak else None,
+                               f"{self.kind.UNIT}s_per_second": self.kind.units / median,
+                               "tflop_per_second": 1e-12 * speed, "mfu": speed / peak if peak else None,
                                "memory_bytes": runs[-1]["memory_bytes"], "steps": sum(len(each["seconds"]) for each in runs),
                                "losses": runs[-1]["losses"]}
         if "sscc" in found and "PyTorch" in found:
@@ -270,9 +250,8 @@ def lines_of(path):
 
 
 def find_torch(wanted, target):
-    """(a Python that has PyTorch 2 and NumPy, its version), or (None, why not)."""
-    ask = ("import numpy, torch; torch.nn.functional.scaled_dot_product_attention; "
-           + ("torch.zeros(1, device='cuda'); " if target == "cuda" else "") + "print(torch.__version__)")
+    """(a Python that has PyTorch and NumPy, the version of PyTorch), or (None, why not)."""
+    ask = "import numpy, torch; " + ("torch.zeros(1, device='cuda'); " if target == "cuda" else "") + "print(torch.__version__)"
     says = "no Python here"
     for python in [wanted] if wanted else [sys.executable, "python3", "/usr/bin/python3"]:
         if shutil.which(python):
@@ -281,6 +260,14 @@ def find_torch(wanted, target):
                 return python, done.stdout.strip()
             says = (done.stderr.strip().splitlines() or [f"exit status {done.returncode}"])[-1]
     return None, says
+
+
+def find_cudnn(torch):
+    """Where CMake is to look for cuDNN, unless it was told: in the package that PyTorch uses."""
+    done = run([torch, "-c", "import nvidia.cudnn; print(nvidia.cudnn.__path__[0])"])
+    folder = done.stdout.strip()
+    if done.returncode == 0 and os.path.isdir(folder):
+        ENVIRONMENT.setdefault("CUDNN_ROOT", folder)
 
 
 def host_ceilings():
@@ -316,24 +303,25 @@ def measure_ceilings(target, torch, gpu):
 
 
 def print_figures(name, found):
-    size = found["size"]
-    print(f"\n{name}: {size['layers']} layers, hidden {size['hidden']}, sequence {size['sequence']}, batch {size['batch']}, "
-          f"{found['parameters']} parameters, {1e-9 * found['flops_per_token']:.3f} GFLOP a token, {found['ranks']} ranks, bf16")
+    kind = describe(name, found["size"])
+    unit, units = kind.UNIT, f"{kind.UNIT}s/s"
+    print(f"\n{name}: {kind}, {found['parameters']} parameters, {1e-9 * found[f'flops_per_{unit}']:.3g} GFLOP for each {unit}, "
+          f"{found['ranks']} ranks, bf16")
     difference = found["loss_difference"]
     if difference is not None and not difference <= AGREEMENT:
         print(f"  no figures: a loss differs from PyTorch's by {difference:.1e} (relative), more than {AGREEMENT:.0e}")
         return
-    print("  program    median ms   whole ms   tokens/s  TFLOP/s     MFU   memory GiB")
+    print(f"  program    median ms   whole ms {units:>10}  TFLOP/s     MFU   memory GiB")
     for program in ("sscc", "PyTorch"):
         if program in found:
             row = found[program]
             mfu = f"{100 * row['mfu']:5.1f} %" if row["mfu"] is not None else "      -"
             memory = f"{row['memory_bytes'] / 2**30:12.2f}" if row["memory_bytes"] is not None else "           -"
-            print(f"  {program:8} {1e3 * row['median_seconds']:11.2f} {1e3 * row['whole_seconds']:10.2f} {row['tokens_per_second']:10.0f} "
+            print(f"  {program:8} {1e3 * row['median_seconds']:11.2f} {1e3 * row['whole_seconds']:10.2f} {row[f'{unit}s_per_second']:10.0f} "
                   f"{row['tflop_per_second']:8.3g} {mfu} {memory}")
     if "of_pytorch_by_median" in found:
         how = "" if found["pytorch_is_compiled"] else " (without torch.compile)"
-        print(f"  sscc / PyTorch{how}, tokens/s: {found['of_pytorch_by_median']:.3f} by medians, {found['of_pytorch_by_whole']:.3f} by whole runs; "
+        print(f"  sscc / PyTorch{how}, {units}: {found['of_pytorch_by_median']:.3f} by medians, {found['of_pytorch_by_whole']:.3f} by whole runs; "
               f"losses differ by {difference:.1e} at most (relative)")
     if "roofline" in found:
         print(roofline.text_of(found["roofline"], found["between_kernels"]))
@@ -354,6 +342,8 @@ def run_all(arguments):
     ways, report, said = Ways(target), Report(arguments.minutes), machine(target)
     torch, version = find_torch(arguments.python, target)
     said["torch"] = version if torch else None
+    if torch and target == "cuda":
+        find_cudnn(torch)
     print(json.dumps(said) if torch else f"{json.dumps(said)}\nno PyTorch, so sscc alone: {version}")
     peak, ceilings, found = stated(said.get("gpu", ""))[0], None, {}
     runtime = arguments.runtime and os.path.abspath(arguments.runtime)
@@ -367,7 +357,7 @@ def run_all(arguments):
     report.check("what the machine does at most", measure)
     for name in names:
         size = what["sizes"][name]
-        model = Model(root, name, size, ways, torch)
+        model = Model(root, name, size, ways, torch, version)
 
         def compile_it(model=model):
             nonlocal runtime
@@ -420,7 +410,7 @@ def main():
     verbs = parser.add_subparsers(dest="verb", required=True)
     making = verbs.add_parser("prepare", help="write the folder; while it is written, each model needs room for its weights")
     making.add_argument("folder")
-    making.add_argument("--models", default="124M,1.5B", help=f"of {', '.join(SIZES)}, with a batch or without: 124M:32 (default %(default)s)")
+    making.add_argument("--models", default="124M,1.5B,resnet50", help=f"of {', '.join(SIZES)}, with a batch or without: 124M:32 (default %(default)s)")
     making.add_argument("--ranks", type=int, default=1, help="data parallel, so many times the batch; PyTorch is compared with one rank only")
     running = verbs.add_parser("run", help="build, run in turns, report")
     running.add_argument("--models", help="some of those that were prepared, by name: 124M")

@@ -9,8 +9,10 @@ The work is read from the source of a rank program (src/program_K.cpp), which ha
 Kernels of one name are one span of the trace, and so one row, with the sum of their least times; rows of the same kernels with the same operands
 (one for each layer) are one row of the table. What is counted:
 
-- bytes: each operand once, an output that is also read twice; broadcast dimensions once; of a table that is gathered from or scattered to, its rows
-- FLOPs: products (two for each multiplication), of attention those of all scores, masked or not; pointwise work counts as bytes alone
+- bytes: each operand once, an output that is also read twice; broadcast dimensions once; of a table that is gathered from or scattered to, its rows;
+  of what windows read, the positions that they see
+- FLOPs: products (two for each multiplication), of attention those of all scores, masked or not, of convolutions those with padding, too; pointwise
+  work, norms and pooling count as bytes alone
 """
 import collections
 import math
@@ -19,10 +21,17 @@ import re
 SIZES = {"f64": 8, "i64": 8, "f32": 4, "i32": 4, "bf16": 2, "f16": 2, "i8": 1, "u8": 1, "b1": 1}
 VIEW = r"view\(buf::(?P<buffer>\w+), (?:(?P<offset>\d+), )?\{(?P<dims>[\d, ]*)\}(?:, \{(?P<strides>[-\d, ]*)\})?\)"
 STATEMENT = re.compile(r'^  rank\.at\("((?:[^"\\]|\\.)*)"|^  ((?:fused::)?\w+)\((.*?)\);$', re.MULTILINE | re.DOTALL)
+WINDOW = re.compile(r"Window\{(?:\.kernel = \{(?P<kernel>[\d, ]*)\})?(?:, )?(?:\.stride = \{(?P<stride>[\d, ]*)\})?")
+# Of kernels with windows: the places of what has the positions that windows see, and of what has one for each window.
+LARGE_AND_SMALL = {"convolve": (1, 0), "convolve_transposed": (0, 1), "convolve_grad_weight": (1, 2),
+                   "max_pool": (2, 0), "max_pool_grad": (0, 1), "sum_pool": (1, 0), "sum_pool_grad": (0, 1)}
+WEIGHT = {"convolve": 2, "convolve_transposed": 2, "convolve_grad_weight": 0}
 OPERAND = re.compile(rf"{VIEW}|no_tensor|(?P<in_place>\bin_place\()")
 
 Operand = collections.namedtuple("Operand", "dims type bytes")   # bytes: of distinct elements
-Kernel = collections.namedtuple("Kernel", "name equation operands bytes flops type")   # type: of what is multiplied
+Window = collections.namedtuple("Window", "kernel stride")
+# form: the equation of a product, or kernel and stride of windows; type: of what is multiplied
+Kernel = collections.namedtuple("Kernel", "name form operands bytes flops type")
 
 
 def numbers(text):
@@ -46,6 +55,24 @@ def operands_of(arguments, types):
             distinct = math.prod(length for length, stride in zip(dims, strides) if stride != 0)
             operands.append(Operand(tuple(dims), types[found["buffer"]], distinct * SIZES[types[found["buffer"]]]))
     return operands, in_place
+
+
+def window_of(arguments, operands):
+    """Of a kernel with windows; one position wide, and a step long, where nothing else is said."""
+    found, space = WINDOW.search(arguments), len(operands[0].dims) - 2
+    return Window(*(numbers(found[key]) or [1] * space for key in ("kernel", "stride")))
+
+
+def convolution_flops(name, operands):
+    """Every window's every product: all of `small` times what a filter has."""
+    return 2 * math.prod(operands[LARGE_AND_SMALL[name][1]].dims) * math.prod(operands[WEIGHT[name]].dims[1:])
+
+
+def unseen(name, operands, window):
+    """Bytes of `large` that no window sees."""
+    large, small = (operands[place] for place in LARGE_AND_SMALL[name])
+    seen = [min(length, count * width) for length, count, width in zip(large.dims[2:], small.dims[2:], window.kernel)]
+    return large.bytes - large.bytes * math.prod(seen) // math.prod(large.dims[2:])
 
 
 def products_of(name, equation, operands):
@@ -79,7 +106,10 @@ def bytes_of(name, arguments, operands, in_place):
         return total - sizes[0] + rows + (0 if accumulates(arguments) else sizes[0])
     if name == "pick":   # out, logits, labels
         return total - sizes[1] + sizes[0]
-    return total + (sizes[0] if accumulates(arguments) else 0)
+    if name in LARGE_AND_SMALL and LARGE_AND_SMALL[name][0] > 0:
+        total -= unseen(name, operands, window_of(arguments, operands))
+    outputs = 2 if name == "norm_grad_scale" else 1
+    return total + (sum(sizes[:outputs]) if accumulates(arguments) else 0)
 
 
 def accumulates(arguments):
@@ -102,12 +132,17 @@ def kernels_of(source):
 
 def kernel_of(name, arguments, types):
     operands, in_place = operands_of(arguments, types)
+    read = bytes_of(name, arguments, operands, in_place)
+    if name in LARGE_AND_SMALL:
+        window = window_of(arguments, operands)
+        form = "/".join("x".join(map(str, each)) for each in window if each is window.kernel or set(each) != {1})
+        return Kernel(name, form, tuple(operands), read, *((convolution_flops(name, operands), operands[1].type) if name in WEIGHT else (0, None)))
     equation = re.search(r'"([a-zA-Z,]*->[a-zA-Z]*)"', arguments)
     flops, factor = 0, None
     if equation:
         flops = products_of(name, equation[1], operands)
         factor = next(operand for operand in operands[1:] if operand).type if name == "contract" else operands[2].type
-    return Kernel(name, equation[1] if equation else "", tuple(operands), bytes_of(name, arguments, operands, in_place), flops, factor)
+    return Kernel(name, equation[1] if equation else "", tuple(operands), read, flops, factor)
 
 
 # -- time -----------------------------------------------------------------------------------------------------------------------------------------
@@ -143,7 +178,7 @@ def title_of(kernels):
         operands = sorted((operand for operand in kernel.operands if operand), key=lambda operand: -operand.bytes)[:2]
         shapes = ", ".join(f"{operand.type} {'x'.join(map(str, operand.dims))}".strip() for operand in operands)
         more = f" and {len(kernel.operands) - 2} more" if kernel.name in ("update", "sum_of_squares") and len(kernel.operands) > 2 else ""
-        return " ".join(filter(None, [kernel.name, kernel.equation, shapes + more]))
+        return " ".join(filter(None, [kernel.name, kernel.form, shapes + more]))
     return "; ".join(f"{count} x {each}" if count > 1 else each for each, count in collections.Counter(map(text, kernels)).items())
 
 

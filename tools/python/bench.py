@@ -17,11 +17,15 @@ WARM = 3            # steps at the start of each run that do not count
 PROFILED = 60       # steps under the profiler
 AGREEMENT = 1e-3    # largest relative difference of a loss
 PYTHON = "/usr/bin/python3"
-# Kernels by the symbols in which a profile finds them; the first that fits. oneDNN makes its code at run time: bare addresses.
-KERNELS = [("matrix products", r"^0x[0-9a-f]+|dnnl|gemm|gemv|contract|exec_blas|blas_memory"), ("optimizer update", r"Adam|Momentum|rt::update"),
-           ("softmax", r"softmax"), ("loss", r"cross_entropy|pick|log_sum_exp"), ("gather, scatter", r"gather|scatter"),
-           ("layer normalization", r"normalizeI|normalize<|gradientI|gradient<"), ("pointwise, fused or not", r"fused|pointwise|run_step|exp|tanh|erf"),
-           ("reductions", r"reduce"), ("copies", r"convert|copy|memmove|memcpy"), ("threads", r"gomp|GOMP")]
+# Kernels by the symbols in which a profile finds them, demangled or not; the first that fits. oneDNN makes its code at run time: bare addresses. What
+# contract_epilogue does behind a product is a pointwise loop of that name; norms and attention are classes (runtime/kernels).
+KERNELS = [("matrix products, convolutions", r"^0x[0-9a-f]+|dnnl|gemm|gemv|exec_blas|blas_memory|contract|[Cc]onvol"),
+           ("behind products", r"Epilogue"), ("pointwise, fused or not", r"fused|run_step|rt::pointwise\("),
+           ("optimizer update", r"Adam|Momentum|rt::update|update_of"), ("softmax", r"softmax"),
+           ("attention", r"[Aa]ttention|(Forward|Backward|Mask|Rows|Task|Matrix)(<|I[fdN])|largest_norm"),
+           ("norms", r"(Norm|Gradient)(<|I[fd])|[gG]radient_?[sS]ums|rt::norm"), ("pooling", r"[pP]ool|of_windows|first_taps"),
+           ("loss", r"cross_entropy|pick|log_sum_exp"), ("gather, scatter", r"gather|scatter"),
+           ("reductions", r"reduce|squares_of|join_row|sum_of"), ("copies", r"convert|copy|memmove|memcpy"), ("threads", r"gomp|GOMP")]
 
 
 def command(*words):
