@@ -19,6 +19,7 @@
 #include "compiler/report/diagnostics_formats.h"
 #include "compiler/simulate/interpret.h"
 #include "compiler/support/check.h"
+#include "llvm/ADT/STLExtras.h"
 
 namespace {
 
@@ -123,6 +124,14 @@ int64_t peak_rss() {
   return static_cast<int64_t>(use.ru_maxrss) * 1024;
 }
 
+// What a checker refuses is no fault of the user's.
+bool tells_a_bug(const Diagnostics& diagnostics) {
+  return llvm::any_of(diagnostics.all(), [](const Diagnostic& each) {
+    return each.code == Code::not_equivalent || each.code == Code::deadlock || each.code == Code::memory_conflict ||
+           each.code == Code::order_not_kept;
+  });
+}
+
 // Diagnostics as text go to stderr; as JSON a refusal is the one object on stdout; SARIF comes when all is done (main).
 int print_diagnostics(const CommandLine& line, const Diagnostics& diagnostics, bool is_refusal) {
   if (line.format == "json") {
@@ -131,7 +140,7 @@ int print_diagnostics(const CommandLine& line, const Diagnostics& diagnostics, b
     for (const Diagnostic& diagnostic : diagnostics.all())
       if (!line.quiet || diagnostic.severity == Severity::error) std::cerr << to_text(diagnostic, use_color(line)) << "\n";
   }
-  return is_refusal ? refused : 0;
+  return !is_refusal ? 0 : tells_a_bug(diagnostics) ? bug : refused;
 }
 
 // What a command is asked to show, on stdout: as JSON within the one object; beside SARIF nothing has a place.

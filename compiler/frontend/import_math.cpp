@@ -214,6 +214,7 @@ void einsum(Node& n) {
 // -- reductions, loss -----------------------------------------------------------------------------------------------------------------------------
 
 void reduce(Node& n, Join join, bool mean) {
+  if (n.dtype(0) == DType::b1) throw UnsupportedNode{n.type + " of BOOL"};
   const size_t rank = n.shape(0).size();
   std::vector<int> all;
   for (size_t d = 0; d < rank; ++d) all.push_back(static_cast<int>(d));
@@ -244,7 +245,10 @@ void arg_extreme(Node& n, Join extreme) {
   n.give(n.builder().named(n.output_name(0)).pointwise(Scalar::identity, {first}, 0, 0, DType::i64));
 }
 
-void softmax(Node& n) { n.give(n.builder().named(n.output_name(0)).softmax(n.tensor(0), n.axis(n.integer("axis", -1), n.shape(0).size()))); }
+void softmax(Node& n) {
+  n.expect_floats({0});
+  n.give(n.builder().named(n.output_name(0)).softmax(n.tensor(0), n.axis(n.integer("axis", -1), n.shape(0).size())));
+}
 
 void log_softmax(Node& n) {
   const int dim = n.axis(n.integer("axis", -1), n.shape(0).size());

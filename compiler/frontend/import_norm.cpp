@@ -7,7 +7,20 @@
 namespace sscc::importers {
 namespace {
 
-double epsilon_of(const Node& n) { return n.number("epsilon", 1e-5); }
+double epsilon_of(const Node& n) {
+  const double epsilon = n.number("epsilon", 1e-5);
+  if (epsilon < 0) throw BadNode{"a negative epsilon"};
+  return epsilon;
+}
+
+// A scale or bias, in the type that the norm of operand 0 is computed in; invalid: there is none.
+TensorId weight(Node& n, size_t i) {
+  n.expect_floats({0});
+  if (!n.has(i)) return {};
+  const DType type = rt::arithmetic_type(n.dtype(0));
+  if (rt::arithmetic_type(n.dtype(i)) != type) throw BadNode{n.type + " of " + rt::name_of(n.dtype(0)) + " and " + rt::name_of(n.dtype(i))};
+  return n.dtype(i) == type ? n.tensor(i) : n.builder().pointwise(Scalar::identity, {n.tensor(i)}, 0, 0, type);
+}
 
 // Of [batch, channels, space..].
 constexpr DimMask batch = 1, channels = 2;
@@ -36,9 +49,10 @@ void layer_norm(Node& n) {
   const DimMask last = dims_between(first, shape.size());
   for (size_t i = 1; i < 3; ++i)
     if (n.has(i) && n.shape(i) != lengths_in(last, shape)) throw UnsupportedNode{"LayerNormalization whose scale or bias is broadcast"};
+  const TensorId scale = weight(n, 1), bias = weight(n, 2);
   Builder b = n.builder();
   b.named(n.output_name(0));
-  const Builder::Norm norm = b.norm(n.tensor(0), n.tensor(1), n.has(2) ? n.tensor(2) : TensorId(), {last, last, true, epsilon_of(n)});
+  const Builder::Norm norm = b.norm(n.tensor(0), scale, bias, {last, last, true, epsilon_of(n)});
   n.give(norm.y);
   if (n.output_count() > 1) {
     Shape kept(shape.begin(), shape.begin() + static_cast<std::ptrdiff_t>(first));
@@ -52,15 +66,20 @@ void rms_norm(Node& n) {
   const Shape shape = n.shape(0);
   const DimMask last = dims_between(static_cast<size_t>(n.axis(n.integer("axis", -1), shape.size())), shape.size());
   const NormAttributes how = {last, last, false, epsilon_of(n)};
-  if (n.shape(1) == lengths_in(last, shape)) return n.give(n.builder().named(n.output_name(0)).norm(n.tensor(0), n.tensor(1), {}, how).y);
+  const TensorId scale = weight(n, 1);
+  if (n.shape(1) == lengths_in(last, shape)) return n.give(n.builder().named(n.output_name(0)).norm(n.tensor(0), scale, {}, how).y);
+  for (size_t d = 0, lead = shape.size() - n.shape(1).size(); d < n.shape(1).size(); ++d)
+    if (n.shape(1).size() > shape.size() || (n.shape(1)[d] != 1 && n.shape(1)[d] != shape[lead + d]))
+      throw BadNode{"RMSNormalization of [" + to_string(shape) + "] with a scale of shape [" + to_string(n.shape(1)) + "]"};
   const TensorId normal = n.builder().norm(n.tensor(0), {}, {}, how).y;  // the scale is broadcast
-  n.give(n.builder().named(n.output_name(0)).pointwise(Scalar::mul, {normal, n.tensor(1)}));
+  n.give(n.builder().named(n.output_name(0)).pointwise(Scalar::mul, {normal, scale}));
 }
 
 void instance_norm(Node& n) {
   expect_channels(n, 3, {1, 2});
   const NormAttributes how = {space(n.shape(0).size()), channels, true, epsilon_of(n)};
-  n.give(n.builder().named(n.output_name(0)).norm(n.tensor(0), n.tensor(1), n.tensor(2), how).y);
+  const TensorId scale = weight(n, 1), bias = weight(n, 2);
+  n.give(n.builder().named(n.output_name(0)).norm(n.tensor(0), scale, bias, how).y);
 }
 
 // Channels are taken apart into groups: [batch, groups, channels of a group, space..]. Scale and bias are of channels, before opset 21 of groups.
@@ -76,9 +95,9 @@ void group_norm(Node& n) {
       throw BadNode{"GroupNormalization has a scale or bias of shape [" + to_string(n.shape(i)) + "]"};
   Shape apart = {shape[0], groups, shape[1] / groups};
   apart.append(shape.begin() + 2, shape.end());
-  const auto weight = [&](size_t i) { return is_of_groups ? n.tensor(i) : n.builder().reshape(n.tensor(i), {apart[1], apart[2]}); };
+  const auto apart_weight = [&](size_t i) { return is_of_groups ? weight(n, i) : n.builder().reshape(weight(n, i), {apart[1], apart[2]}); };
   const NormAttributes how = {dims_between(2, apart.size()), is_of_groups ? dims_between(1, 2) : dims_between(1, 3), true, epsilon_of(n)};
-  const TensorId x = n.builder().reshape(n.tensor(0), apart), scale = weight(1), bias = weight(2);
+  const TensorId x = n.builder().reshape(n.tensor(0), apart), scale = apart_weight(1), bias = apart_weight(2);
   const TensorId y = n.builder().norm(x, scale, bias, how).y;
   n.give(n.builder().named(n.output_name(0)).reshape(y, shape));
 }
@@ -109,10 +128,13 @@ void give_running(Node& n, size_t output, TensorId running, TensorId current) {
 
 void batch_norm(Node& n) {
   expect_channels(n, 2, {1, 2, 3, 4});
+  for (const size_t i : {1, 2, 3, 4})
+    if (!rt::is_float(n.dtype(i))) throw UnsupportedNode{"BatchNormalization of " + std::string(rt::name_of(n.dtype(i)))};
   if (n.integer("training_mode", 0) == 0) return batch_norm_of_inference(n);
   const NormAttributes how = {batch | space(n.shape(0).size()), channels, true, epsilon_of(n)};
   Builder b = n.builder();
-  const Builder::Norm norm = b.named(n.output_name(0)).norm(n.tensor(0), n.tensor(1), n.tensor(2), how);
+  const TensorId scale = weight(n, 1), bias = weight(n, 2);
+  const Builder::Norm norm = b.named(n.output_name(0)).norm(n.tensor(0), scale, bias, how);
   n.give(norm.y);
   if (n.output_count() > 1) give_running(n, 1, n.tensor(3), norm.mean);
   if (n.output_count() > 2) {  // of the whole batch: 1 / rstd^2 - epsilon

@@ -1,6 +1,5 @@
 // Importers: convolution and pooling. Their attributes say where windows lie over space; kernels take that as a Window (sscc_rt/kernels.h).
 #include <algorithm>
-#include <numeric>
 
 #include "compiler/frontend/importers.h"
 #include "compiler/ops/windows.h"
@@ -23,6 +22,7 @@ class Windows {
     if (auto_pad_ != "NOTSET") pads.assign(2 * space_, 0);
     if (pads.size() != 2 * space_) throw BadNode{"as many pads are needed as space has ends"};
     if (llvm::any_of(pads, [](int64_t pad) { return pad < 0; })) throw UnsupportedNode{n.type + " with a negative pad"};
+    if (llvm::any_of(pads, [](int64_t pad) { return pad > longest; })) throw BadNode{"pads of [" + to_string(Shape(pads.begin(), pads.end())) + "]"};
     before_.assign(pads.begin(), pads.begin() + static_cast<std::ptrdiff_t>(space_));
     after_.assign(pads.begin() + static_cast<std::ptrdiff_t>(space_), pads.end());
   }
@@ -56,12 +56,14 @@ class Windows {
     const std::vector<int64_t> more = n_.integers("output_padding").value_or(std::vector<int64_t>(space_, 0));
     const auto told = n_.integers("output_shape");
     if (more.size() != space_ || (told && told->size() != space_)) throw BadNode{"an attribute has another number of dimensions than space"};
+    for (size_t d = 0; d < space_; ++d)
+      if (more[d] < 0 || more[d] > longest || (told && ((*told)[d] < 1 || (*told)[d] > longest))) throw BadNode{"output_padding or output_shape"};
     Shape result;
     for (size_t d = 0; d < space_; ++d) {
       const int64_t windows = n_.shape(0)[d + 2], all = (windows - 1) * window.stride[d] + extent(d) + more[d];
       if (told || is_same()) {
         const int64_t length = told ? (*told)[d] : windows * window.stride[d];
-        if (length > all) throw UnsupportedNode{"ConvTranspose with positions that no window reaches"};
+        if (length > all) throw UnsupportedNode{"ConvTranspose to an output that is longer than its windows reach"};
         pad_by(d, all - length, auto_pad_ == "SAME_UPPER");
       }
       result.push_back(all - before_[d] - after_[d]);
@@ -83,18 +85,20 @@ class Windows {
 
   // How many positions of the input each window sees along dimension d.
   std::vector<int64_t> seen(size_t d, int64_t windows) const {
-    std::vector<int64_t> counts(static_cast<size_t>(windows), 0);
-    for (int64_t y = 0; y < windows; ++y)
-      for (int64_t k = 0; k < window.kernel[d]; ++k) {
-        const int64_t x = y * window.stride[d] + k * window.dilation[d] - before_[d];
-        counts[static_cast<size_t>(y)] += x >= 0 && x < n_.shape(0)[d + 2];
-      }
+    std::vector<int64_t> counts;
+    for (int64_t y = 0; y < windows; ++y) {
+      const int64_t begin = y * window.stride[d] - before_[d], dilation = window.dilation[d], behind = n_.shape(0)[d + 2] - begin;
+      const int64_t first = begin < 0 ? (-begin + dilation - 1) / dilation : 0, last = behind > 0 ? (behind + dilation - 1) / dilation : 0;
+      counts.push_back(std::max<int64_t>(0, std::min(last, window.kernel[d]) - first));
+    }
     return counts;
   }
 
   rt::Window window;
 
  private:
+  static constexpr int64_t longest = (int64_t{1} << 31) - 1;
+
   bool is_same() const { return auto_pad_.starts_with("SAME"); }
   int64_t extent(size_t d) const { return (window.kernel[d] - 1) * window.dilation[d] + 1; }
   void pad_by(size_t d, int64_t total, bool more_behind) {
@@ -105,7 +109,7 @@ class Windows {
     if (from.empty()) return;
     if (from.size() != space_) throw BadNode{std::string(what) + " and space differ in their number of dimensions"};
     for (size_t d = 0; d < space_; ++d) {
-      if (from[d] < least || from[d] > int64_t{1} << 31) throw BadNode{std::string(what) + " of " + std::to_string(from[d])};
+      if (from[d] < least || from[d] > longest) throw BadNode{std::string(what) + " of " + std::to_string(from[d])};
       to[d] = from[d];
     }
   }
@@ -117,7 +121,8 @@ class Windows {
   std::vector<int64_t> before_, after_;
 };
 
-void check_space(const Node& n) {
+void check_space(const Node& n, std::initializer_list<size_t> floats) {
+  n.expect_floats(floats);
   const size_t rank = n.shape(0).size();
   if (rank < 3) throw BadNode{n.type + " needs [batch, channels, space...]"};
   if (rank > 2 + static_cast<size_t>(rt::max_space)) throw UnsupportedNode{n.type + " over " + std::to_string(rank - 2) + " dimensions of space"};
@@ -128,6 +133,19 @@ Shape with_space(const Node& n, int64_t channels, const Shape& space) {
   Shape shape = {n.shape(0)[0], channels};
   shape.append(space.begin(), space.end());
   return shape;
+}
+
+llvm::SmallVector<int64_t, 3> kernel_of_pool(const Node& n) {
+  const auto kernel = n.integers("kernel_shape");
+  if (!kernel || kernel->empty()) throw BadNode{n.type + " without kernel_shape"};
+  return {kernel->begin(), kernel->end()};
+}
+// The shape of a pool's result, if every window sees something.
+Shape pooled(const Node& n, Windows& windows) {
+  const Shape small = with_space(n, n.shape(0)[1], windows.small());
+  for (size_t d = 0; d + 2 < small.size(); ++d)
+    if (!all_see(windows.window, d, small[d + 2], n.shape(0)[d + 2])) throw UnsupportedNode{n.type + " with windows that see nothing but padding"};
+  return small;
 }
 
 // The weight's kernel, if weight, groups and channels agree. `dim`: of the weight, which is divided into groups.
@@ -164,47 +182,42 @@ void give_with_bias(Node& n, int64_t channels, const Convolve& convolve) {
 }  // namespace
 
 void convolution(Node& n) {
-  check_space(n);
+  check_space(n, {0, 1, 2});
   Windows windows(n, kernel_of(n, 0));
   const Shape small = with_space(n, n.shape(1)[0], windows.small());
   give_with_bias(n, small[1], [&](Builder& b) { return b.convolve(n.tensor(0), n.tensor(1), small, windows.window); });
 }
 
 void convolution_transposed(Node& n) {
-  check_space(n);
+  check_space(n, {0, 1, 2});
   Windows windows(n, kernel_of(n, 1));
   const Shape large = with_space(n, n.shape(1)[1] * n.integer("group", 1), windows.large());
   give_with_bias(n, large[1], [&](Builder& b) { return b.convolve_transposed(n.tensor(0), n.tensor(1), large, windows.window); });
 }
 
 void max_pool(Node& n) {
-  check_space(n);
+  check_space(n, {0});
   if (n.output_count() > 1) throw UnsupportedNode{"MaxPool with its second output"};
-  const auto kernel = n.integers("kernel_shape");
-  if (!kernel) throw BadNode{"MaxPool without kernel_shape"};
-  Windows windows(n, *kernel);
-  if (std::accumulate(kernel->begin(), kernel->end(), int64_t{1}, std::multiplies<>()) > 256)
-    throw UnsupportedNode{"MaxPool whose kernel has more than 256 positions"};
-  const Shape small = with_space(n, n.shape(0)[1], windows.small());
-  for (size_t d = 0; d + 2 < small.size(); ++d)
-    if (!all_see(windows.window, d, small[d + 2], n.shape(0)[d + 2])) throw UnsupportedNode{"MaxPool with windows that see nothing but padding"};
+  Windows windows(n, kernel_of_pool(n));
+  int64_t positions = 1;
+  for (const int64_t length : windows.window.kernel)
+    if ((positions *= length) > 256) throw UnsupportedNode{"MaxPool whose kernel has more than 256 positions"};
+  const Shape small = pooled(n, windows);
   n.give(n.builder().named(n.output_name(0)).max_pool(n.tensor(0), small, windows.window).small);
 }
 
 // A sum, times the reciprocal of how many positions were added up: of all windows one number, unless padding is not counted.
 void average_pool(Node& n) {
-  check_space(n);
-  const auto kernel = n.integers("kernel_shape");
-  if (!kernel) throw BadNode{"AveragePool without kernel_shape"};
-  Windows windows(n, *kernel);
-  const Shape space = windows.small();
-  const Shape small = with_space(n, n.shape(0)[1], space);
-  const double whole = 1 / static_cast<double>(std::accumulate(kernel->begin(), kernel->end(), int64_t{1}, std::multiplies<>()));
+  check_space(n, {0});
+  Windows windows(n, kernel_of_pool(n));
+  const Shape small = pooled(n, windows), space(small.begin() + 2, small.end());
   const bool counts_padding = n.integer("count_include_pad", 0) != 0;
   if (counts_padding && !windows.is_covered_by_pads(space)) throw UnsupportedNode{"AveragePool that counts padding, with windows that go beyond it"};
 
-  Literal scale{n.dtype(0), space, {1}};
+  double whole = 1;
+  Literal scale{rt::arithmetic_type(n.dtype(0)), space, {1}};
   for (size_t d = 0; d < space.size(); ++d) {
+    whole /= static_cast<double>(windows.window.kernel[d]);
     std::vector<double> finer;
     for (const double outer : scale.values)
       for (const int64_t count : windows.seen(d, space[d])) finer.push_back(outer / static_cast<double>(count));
@@ -221,6 +234,7 @@ void average_pool(Node& n) {
 }
 
 void global_pool(Node& n, Join join) {
+  n.expect_floats({0});
   const Shape shape = n.shape(0);
   if (shape.size() < 3) throw BadNode{n.type + " needs [batch, channels, space...]"};
   llvm::SmallVector<int, 3> space;

@@ -3,6 +3,7 @@
 #include <onnx/onnx_pb.h>
 
 #include <algorithm>
+#include <cmath>
 
 #include "compiler/frontend/importers.h"
 #include "compiler/frontend/tensor_data.h"
@@ -66,6 +67,15 @@ DType Node::dtype(size_t i) const {
   return inputs[i].tensor.valid() ? module.tensors[inputs[i].tensor].dtype : inputs[i].literal->dtype;
 }
 
+void Node::expect_floats(std::initializer_list<size_t> operands) const {
+  const DType first = dtype(*operands.begin());
+  for (const size_t i : operands) {
+    if (!has(i)) continue;
+    if (!rt::is_float(dtype(i))) throw UnsupportedNode{type + " of " + rt::name_of(dtype(i))};
+    if (dtype(i) != first) throw BadNode{type + " of " + rt::name_of(first) + " and " + rt::name_of(dtype(i))};
+  }
+}
+
 const onnx::AttributeProto* Node::attribute(const char* wanted) const {
   for (const auto& each : proto_.attribute())
     if (each.name() == wanted) return &each;
@@ -81,6 +91,7 @@ int64_t Node::integer(const char* wanted, int64_t otherwise) const {
 double Node::number(const char* wanted, double otherwise) const {
   const auto* a = attribute(wanted);
   if (a && a->type() != onnx::AttributeProto::FLOAT) throw BadNode{"attribute " + quoted(wanted) + " is no number"};
+  if (a && !std::isfinite(a->f())) throw BadNode{"attribute " + quoted(wanted) + " is no finite number"};
   return a ? static_cast<double>(a->f()) : otherwise;
 }
 

@@ -51,8 +51,10 @@ class Node {
   std::optional<double> scalar(size_t i) const;  // a literal with one element, of at most the rank of the other operand
   Shape shape(size_t i) const;
   DType dtype(size_t i) const;
+  // Refuses the node unless these operands, of those that there are, are floats of one type.
+  void expect_floats(std::initializer_list<size_t> operands) const;
 
-  // Attributes, with defaults.
+  // Attributes, with defaults. Numbers are finite.
   int64_t integer(const char* name, int64_t otherwise) const;
   double number(const char* name, double otherwise) const;
   std::string text(const char* name, const std::string& otherwise) const;

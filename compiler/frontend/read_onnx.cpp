@@ -247,6 +247,8 @@ class Reader {
         if (!importer) return unknown(proto, index, "operator " + proto.op_type() + " is supported on constants only");
         check_operands(node);
         importer(node);
+        for (const Operand& made : node.outputs)
+          if (made.tensor.valid()) check_rank(node, module_.tensors[made.tensor].shape);
       }
     } catch (const BadNode& problem) { return bad(problem.why, node.name); } catch (const UnsupportedNode& problem) {
       return unknown(proto, index, problem.why + " is not supported");
@@ -262,8 +264,14 @@ class Reader {
     }
   }
 
-  // Shapes that do not broadcast are found before a builder trips over them.
+  // What no operator takes, and shapes that do not broadcast, are found before a builder trips over them.
   void check_operands(Node& node) {
+    for (const Operand& input : node.inputs) {
+      if (!input.tensor.valid() || input.literal) continue;
+      const Shape& shape = module_.tensors[input.tensor].shape;
+      if (elements_of(shape) == 0) throw UnsupportedNode{node.type + " of a tensor without elements"};
+      check_rank(node, shape);
+    }
     static const std::set<std::string> broadcast = {"Add", "Sub", "Mul", "Div", "Pow", "Equal", "Less", "LessOrEqual", "Greater", "GreaterOrEqual",
                                                     "And", "Or",  "Max", "Min", "Sum", "Where"};
     if (!broadcast.contains(node.type)) return;
@@ -278,6 +286,10 @@ class Reader {
         mine = mine == 1 ? other[d] : mine;
       }
     }
+  }
+
+  static void check_rank(const Node& node, const Shape& shape) {
+    if (shape.size() > static_cast<size_t>(rt::max_rank)) throw UnsupportedNode{node.type + " of " + std::to_string(shape.size()) + " dimensions"};
   }
 
   bool fold_node(Node& node) {
@@ -314,6 +326,8 @@ class Reader {
       auto it = values_.find(output.name());
       if (it == values_.end()) return bad("graph output " + sscc::quoted(output.name()) + " is made by no operator");
       if (!it->second.tensor.valid()) continue;  // a constant
+      if (module_.tensors[it->second.tensor].producers.empty())
+        return bad("graph output " + sscc::quoted(output.name()) + " is an input or initializer: no operator makes it");
       module_.outputs.push_back(it->second.tensor);
     }
     std::map<std::string, const Operand*> by_name;

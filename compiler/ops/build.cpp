@@ -243,9 +243,9 @@ Builder::Norm Builder::norm(TensorId x, TensorId scale, TensorId bias, const Nor
   const DType type = module_.tensors[x].dtype;
   Norm norm;
   norm.y = result(shape, type);
-  norm.rstd = result(kept, type);
+  norm.rstd = result(kept, rt::arithmetic_type(type));
   llvm::SmallVector<TensorId, 3> inputs = {x}, outputs = {norm.y, norm.rstd};
-  if (how.centred) outputs.push_back(norm.mean = result(kept, type));
+  if (how.centred) outputs.push_back(norm.mean = result(kept, rt::arithmetic_type(type)));
   for (const TensorId weight : {scale, bias})
     if (weight.valid()) inputs.push_back(weight);
   add(Kind::norm, how, inputs, outputs);
@@ -264,7 +264,7 @@ TensorId Builder::norm_grad(TensorId dy, TensorId x, TensorId rstd, TensorId mea
 
 std::pair<TensorId, TensorId> Builder::norm_grad_scale(TensorId dy, TensorId x, TensorId rstd, TensorId mean, bool has_bias, NormAttributes how) {
   const Shape shape = lengths_in(how.along, module_.tensors[x].shape);
-  const DType type = module_.tensors[x].dtype;
+  const DType type = rt::arithmetic_type(module_.tensors[x].dtype);
   how.epsilon = 0;
   llvm::SmallVector<TensorId, 4> inputs = {dy, x, rstd};
   if (mean.valid()) inputs.push_back(mean);

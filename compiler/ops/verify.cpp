@@ -103,6 +103,7 @@ class Inspector {
     return {0, 0, 0};
   }
 
+  DType type_of(TensorId id) const { return module_.tensors[id].dtype; }
   Dims shape(TensorId id) const { return module_.tensors[id].shape; }
   Dims in(size_t i) const { return shape(op_.inputs[i]); }
   Dims out(size_t i) const { return shape(op_.outputs[i]); }
@@ -241,6 +242,11 @@ class Inspector {
       return [&, lengths = lengths_in(mask, x)](TensorId id) { return id.valid() && shape(id) == Dims(lengths); };
     };
     const bool fits = llvm::all_of(kept, has(~a.over)) && llvm::all_of(along, has(a.along));
+    // Statistics, scale and bias have the type that the norm is computed in.
+    const DType type = type_of(op_.kind == Kind::norm ? op_.inputs[0] : op_.inputs[1]);
+    const auto is_computed = [&](TensorId id) { return type_of(id) == rt::arithmetic_type(type); };
+    if (fits && (!rt::is_float(type) || !llvm::all_of(kept, is_computed) || !llvm::all_of(along, is_computed)))
+      return "the operands' types do not fit";
     return fits && llvm::all_of(full, [&](Dims each) { return each == x; }) ? "" : operands();
   }
 
@@ -257,6 +263,9 @@ class Inspector {
       if (op_.kind == Kind::max_pool && !all_see(window, d - 2, small[d], large[d])) return "a window sees nothing";
     }
     if (at.taps >= 0 && shape(operand(op_, at.taps)) != small) return operands();
+    for (const int index : {at.large, at.small, at.weight})
+      if (index >= 0 && !rt::is_float(type_of(operand(op_, index)))) return "the operands' types do not fit";
+    if (at.taps >= 0 && type_of(operand(op_, at.taps)) != DType::u8) return "the operands' types do not fit";
     if (at.weight < 0) return small[1] == large[1] ? "" : operands();
     const Dims weight = shape(operand(op_, at.weight));
     if (weight.size() != large.size() || weight[0] != small[1] || large[1] % weight[1] != 0 || small[1] % (large[1] / weight[1]) != 0)

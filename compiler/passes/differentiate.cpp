@@ -322,16 +322,37 @@ class Differentiation {
     }
   }
 
-  // What the forward pass has made of its state takes the state's place when the step is over.
+  // Is a tensor what another one that lives over steps is, in a layout of its own? It may then lie where that does.
+  bool is_layout_of_stored(TensorId id) {
+    for (;;) {
+      if (tensor(id).producers.empty()) return true;
+      const Op& made = module_.ops[tensor(id).producers[0]];
+      const auto* function = std::get_if<PointwiseAttributes>(&made.attributes);
+      if (!definition(made.kind).is_layout && !(function && function->function == Scalar::identity)) return false;
+      id = made.inputs[0];
+    }
+  }
+
+  // What the forward pass has made of its state takes the state's place when the step is over. What it has not made, but found in a parameter or in
+  // state, is put aside before updates change those.
   void append_states() {
     for (const Recipe::State& state : recipe_.states) {
       const TensorId old = by_name_.at(state.initializer);
+      TensorId made = by_name_.at(state.updated_by);
+      if (is_layout_of_stored(made)) {
+        const OpId reader = tensor(made).producers[0];
+        const size_t before = module_.order.size();
+        made = Builder(module_, {state.initializer, "Identity", Phase::forward, OpId()}).pointwise(Scalar::scale_shift, {made}, 1, 0);
+        const OpId aside = module_.order.back();
+        module_.order.resize(before);
+        module_.order.insert(std::next(llvm::find(module_.order, reader)), aside);
+      }
       Tensor next = tensor(old);
       next.name = "next(" + next.name + ")";
       next.weight.reset();
       next.next_version_of = old;
       const TensorId id = module_.tensors.add(std::move(next));
-      Builder(module_, {state.initializer, "Identity", Phase::update, OpId()}).into(id).pointwise(Scalar::identity, {by_name_.at(state.updated_by)});
+      Builder(module_, {state.initializer, "Identity", Phase::update, OpId()}).into(id).pointwise(Scalar::identity, {made});
     }
   }
 

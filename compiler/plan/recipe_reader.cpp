@@ -256,6 +256,9 @@ std::optional<Recipe::State> RecipeReader::read_state(const JsonValue& entry, co
     return std::nullopt;
   };
   if (!old.weight) return refused("initializer", quoted(old.name) + " is no initializer of the model", "state begins as an initializer");
+  if (next.producers.empty() && next.role == Role::activation)
+    return refused("updated_by", quoted(next.name) + " is within what is one operator here (LayerNormalization, RMSNormalization, Gelu)",
+                   "make it an output of the graph");
   if (next.producers.empty()) return refused("updated_by", "the model does not compute " + quoted(next.name), "name a result of an operator");
   if (recipe.parameters && llvm::is_contained(*recipe.parameters, old.name))
     return refused("initializer", quoted(old.name) + " stands in 'parameters' and in 'state'", "remove it from one of the two");

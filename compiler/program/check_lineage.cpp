@@ -608,13 +608,18 @@ class Lineage {
     return missing.empty();
   }
 
-  // At the end every home of every trainable parameter holds its new version.
+  // At the end every home of every trainable parameter, and of all state, holds its new version; each has one.
   void check_homes() {
     for (int64_t t = 0; t < module_.tensors.size(); ++t) {
       const TensorId id(t), old = module_.tensors[id].next_version_of;
       if (!old.valid()) continue;
       auto it = module_.homes.find(old);
-      if (it == module_.homes.end()) continue;
+      const bool has_home = it != module_.homes.end() && !it->second.empty();
+      if (!has_home) {
+        good_ = false;
+        diagnostics_.error(Code::not_equivalent, {}, "nobody keeps the new version of '" + module_.tensors[old].name + "'");
+        return;
+      }
       for (const Home& home : it->second) {
         bool found = false;
         for (const size_t i : buffers_of(home.device, module_.tensors[old].name)) {

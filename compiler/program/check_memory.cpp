@@ -1,10 +1,12 @@
 // The arena as bytes with an owner. A write makes the buffer's copy, and the micro-batch where the buffer holds a value of one, the owner of the bytes
-// that the view spans; a read must find that it still is. No instruction writes on another buffer that it reads.
+// that the view spans; a read must find that it still is. No instruction writes on another buffer that it reads, and no kernel on other elements of the same
+// one; only what works element by element writes on the very elements that it reads.
 #include <algorithm>
 #include <map>
 
 #include "compiler/program/check.h"
 #include "compiler/program/traffic.h"
+#include "compiler/program/views.h"
 #include "compiler/support/strings.h"
 
 namespace sscc {
@@ -137,6 +139,12 @@ class Checker {
                       body_.segments[static_cast<size_t>(slot.segment)].name + ", micro-batch " + std::to_string(slot.micro_batch) +
                       ") writes buffer " + quoted(body_.buffers[written.buffer].name) + ", which lies on buffer " +
                       quoted(body_.buffers[view.buffer].name) + ", which it reads");
+      const bool is_element_by_element = i.opcode == Opcode::pointwise || i.opcode == Opcode::update;
+      if (view.buffer == written.buffer && !is_communication(i.opcode) && !are_apart(view, written) &&
+          !(is_element_by_element && same_place(view, written)))
+        return refuse(std::string(name_of(i.opcode)) + " of " + quoted(i.origin) + " (segment " +
+                      body_.segments[static_cast<size_t>(slot.segment)].name + ", micro-batch " + std::to_string(slot.micro_batch) +
+                      ") writes in buffer " + quoted(body_.buffers[written.buffer].name) + " what it reads there");
     }
     return true;
   }

@@ -197,7 +197,8 @@ bool prepare_move(Operand& operand, bool is_result, bool adds) {
   return static_cast<bool>(move);
 }
 
-Plan make_plan(const Convolution& convolution, bool accumulate) {
+// Empty where oneDNN does not take the convolution, whether it says so or throws.
+Plan make_plan(const Convolution& convolution, bool accumulate) try {
   Plan plan;
   bool exists = true;
   for (const ConvolutionOperand o : all_operands) {
@@ -210,7 +211,7 @@ Plan make_plan(const Convolution& convolution, bool accumulate) {
     exists = exists && prepare_move(plan[o], is_result, is_result && accumulate);
   }
   return exists ? plan : Plan();
-}
+} catch (const dnnl::error&) { return {}; }
 
 // Kept for the life of the process: a program has few convolutions, and calls them again and again. Ranks may be threads.
 const Plan& plan_of(const Convolution& convolution, bool accumulate) {

@@ -479,6 +479,7 @@ class ScaleGradient {
 void norm(const Tensor& y, const Tensor& rstd, const Tensor& mean, const Tensor& x, const Tensor& scale, const Tensor& bias, uint32_t over,
           uint32_t along, double epsilon) {
   if (is_small(y.dtype)) return widened([&](Wide& wide) { norm(wide.out(y), rstd, mean, wide.in(x), scale, bias, over, along, epsilon); });
+  expect_type("norm", y.dtype, {x, rstd, mean, scale, bias});
   for_float_type("norm", y.dtype, [&](auto t) { Norm<decltype(t)>(y, rstd, mean, x, scale, bias, over, along, epsilon).run(); });
 }
 
@@ -487,6 +488,7 @@ void norm_grad(const Tensor& dx, const Tensor& dy, const Tensor& x, const Tensor
   if (is_small(dx.dtype)) {
     return widened([&](Wide& wide) { norm_grad(wide.out(dx, accumulate), wide.in(dy), wide.in(x), rstd, mean, scale, over, along, accumulate); });
   }
+  expect_type("norm_grad", dx.dtype, {dy, x, rstd, mean, scale});
   for_float_type("norm_grad", dx.dtype, [&](auto t) { Gradient<decltype(t)>(dx, dy, x, rstd, mean, scale, over, along, accumulate).run(); });
 }
 
@@ -494,6 +496,7 @@ void norm_grad_scale(const Tensor& dscale, const Tensor& dbias, const Tensor& dy
                      uint32_t over, uint32_t along, bool accumulate) {
   if (is_small(x.dtype))
     return widened([&](Wide& wide) { norm_grad_scale(dscale, dbias, wide.in(dy), wide.in(x), rstd, mean, over, along, accumulate); });
+  expect_type("norm_grad_scale", dscale.dtype, {dbias, dy, x, rstd, mean});
   for_float_type("norm_grad_scale", dscale.dtype,
                  [&](auto t) { ScaleGradient<decltype(t)>(dscale, dbias, dy, x, rstd, mean, over, along, accumulate).run(); });
 }

@@ -6,6 +6,7 @@
 import filecmp
 import hashlib
 import json
+import math
 import os
 import shutil
 import signal
@@ -19,7 +20,8 @@ import numpy as np
 
 from golden import ULYSSES, gpt, split
 from harness import ENVIRONMENT, MODELS, ROOT, Findings, Subject, compare_losses, compare_outputs, need, read_json, read_log, run, write_json
-from onnx_files import FLOAT, INT64, Graph, read_tensor, write_tensor
+from onnx_files import DOUBLE, FLOAT, INT32, INT64, Graph, read_tensor, write_tensor
+from safetensors_files import read_safetensors
 
 SSCC = os.path.abspath(os.environ.get("SSCC", f"{ROOT}/build/sscc"))
 GPT, MLP = f"{MODELS}/gpt", f"{MODELS}/mlp"
@@ -284,6 +286,98 @@ class Inference(Test):
 
     def test_compiled_data_parallel(self):
         self.compare("mpirun", gpt(dp=2))
+
+
+class State(Test):
+    """State that is found in a parameter or in other state, and not computed: everything is read before anything is changed."""
+
+    def test_turned_exchanged_delayed(self):
+        graph = Graph("states", 17)
+        x = graph.input("x", FLOAT, [4, 4])
+        start = {name: np.arange(16, dtype=np.float32).reshape(4, 4) + shift for name, shift in {"t": 0, "a": 20, "b": 40, "late": 60, "w": 1}.items()}
+        for name, value in start.items():
+            graph.initializer(name, value)
+        total = x
+        for name in start:   # all are read, so that all are at home wherever x is
+            total = graph.node("Add", f"/{name}", [total, name])
+        graph.node("Transpose", "/Transpose", ["t"], ["turned"], perm=[1, 0])
+        for name in "a", "b", "w":
+            graph.node("Identity", f"/{name}/Identity", [name], [f"same_{name}"])
+        graph.node("ReduceSum", "/ReduceSum", [total], ["loss"], keepdims=0)
+        graph.output("loss", FLOAT, [])
+        with open(f"{self.folder}/model.onnx", "wb") as file:
+            file.write(graph.model("sscc"))
+        states = {"t": "turned", "a": "same_b", "b": "same_a", "late": "same_w"}
+        write_json(f"{self.folder}/train.json", {"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 1.0},
+                                                 "parameters": ["w"], "state": [{"initializer": k, "updated_by": v} for k, v in states.items()]})
+        os.makedirs(f"{self.folder}/step_0")
+        write_tensor(f"{self.folder}/step_0/input_0.pb", "x", np.zeros((4, 4), np.float32))
+        # The gradient of w is 1 everywhere, so w falls by 1 a step; `late` is what w was a step before.
+        wanted = {"t": start["t"].T, "a": start["b"], "b": start["a"], "late": start["w"] - 2, "w": start["w"] - 3}
+        rows = {"axis": "x:0", "split": "d"}
+        for plan in {}, {"mesh": {"d": 2}, "transform": [rows]}, {"mesh": {"d": 2}, "transform": [rows, {"parameters": "w", "store": {"split": "d"}}]}:
+            subject = self.subject(self.folder, plan)
+            need(run(subject.command("run", "--data", self.folder, "--steps", "3", "--final", f"{self.folder}/final")))
+            final = read_safetensors(f"{self.folder}/final")
+            for name, value in wanted.items():
+                np.testing.assert_array_equal(final[name], value, f"{name}, {plan}")
+
+
+class Malformed(Test):
+    """Attributes and types that make no sense, of operators that have many: a located refusal, never a crash."""
+
+    def refused(self, what, kind, shape, inputs=(), dtype=np.float32, **attributes):
+        with self.subTest(what):
+            graph = Graph("odd", 21)
+            kinds = {np.float32: FLOAT, np.int32: INT32, np.float64: DOUBLE}
+            names = [graph.input("x", kinds[dtype], shape)] + [graph.initializer(f"w{i}", each) for i, each in enumerate(inputs)]
+            graph.output(graph.node(kind, "/odd", names, ["y"], **attributes), kinds[dtype], [])
+            with open(f"{self.folder}/model.onnx", "wb") as file:
+                file.write(graph.model("sscc"))
+            done = run([SSCC, "check", f"{self.folder}/model.onnx", "--plan", write_json(f"{self.folder}/plan.json", {"version": 1})], timeout=60)
+            self.assertEqual(done.returncode, 1, done.stderr)
+            self.assertRegex(done.stderr, r"error: .*\[SSC10\d\d\] at node '/odd'")
+
+    def test_windows(self):
+        image, weight = [1, 4, 6, 6], np.ones((4, 4, 3, 3), np.float32)
+        self.refused("strides of 0", "Conv", image, [weight], strides=[0, 1])
+        self.refused("three strides", "Conv", image, [weight], strides=[1, 1, 1])
+        self.refused("pads of one end", "Conv", image, [weight], pads=[1, 1])
+        self.refused("a pad that is negative", "Conv", image, [weight], pads=[-1, 0, 0, 0])
+        self.refused("a pad without end", "Conv", image, [weight], pads=[1 << 40, 0, 0, 0])
+        self.refused("nothing but padding", "Conv", image, [weight], pads=[9, 0, 0, 0])
+        self.refused("a word that is none", "Conv", image, [weight], auto_pad="SAME")
+        self.refused("groups that do not divide", "Conv", image, [weight], group=3)
+        self.refused("another kernel", "Conv", image, [weight], kernel_shape=[5, 5])
+        self.refused("a kernel that does not fit", "Conv", [1, 4, 2, 2], [weight])
+        self.refused("no channels", "Conv", image, [np.ones((0, 4, 3, 3), np.float32)])
+        self.refused("no channels out", "ConvTranspose", image, [np.ones((4, 0, 3, 3), np.float32)])
+        self.refused("two types", "Conv", image, [weight.astype(np.float64)])
+        self.refused("a bias of another length", "Conv", image, [weight, np.ones(3, np.float32)])
+        self.refused("integers", "Conv", image, [weight.astype(np.int32)], dtype=np.int32)
+        self.refused("four dimensions of space", "Conv", [1, 4, 6, 6, 6, 6], [np.ones((4, 4, 3, 3, 3, 3), np.float32)])
+        self.refused("a negative output_padding", "ConvTranspose", image, [weight], output_padding=[-1, 0])
+        self.refused("an output beyond all windows", "ConvTranspose", image, [weight], output_shape=[99, 99])
+        self.refused("no kernel", "MaxPool", image)
+        self.refused("more taps than a byte counts", "MaxPool", [1, 1, 64, 64], kernel_shape=[17, 16])
+        self.refused("a kernel without end", "MaxPool", image, kernel_shape=[1 << 31, 1 << 31], pads=[(1 << 31) - 1] * 4)
+        self.refused("a dilated kernel that steps over all", "MaxPool", [1, 1, 1], kernel_shape=[2], dilations=[2], pads=[1, 1])
+        self.refused("the same, summed", "AveragePool", [1, 1, 1], kernel_shape=[2], dilations=[2], pads=[1, 1])
+        self.refused("integers", "AveragePool", image, dtype=np.int32, kernel_shape=[2, 2])
+        self.refused("nine dimensions", "GlobalAveragePool", [1, 2] + [1] * 7)
+        self.refused("no space", "GlobalMaxPool", [1, 4])
+
+    def test_norms(self):
+        image, ones = [2, 4, 3], np.ones(4, np.float32)
+        self.refused("a scale of another type", "InstanceNormalization", image, [ones.astype(np.float64), ones.astype(np.float64)])
+        self.refused("an integer scale", "LayerNormalization", [2, 4], [ones.astype(np.int32)])
+        self.refused("a scale of another length", "InstanceNormalization", image, [np.ones(3, np.float32), ones])
+        self.refused("a negative epsilon", "InstanceNormalization", image, [ones, ones], epsilon=-1.0)
+        self.refused("an epsilon that is no number", "InstanceNormalization", image, [ones, ones], epsilon=math.nan)
+        self.refused("a scale that does not broadcast", "RMSNormalization", [2, 4], [np.ones(3, np.float32)])
+        self.refused("a scale of more dimensions", "RMSNormalization", [2, 4], [np.ones((5, 2, 4), np.float32)])
+        self.refused("groups that do not divide", "GroupNormalization", image, [ones, ones], num_groups=3)
+        self.refused("no statistics", "BatchNormalization", image, [ones, ones])
 
 
 class Extremes(Test):
