@@ -84,6 +84,20 @@ class Assignment {
     }
   }
 
+  // Its axes divide nothing any more, but in time.
+  static void take_off_the_mesh(Op& o) {
+    std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
+  }
+
+  // Is every piece of the operator's splits somewhere?
+  static bool has_all_pieces(const Op& o) {
+    size_t all = 1;
+    for (const Split& split : o.splits) all *= static_cast<size_t>(split.count);
+    std::set<std::vector<int32_t>> placed;
+    for (const Piece& piece : o.pieces) placed.emplace(piece.coordinates.begin(), piece.coordinates.end());
+    return placed.size() == all;
+  }
+
   // "on": a list: piece i of the operator's splits, row-major, at place i, instead of where the mesh would put it. A list for the pieces in time alone
   // takes the operator off the mesh: its axes then divide nothing, unless the pieces in time are pieces of what they divide.
   void place_by_list(Op& o, const Placement& p) {
@@ -99,7 +113,7 @@ class Assignment {
     bool nests = false;
     for (size_t s = 0; s < o.splits.size(); ++s)
       for (size_t outer = 0; outer < s; ++outer) nests |= is_pieces_of(o.splits[s], o.splits[outer]);
-    if (p.lists.size() != all && !nests) std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
+    if (p.lists.size() != all && !nests) take_off_the_mesh(o);
     const size_t count = count_pieces();
     if (p.lists.size() != count) {
       diagnostics_.error(Code::no_place, p.where,
@@ -149,7 +163,13 @@ class Assignment {
         for (OpId reader : readers[static_cast<size_t>(output.index)])
           if (op(reader).phase == Phase::forward)
             for (const Piece& piece : op(reader).pieces) devices.insert(piece.device);
-      place_on(o, devices.empty() ? devices_of(o) : Devices(devices.begin(), devices.end()));
+      const Devices places = devices.empty() ? devices_of(o) : Devices(devices.begin(), devices.end());
+      place_on(o, places);
+      if (!has_all_pieces(o)) {  // readers are on too few devices for each to have the piece of its coordinates
+        o.splits.clear();
+        made_whole_.insert(*it);
+        place_on(o, places);
+      }
     }
     for (int64_t i = 0; i < module_.ops.size(); ++i) {  // what was replaced is where the makers of its results are
       Op& o = op(OpId(i));
@@ -176,7 +196,8 @@ class Assignment {
       }
       const bool is_off_the_mesh =
           !placement(f).lists.empty() && std::none_of(f.splits.begin(), f.splits.end(), [](const Split& split) { return split.mesh_axis >= 0; });
-      if (is_off_the_mesh) std::erase_if(o.splits, [](const Split& split) { return split.mesh_axis >= 0; });
+      if (is_off_the_mesh) take_off_the_mesh(o);
+      if (made_whole_.contains(o.forward)) o.splits.clear();
       std::vector<int> forward_split;
       for (const Split& split : o.splits) {
         int found = -1;
@@ -271,6 +292,7 @@ class Assignment {
   const Plan& plan_;
   Diagnostics& diagnostics_;
   std::map<std::tuple<int, Fixed, std::optional<int>>, Devices> devices_cache_;
+  std::set<OpId> made_whole_;  // divided by no rule any more
 };
 
 }  // namespace

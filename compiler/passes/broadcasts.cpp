@@ -75,7 +75,7 @@ class Broadcasts {
             llvm::find_if(gifts_, [&](const Gift& gift) { return gift.message.from == message.from && gift.message.region == message.region; });
         if (same == gifts_.end())
           gifts_.push_back({message, {need.device}});
-        else
+        else if (!llvm::is_contained(same->to, need.device))  // not twice, for two regions that it needs
           same->to.push_back(need.device);
       }
     }
