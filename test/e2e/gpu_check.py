@@ -27,7 +27,8 @@ from harness import MODELS, ROOT, Findings, Subject, need, read_json, read_log, 
 from precision import BOUND, STEPS, compare_runs  # noqa: E402
 
 DEFAULT = ["mlp.1", "gpt.1", "gpt.dp2", "gpt.tp2", "gpt.tp2.vocabulary", "gpt.pp2.1f1b.mb4", "gpt.zero3.mb2", "gpt.ulysses4", "gpt.ring.dp4", "gpt.dp2.tp2.pp2",
-           "triplane_ar.tp2", "gpt.1:bf16", "gpt.dp2.tp2.pp2:bf16", "gpt.zero3.mb2:bf16", "gpt.1:f16", "gpt.host.state"]
+           "triplane_ar.tp2", "gpt.1:bf16", "gpt.dp2.tp2.pp2:bf16", "gpt.zero3.mb2:bf16", "gpt.1:f16", "gpt.host.state",
+           "resnet_bn.1", "resnet_bn.space2.dp2", "resnet_bn.1:bf16"]
 
 # Tests of kernels, and what each is of. cuDNN's are a program of their own, since it does not start where cuDNN is not.
 KERNELS = {"test_cuda": "kernels against their references", "test_cudnn": "convolutions by cuDNN against their references"}
