@@ -17,6 +17,9 @@ static_assert(CUDNN_MAJOR >= 9, "cuDNN 9 or later is needed");
 // Throws unless the call succeeded: EnvironmentFailure; std::logic_error where the call was wrong.
 void check(cudnnStatus_t status, const char* what);
 
+// Does cuDNN say that it does not support what it was asked?
+bool is_refusal(cudnnStatus_t status);
+
 class Descriptor {
  public:
   explicit Descriptor(cudnnBackendDescriptorType_t type) {

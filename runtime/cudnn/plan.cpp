@@ -7,20 +7,27 @@
 namespace sscc::rt {
 namespace {
 
-// The first of cuDNN's recommendations that will do.
+// The first of cuDNN's recommendations that will do. Where there is none because cuDNN failed (a part of it is missing, or memory), that is told: a slow
+// kernel would hide it.
 void choose(cudnnHandle_t handle, bool full_floats, Plan& made) {
+  cudnnStatus_t failure = CUDNN_STATUS_SUCCESS;
+  const auto is_made = [&](const Descriptor& descriptor) {
+    const cudnnStatus_t status = descriptor.finalize();
+    if (status != CUDNN_STATUS_SUCCESS && !is_refusal(status)) failure = status;
+    return status == CUDNN_STATUS_SUCCESS;
+  };
   for (const cudnnBackendHeurMode_t mode : {CUDNN_HEUR_MODE_A, CUDNN_HEUR_MODE_FALLBACK}) {
     Descriptor heuristic(CUDNN_BACKEND_ENGINEHEUR_DESCRIPTOR);
     heuristic.set(CUDNN_ATTR_ENGINEHEUR_OPERATION_GRAPH, made.graph->graph);
     heuristic.set(CUDNN_ATTR_ENGINEHEUR_MODE, CUDNN_TYPE_HEUR_MODE, mode);
-    if (heuristic.finalize() != CUDNN_STATUS_SUCCESS) continue;
+    if (!is_made(heuristic)) continue;
     for (Descriptor& configuration :
          heuristic.get_descriptors(CUDNN_ATTR_ENGINEHEUR_RESULTS, CUDNN_BACKEND_ENGINECFG_DESCRIPTOR, most_recommendations)) {
       if (!is_wanted(configuration, full_floats)) continue;
       Descriptor plan(CUDNN_BACKEND_EXECUTION_PLAN_DESCRIPTOR);
       plan.set(CUDNN_ATTR_EXECUTION_PLAN_HANDLE, CUDNN_TYPE_HANDLE, handle);
       plan.set(CUDNN_ATTR_EXECUTION_PLAN_ENGINE_CONFIG, configuration);
-      if (plan.finalize() != CUDNN_STATUS_SUCCESS) continue;
+      if (!is_made(plan)) continue;
       made.workspace_bytes = plan.get<int64_t>(CUDNN_ATTR_EXECUTION_PLAN_WORKSPACE_SIZE, CUDNN_TYPE_INT64, 1).at(0);
       if (made.workspace_bytes > most_convolution_workspace_bytes) continue;
       made.configuration = std::move(configuration);
@@ -28,6 +35,7 @@ void choose(cudnnHandle_t handle, bool full_floats, Plan& made) {
       return;
     }
   }
+  check(failure, "plan a convolution");
 }
 
 }  // namespace
