@@ -323,6 +323,28 @@ class State(Test):
                 np.testing.assert_array_equal(final[name], value, f"{name}, {plan}")
 
 
+    def test_what_it_is_made_of_is_on_one_rank(self):
+        """A rule divides what a parameter alone gives, and its reader has both pieces on one device: then it is whole there."""
+        graph = Graph("average", 17)
+        x = graph.input("x", FLOAT, [8, 4, 6])
+        graph.initializer("running", np.ones(4, np.float32))
+        graph.initializer("w", np.ones((4, 6), np.float32))
+        y = graph.node("Mul", "/y", [x, "w"])
+        old = graph.node("Mul", "/old", ["running", graph.constant("/half", np.float32(0.5))])
+        graph.node("Add", "/next", [old, graph.node("ReduceMean", "/mean", [y], axes=[0, 2], keepdims=0)], ["next"])
+        graph.node("ReduceSum", "/sum", [y], ["loss"], keepdims=0)
+        graph.output("loss", FLOAT, [])
+        with open(f"{self.folder}/model.onnx", "wb") as file:
+            file.write(graph.model("sscc"))
+        write_json(f"{self.folder}/train.json", {"loss": {"kind": "graph_output", "output": "loss"}, "optimizer": {"kind": "sgd", "lr": 0.5},
+                                                 "parameters": ["w"], "state": [{"initializer": "running", "updated_by": "next"}]})
+        os.makedirs(f"{self.folder}/step_0")
+        write_tensor(f"{self.folder}/step_0/input_0.pb", "x", np.ones((8, 4, 6), np.float32))
+        subject = self.subject(self.folder, {"mesh": {"a": 2}, "transform": [split("x:1", "a")], "assign": [{"ops": "/next", "on": [0, 0]}]})
+        need(run(subject.command("run", "--data", self.folder, "--steps", "1", "--final", f"{self.folder}/final")))
+        np.testing.assert_array_equal(read_safetensors(f"{self.folder}/final")["running"], np.full(4, 1.5, np.float32))
+
+
 class Malformed(Test):
     """Attributes and types that make no sense, of operators that have many: a located refusal, never a crash."""
 

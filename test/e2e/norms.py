@@ -13,7 +13,7 @@ import tempfile
 import numpy as np
 
 from harness import ROOT, Findings, Subject, need, read_safetensors, relative, relative_l2, run
-from onnx_files import read_initializers, read_tensor, write_tensor
+from onnx_files import FLOAT16, Graph, read_initializers, read_tensor, write_tensor
 
 STEPS = 3
 PLANS = {
@@ -112,6 +112,40 @@ def compare_inference(findings, sscc, via):
             findings.bound(f"inference, {name}", relative_l2(got, y.reshape(2, 4, 3)), 1e-5)
 
 
+def compare_half(findings, sscc, via):
+    """Models in half precision: statistics, scale and bias are float, whatever the model's are."""
+    random = np.random.RandomState(5)
+    x, scale, bias = (random.uniform(low, 2, shape).astype(np.float16) for low, shape in ((-1, (3, 4, 6)), (0.5, 4), (-1, 4)))
+    last = random.uniform(0.5, 2, 6).astype(np.float16)
+    graph = Graph("half", 21)
+    graph.input("x", FLOAT16, x.shape)
+    for name, value in {"scale": scale, "bias": bias, "last": last, "mean": 0 * scale, "variance": scale}.items():
+        graph.initializer(name, value)
+    by_channel = [each.astype(np.float64).reshape(4, 1) for each in (scale, bias)]
+    groups = [each.reshape(2, 2, 1) for each in by_channel]
+    wide = x.astype(np.float64)
+    # (operator, operands, attributes, what it is in float64)
+    nodes = {"layer": ("LayerNormalization", ["last"], {}, normalised(wide, (2,), 1e-5, last.astype(np.float64), 0)[0]),
+             "rms": ("RMSNormalization", ["last"], {}, wide / np.sqrt((wide**2).mean(2, keepdims=True) + 1e-5) * last.astype(np.float64)),
+             "instance": ("InstanceNormalization", ["scale", "bias"], {}, normalised(wide, (2,), 1e-5, *by_channel)[0]),
+             "group": ("GroupNormalization", ["scale", "bias"], {"num_groups": 2},
+                       normalised(wide.reshape(3, 2, 2, 6), (2, 3), 1e-5, *groups)[0].reshape(x.shape)),
+             "batch": ("BatchNormalization", ["scale", "bias", "mean", "variance"], {"training_mode": 1}, normalised(wide, (0, 2), 1e-5, *by_channel)[0])}
+    for name, (kind, operands, attributes, _) in nodes.items():
+        graph.output(graph.node(kind, f"/{name}", ["x", *operands], [name], **attributes), FLOAT16, x.shape)
+    for plan_name, plan in {"one rank": {}, "batch 3": {"mesh": {"dp": 3}, "transform": [{"axis": "x:0", "split": "dp"}]}}.items():
+        with tempfile.TemporaryDirectory(prefix="sscc-norms-") as folder:
+            with open(f"{folder}/model.onnx", "wb") as file:
+                file.write(graph.model("sscc"))
+            os.makedirs(f"{folder}/step_0")
+            write_tensor(f"{folder}/step_0/input_0.pb", "x", x)
+            subject = Subject(sscc, folder, folder, plan, recipe=False)
+            need(run(subject.command(via, "--data", folder, "--steps", 1, "--outputs", f"{folder}/outputs")))
+            for i, (name, (*_, expected)) in enumerate(nodes.items()):
+                got = read_tensor(f"{folder}/outputs/step_0/output_{i}.pb").astype(np.float64)
+                findings.bound(f"half precision, {plan_name}: {name}", relative_l2(got, expected), 1e-3)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sscc", required=True)
@@ -135,6 +169,7 @@ def main():
                 states = [key for key in final if "running" in key]
                 findings.bound(f"{name}: state", max(relative_l2(got[key], final[key]) for key in states), 1e-5)
     compare_inference(findings, arguments.sscc, arguments.via)
+    compare_half(findings, arguments.sscc, arguments.via)
     return findings.report()
 
 

@@ -8,8 +8,8 @@ import struct
 
 import numpy as np
 
-FLOAT, INT32, INT64, BOOL, DOUBLE = 1, 6, 7, 9, 11  # TensorProto.DataType
-DTYPES = {FLOAT: np.dtype("<f4"), INT32: np.dtype("<i4"), INT64: np.dtype("<i8"), BOOL: np.dtype("bool"), DOUBLE: np.dtype("<f8")}
+FLOAT, INT32, INT64, BOOL, FLOAT16, DOUBLE = 1, 6, 7, 9, 10, 11  # TensorProto.DataType
+DTYPES = {FLOAT: np.dtype("<f4"), INT32: np.dtype("<i4"), INT64: np.dtype("<i8"), BOOL: np.dtype("bool"), FLOAT16: np.dtype("<f2"), DOUBLE: np.dtype("<f8")}
 
 
 def element_type(array):
