@@ -197,8 +197,7 @@ std::string window_text(const rt::Window& window, size_t space) {
 void print_windows(Call& call) {
   const auto& [window, scale] = expression_of<WindowExpression>(call);
   const Opcode opcode = call.instruction.opcode;
-  call.outs(opcode == Opcode::max_pool ? 2 : 1)
-      .ins(opcode == Opcode::max_pool || opcode == Opcode::sum_pool || opcode == Opcode::sum_pool_grad ? 1 : 2);
+  call.outs(call.instruction.outs.size()).ins(call.instruction.ins.size());
   call.word(window_text(window, call.instruction.ins[0].dims.size() - 2));
   if (opcode == Opcode::sum_pool || opcode == Opcode::sum_pool_grad) call.real(scale);
   if (opcode != Opcode::max_pool && opcode != Opcode::sum_pool) call.accumulation();

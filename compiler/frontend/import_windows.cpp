@@ -44,10 +44,7 @@ class Windows {
       if (rounds_up && (windows - 1) * stride >= length + before_[d]) --windows;  // it would begin behind everything
       result.push_back(windows);
     }
-    finish();
-    for (size_t d = 0; d < space_; ++d)
-      if (before_[d] >= extent(d) || (result[d] - 1) * window.stride[d] - before_[d] >= n_.shape(0)[d + 2])
-        throw UnsupportedNode{n_.type + " with windows that see nothing but padding"};
+    for (size_t d = 0; d < space_; ++d) finish(d, result[d], n_.shape(0)[d + 2]);
     return result;
   }
 
@@ -69,10 +66,7 @@ class Windows {
       result.push_back(all - before_[d] - after_[d]);
       if (result.back() < 1) throw BadNode{"padding leaves nothing"};
     }
-    finish();
-    for (size_t d = 0; d < space_; ++d)
-      if (before_[d] >= extent(d) || (n_.shape(0)[d + 2] - 1) * window.stride[d] - before_[d] >= result[d])
-        throw UnsupportedNode{"ConvTranspose with windows that see nothing but padding"};
+    for (size_t d = 0; d < space_; ++d) finish(d, n_.shape(0)[d + 2], result[d]);
     return result;
   }
 
@@ -113,7 +107,12 @@ class Windows {
       to[d] = from[d];
     }
   }
-  void finish() { llvm::copy(before_, window.pad); }
+  // The pads are known now. The first and the last of so many windows reach into `length` positions.
+  void finish(size_t d, int64_t windows, int64_t length) {
+    window.pad[d] = before_[d];
+    if (before_[d] >= extent(d) || (windows - 1) * window.stride[d] - before_[d] >= length)
+      throw UnsupportedNode{n_.type + " with windows that see nothing but padding"};
+  }
 
   const Node& n_;
   size_t space_;

@@ -109,31 +109,21 @@ std::map<std::string, int> axes_of_gradient(const Op& op, bool swapped) {
   return axes;
 }
 
-bool convolve_gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output_gradients, llvm::ArrayRef<TensorId> input_gradients, Builder& b) {
+// Of a convolution or a transposed one: the gradient of what comes in is the other of the two.
+bool convolution_gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output_gradients, llvm::ArrayRef<TensorId> input_gradients, Builder& b) {
   const Op op = module.ops[id];
+  const bool is_transposed = op.kind == Kind::convolve_transposed;
   const rt::Window window = attributes_of(op).window;
-  const TensorId dsmall = output_gradients[0], large = op.inputs[0], weight = op.inputs[1];
-  if (input_gradients[0].valid())
-    b.into(input_gradients[0])
-        .forward_axes(axes_of_gradient(op, true))
-        .convolve_transposed(dsmall, weight, Shape(module.tensors[large].shape), window);
-  if (input_gradients[1].valid())
-    b.into(input_gradients[1])
-        .forward_axes(axes_of_gradient(op, false))
-        .convolve_grad_weight(large, dsmall, Shape(module.tensors[weight].shape), window);
-  return true;
-}
-
-bool transposed_gradient(Module& module, OpId id, llvm::ArrayRef<TensorId> output_gradients, llvm::ArrayRef<TensorId> input_gradients, Builder& b) {
-  const Op op = module.ops[id];
-  const rt::Window window = attributes_of(op).window;
-  const TensorId dlarge = output_gradients[0], small = op.inputs[0], weight = op.inputs[1];
-  if (input_gradients[0].valid())
-    b.into(input_gradients[0]).forward_axes(axes_of_gradient(op, true)).convolve(dlarge, weight, Shape(module.tensors[small].shape), window);
-  if (input_gradients[1].valid())
-    b.into(input_gradients[1])
-        .forward_axes(axes_of_gradient(op, true))
-        .convolve_grad_weight(dlarge, small, Shape(module.tensors[weight].shape), window);
+  const TensorId in = op.inputs[0], weight = op.inputs[1], dout = output_gradients[0];
+  const Shape in_shape = module.tensors[in].shape, weight_shape = module.tensors[weight].shape;
+  if (input_gradients[0].valid()) {
+    b.into(input_gradients[0]).forward_axes(axes_of_gradient(op, true));
+    is_transposed ? b.convolve(dout, weight, in_shape, window) : b.convolve_transposed(dout, weight, in_shape, window);
+  }
+  if (input_gradients[1].valid()) {
+    b.into(input_gradients[1]).forward_axes(axes_of_gradient(op, is_transposed));
+    is_transposed ? b.convolve_grad_weight(dout, in, weight_shape, window) : b.convolve_grad_weight(in, dout, weight_shape, window);
+  }
   return true;
 }
 
@@ -161,9 +151,9 @@ int64_t flops(const Module& module, const Op& op) {
 
 extern const OpDefinition convolve_definition, convolve_transposed_definition, convolve_grad_weight_definition, max_pool_definition,
     max_pool_grad_definition, sum_pool_definition, sum_pool_grad_definition;
-const OpDefinition convolve_definition = {Kind::convolve, "convolve", false, rule, convolve_gradient, nullptr, flops};
+const OpDefinition convolve_definition = {Kind::convolve, "convolve", false, rule, convolution_gradient, nullptr, flops};
 const OpDefinition convolve_transposed_definition = {
-    Kind::convolve_transposed, "convolve_transposed", false, rule, transposed_gradient, nullptr, flops};
+    Kind::convolve_transposed, "convolve_transposed", false, rule, convolution_gradient, nullptr, flops};
 const OpDefinition convolve_grad_weight_definition = {Kind::convolve_grad_weight, "convolve_grad_weight", false, rule, no_gradient, nullptr, flops};
 const OpDefinition max_pool_definition = {Kind::max_pool, "max_pool", false, rule, pool_gradient, nullptr, flops};
 const OpDefinition max_pool_grad_definition = {Kind::max_pool_grad, "max_pool_grad", false, rule, no_gradient, nullptr, flops};

@@ -5,14 +5,10 @@
 #include "dispatch.cuh"
 #include "sscc_rt/cuda_launch.cuh"
 #include "strided_contraction.h"
+#include "tile_product.cuh"
 
 namespace sscc::rt {
 namespace {
-
-constexpr int side = 64;          // of a tile of the result
-constexpr int depth = 16;         // of k at a time
-constexpr int threads_side = 16;  // 16 x 16 threads, each with every 16th row and column of the tile
-constexpr int each = side / threads_side;
 
 template <class In, class Out>
 struct Arguments {
@@ -36,54 +32,32 @@ __device__ __noinline__ int64_t offset_in(const StridedWalk<2>& walk, uint32_t i
 }
 
 template <class In, class Out>
-__global__ void __launch_bounds__(threads_side* threads_side) strided_kernel(const __grid_constant__ Arguments<In, Out> a) {
+__global__ void __launch_bounds__(tile_threads) strided_kernel(const __grid_constant__ Arguments<In, Out> a) {
   using Real = Arithmetic<In>;
-  __shared__ Real left[depth][side], right[depth][side];
-  const uint32_t row = blockIdx.x / a.column_tiles * side, column = blockIdx.x % a.column_tiles * side;
-  const uint32_t tx = threadIdx.x % threads_side, ty = threadIdx.x / threads_side;
-  // Loading, a thread stays in one row of m and one column of n.
-  const uint32_t loaded = threadIdx.x % side, first_k = threadIdx.x / side;
-  constexpr uint32_t k_step = threads_side * threads_side / side;
-  const int64_t lhs_row = offset_in(a.m, row + loaded, 0), rhs_column = offset_in(a.n, column + loaded, 0);
-  int64_t out_rows[each], out_columns[each];
+  const uint32_t row = blockIdx.x / a.column_tiles * tile_side, column = blockIdx.x % a.column_tiles * tile_side;
+  const int64_t lhs_row = offset_in(a.m, row + loaded_in_tile(), 0), rhs_column = offset_in(a.n, column + loaded_in_tile(), 0);
+  int64_t out_rows[tile_each], out_columns[tile_each];
 #pragma unroll
-  for (int i = 0; i < each; ++i) {
-    out_rows[i] = offset_in(a.m, row + ty + threads_side * i, 1);
-    out_columns[i] = offset_in(a.n, column + tx + threads_side * i, 1);
+  for (int i = 0; i < tile_each; ++i) {
+    out_rows[i] = offset_in(a.m, row + row_in_tile(i), 1);
+    out_columns[i] = offset_in(a.n, column + column_in_tile(i), 1);
   }
 
   for (uint32_t b = blockIdx.y; b < a.batch.count; b += gridDim.y) {
     int64_t base[3] = {};
     a.batch.advance(b, base);
-    Real sums[each][each] = {};
-    for (uint32_t k = 0; k < a.k.count; k += depth) {
-#pragma unroll 1
-      for (uint32_t d = first_k; d < depth; d += k_step) {
-        Real l = 0, r = 0;
-        if (k + d < a.k.count) {
-          int64_t at[2] = {};
-          a.k.advance(k + d, at);
-          if (lhs_row >= 0) l = static_cast<Real>(a.lhs[base[0] + lhs_row + at[0]]);
-          if (rhs_column >= 0) r = static_cast<Real>(a.rhs[base[1] + rhs_column + at[1]]);
-        }
-        left[d][loaded] = l;
-        right[d][loaded] = r;
-      }
-      __syncthreads();
-#pragma unroll 4
-      for (int d = 0; d < depth; ++d) {
+    Real sums[tile_each][tile_each] = {};
+    const auto load = [&](uint32_t k, Real& l, Real& r) {
+      int64_t at[2] = {};
+      a.k.advance(k, at);
+      if (lhs_row >= 0) l = static_cast<Real>(a.lhs[base[0] + lhs_row + at[0]]);
+      if (rhs_column >= 0) r = static_cast<Real>(a.rhs[base[1] + rhs_column + at[1]]);
+    };
+    add_products(a.k.count, load, sums);
 #pragma unroll
-        for (int i = 0; i < each; ++i) {
+    for (int i = 0; i < tile_each; ++i) {
 #pragma unroll
-          for (int j = 0; j < each; ++j) sums[i][j] += left[d][ty + threads_side * i] * right[d][tx + threads_side * j];
-        }
-      }
-      __syncthreads();
-    }
-#pragma unroll
-    for (int i = 0; i < each; ++i) {
-#pragma unroll
-      for (int j = 0; j < each; ++j) {
+      for (int j = 0; j < tile_each; ++j) {
         if (out_rows[i] < 0 || out_columns[j] < 0) continue;
         Out& to = a.out[base[2] + out_rows[i] + out_columns[j]];
         const Real value = sums[i][j] * a.scale;
@@ -122,11 +96,11 @@ void contract_as(const Tensor& out, const Tensor& lhs, const Tensor& rhs, const 
                        static_cast<Arithmetic<In>>(scale),
                        accumulate,
                        0};
-  const int64_t row_tiles = (int64_t{a.m.count} + side - 1) / side, column_tiles = (int64_t{a.n.count} + side - 1) / side;
+  const int64_t row_tiles = (int64_t{a.m.count} + tile_side - 1) / tile_side, column_tiles = (int64_t{a.n.count} + tile_side - 1) / tile_side;
   if (row_tiles * column_tiles >= largest_walk) throw std::logic_error("contract: too large a result");
   a.column_tiles = static_cast<uint32_t>(column_tiles);
   const dim3 grid(static_cast<unsigned>(row_tiles * column_tiles), std::min(a.batch.count, 65535u));
-  launch(strided_kernel<In, Out>, grid, threads_side * threads_side, 0, a);
+  launch(strided_kernel<In, Out>, grid, tile_threads, 0, a);
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// A convolution as a product of matrices that are nowhere in memory, for each group: a block makes a tile of the result, as in strided_contraction.cu.
+// A convolution as a product of matrices that are nowhere in memory, for each group: a block makes a tile of the result, as of a contraction (tile_product.cuh).
 // `left` lies as it is; an element of `right` is where a column and an index of the sum together say, if there is such a position.
 //
 //   result    rows    columns      summed over    left      right
@@ -11,14 +11,10 @@
 #include "dispatch.cuh"
 #include "sscc_rt/cuda_launch.cuh"
 #include "strided_convolution.h"
+#include "tile_product.cuh"
 
 namespace sscc::rt {
 namespace {
-
-constexpr int side = 64;          // of a tile of the result
-constexpr int depth = 16;         // of a sum at a time
-constexpr int threads_side = 16;  // 16 x 16 threads, each with every 16th row and column of the tile
-constexpr int each = side / threads_side;
 
 template <class In, class Out>
 struct Arguments {
@@ -52,14 +48,10 @@ __device__ int64_t offset_of_position(const Arguments<In, Out>& a, const int64_t
 }
 
 template <class In, class Out>
-__global__ void __launch_bounds__(threads_side* threads_side) strided_kernel(const __grid_constant__ Arguments<In, Out> a) {
+__global__ void __launch_bounds__(tile_threads) strided_kernel(const __grid_constant__ Arguments<In, Out> a) {
   using Real = Arithmetic<In>;
-  __shared__ Real left[depth][side], right[depth][side];
-  const uint32_t row = blockIdx.x / a.column_tiles * side, column = blockIdx.x % a.column_tiles * side;
-  const uint32_t tx = threadIdx.x % threads_side, ty = threadIdx.x / threads_side;
-  // Loading, a thread stays in one row and one column.
-  const uint32_t loaded = threadIdx.x % side, first = threadIdx.x / side;
-  constexpr uint32_t step = threads_side * threads_side / side;
+  const uint32_t row = blockIdx.x / a.column_tiles * tile_side, column = blockIdx.x % a.column_tiles * tile_side;
+  const uint32_t loaded = loaded_in_tile();
   const bool has_row = row + loaded < a.rows.count, has_column = column + loaded < a.columns.count;
   int64_t loaded_row[2] = {}, loaded_column[5] = {0, 0, a.origin[0], a.origin[1], a.origin[2]};
   if (has_row) a.rows.advance(row + loaded, loaded_row);
@@ -68,37 +60,20 @@ __global__ void __launch_bounds__(threads_side* threads_side) strided_kernel(con
   for (uint32_t g = blockIdx.y; g < a.groups.count; g += gridDim.y) {
     int64_t base[3] = {};
     a.groups.advance(g, base);
-    Real sums[each][each] = {};
-    for (uint32_t k = 0; k < a.sums.count; k += depth) {
-#pragma unroll 1
-      for (uint32_t d = first; d < depth; d += step) {
-        Real l = 0, r = 0;
-        if (k + d < a.sums.count) {
-          int64_t at[5] = {0, loaded_column[1], loaded_column[2], loaded_column[3], loaded_column[4]};
-          a.sums.advance(k + d, at);
-          if (has_row) l = static_cast<Real>(a.left[base[0] + loaded_row[0] + at[0]]);
-          const int64_t position = has_column ? offset_of_position(a, at + 2) : -1;
-          if (position >= 0) r = static_cast<Real>(a.right[base[1] + at[1] + position]);
-        }
-        left[d][loaded] = l;
-        right[d][loaded] = r;
-      }
-      __syncthreads();
-#pragma unroll 4
-      for (int d = 0; d < depth; ++d) {
+    Real sums[tile_each][tile_each] = {};
+    const auto load = [&](uint32_t k, Real& l, Real& r) {
+      int64_t at[5] = {0, loaded_column[1], loaded_column[2], loaded_column[3], loaded_column[4]};
+      a.sums.advance(k, at);
+      if (has_row) l = static_cast<Real>(a.left[base[0] + loaded_row[0] + at[0]]);
+      const int64_t position = has_column ? offset_of_position(a, at + 2) : -1;
+      if (position >= 0) r = static_cast<Real>(a.right[base[1] + at[1] + position]);
+    };
+    add_products(a.sums.count, load, sums);
 #pragma unroll
-        for (int i = 0; i < each; ++i) {
+    for (int i = 0; i < tile_each; ++i) {
 #pragma unroll
-          for (int j = 0; j < each; ++j) sums[i][j] += left[d][ty + threads_side * i] * right[d][tx + threads_side * j];
-        }
-      }
-      __syncthreads();
-    }
-#pragma unroll
-    for (int i = 0; i < each; ++i) {
-#pragma unroll
-      for (int j = 0; j < each; ++j) {
-        const uint32_t to_row = row + ty + threads_side * i, to_column = column + tx + threads_side * j;
+      for (int j = 0; j < tile_each; ++j) {
+        const uint32_t to_row = row + row_in_tile(i), to_column = column + column_in_tile(j);
         if (to_row >= a.rows.count || to_column >= a.columns.count) continue;
         int64_t in_row[2] = {}, in_column[5] = {};
         a.rows.advance(to_row, in_row);
@@ -169,11 +144,12 @@ void convolve_as(const Convolution& convolution, bool accumulate) {
   a.right = static_cast<const In*>(right_view.data);
   a.out = static_cast<Out*>(out_view.data);
   a.accumulate = accumulate;
-  const int64_t row_tiles = (int64_t{a.rows.count} + side - 1) / side, column_tiles = (int64_t{a.columns.count} + side - 1) / side;
+  const int64_t row_tiles = (int64_t{a.rows.count} + tile_side - 1) / tile_side,
+                column_tiles = (int64_t{a.columns.count} + tile_side - 1) / tile_side;
   if (row_tiles * column_tiles >= largest_walk) throw std::logic_error("convolve: too large a result");
   a.column_tiles = static_cast<uint32_t>(column_tiles);
   const dim3 grid(static_cast<unsigned>(row_tiles * column_tiles), std::min(a.groups.count, 65535u));
-  launch(strided_kernel<In, Out>, grid, threads_side * threads_side, 0, a);
+  launch(strided_kernel<In, Out>, grid, tile_threads, 0, a);
 }
 
 }  // namespace

@@ -110,14 +110,9 @@ OperationNames names_of(ConvolutionOperand result) {
 }  // namespace
 
 std::vector<int64_t> key_of(const Convolution& convolution, bool accumulate) {
-  std::vector<int64_t> key{static_cast<int64_t>(convolution.result), convolution.space, accumulate};
-  for (const ConvolutionOperand o : all_operands) {
-    const Tensor& view = convolution[o];
-    key.insert(key.end(), {static_cast<int64_t>(view.dtype), alignment_of(view.data)});
-    key.insert(key.end(), view.dims, view.dims + view.rank);
-    key.insert(key.end(), view.strides, view.strides + view.rank);
-  }
-  for (const WindowAxis& axis : convolution.axes) key.insert(key.end(), {axis.kernel, axis.stride, axis.dilation, axis.pad});
+  std::vector<int64_t> key = convolution.key();
+  key.push_back(accumulate);
+  for (const ConvolutionOperand o : all_operands) key.push_back(alignment_of(convolution[o].data));
   return key;
 }
 

@@ -2,6 +2,8 @@
 // what it does not have.
 #pragma once
 
+#include <vector>
+
 #include "dispatch.h"
 #include "windows.h"
 
@@ -45,6 +47,18 @@ struct Convolution : Windows {
   // The one of these dimensions that is summed over, beside space.
   int summed() const { return result == large_operand ? 2 : result == small_operand ? 3 : 0; }
   DType input_type() const { return result == large_operand ? small.dtype : large.dtype; }
+  // What plans of libraries depend on, all but where operands lie.
+  std::vector<int64_t> key() const {
+    std::vector<int64_t> key{static_cast<int64_t>(result), space};
+    for (const ConvolutionOperand o : all_operands) {
+      const Tensor& view = (*this)[o];
+      key.push_back(static_cast<int64_t>(view.dtype));
+      key.insert(key.end(), view.dims, view.dims + view.rank);
+      key.insert(key.end(), view.strides, view.strides + view.rank);
+    }
+    for (const WindowAxis& axis : axes) key.insert(key.end(), {axis.kernel, axis.stride, axis.dilation, axis.pad});
+    return key;
+  }
   // Multiplications.
   int64_t work() const { return batch * groups * m * c * axes[0].small * axes[1].small * axes[2].small * kernel_positions(); }
 };

@@ -109,18 +109,6 @@ struct Plan {
   const Operand& operator[](ConvolutionOperand which) const { return operands[static_cast<size_t>(which)]; }
 };
 
-// Everything that a plan depends on.
-std::vector<int64_t> key_of(const Convolution& convolution, bool accumulate) {
-  std::vector<int64_t> key{static_cast<int64_t>(convolution.result), convolution.space, convolution.groups, accumulate};
-  for (const ConvolutionOperand o : all_operands) {
-    const Tensor& view = convolution[o];
-    key.insert(key.end(), view.dims, view.dims + view.rank);
-    key.insert(key.end(), view.strides, view.strides + view.rank);
-  }
-  for (const WindowAxis& axis : convolution.axes) key.insert(key.end(), {axis.kernel, axis.stride, axis.dilation, axis.pad});
-  return key;
-}
-
 // What oneDNN has for an operation; nothing: it has not. `of`: of a gradient, the operation that it is of.
 template <class Primitive, class... Arguments>
 typename Primitive::primitive_desc ask(const dnnl::primitive_attr& attributes, const Arguments&... arguments) {
@@ -218,7 +206,8 @@ const Plan& plan_of(const Convolution& convolution, bool accumulate) {
   static std::mutex mutex;
   static std::map<std::vector<int64_t>, Plan> plans;
   const std::lock_guard lock(mutex);
-  const std::vector<int64_t> key = key_of(convolution, accumulate);
+  std::vector<int64_t> key = convolution.key();
+  key.push_back(accumulate);
   auto found = plans.find(key);
   if (found == plans.end()) found = plans.emplace(key, make_plan(convolution, accumulate)).first;
   return found->second;

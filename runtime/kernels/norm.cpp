@@ -95,13 +95,14 @@ struct Groups {
       }
     });
   }
-  // tile(offsets, width) for groups that lie side by side, on several threads.
+  // On several threads: make_tile(offsets, width) for so many groups that lie side by side, or make_group(offsets) for each.
   static constexpr int64_t tile = 256;
-  template <class Tile>
-  void for_each_tile(const Tile& work) const {
+  template <class Group, class Tile>
+  void for_each(const Group& make_group, const Tile& make_tile) const {
+    if (!side_by_side) return for_each_position(kept, size(), make_group);
     kept.parallel_for_rows(std::max<int64_t>(1, 8192 / std::max<int64_t>(size(), 1)), [&](auto offsets, int64_t n) {
       for (int64_t begin = 0; begin < n; begin += tile) {
-        work(offsets, std::min(tile, n - begin));
+        make_tile(offsets, std::min(tile, n - begin));
         for (int k = 0; k < kept.operands; ++k) offsets[static_cast<size_t>(k)] += tile * kept.row_stride(k);
       }
     });
@@ -236,10 +237,7 @@ class Norm {
         epsilon_(epsilon) {}
 
   void run() const {
-    if (groups_.side_by_side)
-      groups_.for_each_tile([&](const auto& offset, int64_t width) { make_tile(offset, width); });
-    else
-      for_each_position(groups_.kept, groups_.size(), [&](const auto& offset) { make_group(offset); });
+    groups_.for_each([&](const auto& offset) { make_group(offset); }, [&](const auto& offset, int64_t width) { make_tile(offset, width); });
   }
 
  private:
@@ -323,10 +321,7 @@ class Gradient {
         accumulate_(accumulate) {}
 
   void run() const {
-    if (groups_.side_by_side)
-      groups_.for_each_tile([&](const auto& offset, int64_t width) { make_tile(offset, width); });
-    else
-      for_each_position(groups_.kept, groups_.size(), [&](const auto& offset) { make_group(offset); });
+    groups_.for_each([&](const auto& offset) { make_group(offset); }, [&](const auto& offset, int64_t width) { make_tile(offset, width); });
   }
 
  private:
